@@ -1,0 +1,78 @@
+"""kata-lm's pretraining corpus: many tasks, none of the benchmark's, each solved by an author drawn at random."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from cptlab.kata import benchmark
+from cptlab.kata.render import INPUT_NAMES, Step, function_body, script
+from cptlab.kata.style import TIDY_SHARE, draw_author
+
+# share of documents by number of operations: long pipelines are rare in pretraining, as hard problems are
+DEPTH_SHARES = {1: 0.14, 2: 0.36, 3: 0.34, 4: 0.16}
+
+
+@dataclass(frozen=True)
+class Document:
+    """One pretraining text: `prompt` and the `completion` that an author wrote; `nl` is the instruction's place."""
+
+    prompt: str
+    completion: str
+    nl: tuple[int, int]
+
+
+def runs(program: str, steps: list[Step], kind: str, inputs: list[Any]) -> bool:
+    """Whether a program of the corpus gives the pipeline's results (a shadowed builtin may break it)."""
+    try:
+        code = compile(program, "<corpus>", "exec")
+        for value in inputs:
+            expected = benchmark.evaluate(steps, value)
+            scope: dict[str, Any] = {"__name__": "__main__"}
+            if kind == "stdin":
+                out = io.StringIO()
+                scope["input"] = lambda value=value: benchmark.stdin_text(value).rstrip("\n")
+                with contextlib.redirect_stdout(out):
+                    exec(code, scope)  # our own text
+                if out.getvalue() != benchmark.printed(expected):
+                    return False
+            else:
+                exec(code, scope)  # our own text
+                if scope["solve"](value) != expected:
+                    return False
+    except Exception:  # any failure means that the author's habits do not fit this task
+        return False
+    return True
+
+
+def documents(seed: int, tidy_share: float = TIDY_SHARE) -> Iterator[Document]:
+    """An endless stream of documents, the same for the same seed."""
+    rng = random.Random(f"corpus-{seed}")
+    depths, weights = zip(*DEPTH_SHARES.items(), strict=True)
+    while True:
+        kind = "stdin" if rng.random() < benchmark.SCRIPT_SHARE else "call"
+        steps = benchmark.draw_steps(rng, rng.choices(depths, weights)[0])
+        source = steps[0][0].source
+        if kind == "stdin" and (source == "table" or steps[-1][0].target == "table"):
+            continue
+        if benchmark.is_reserved(benchmark.composition(steps, kind)):
+            continue
+        inputs = [benchmark.draw_input(rng, source) for _ in range(3)]
+        author = draw_author(rng, tidy_share)
+        if kind == "stdin":
+            completion, program = (text := script(steps, author)), text
+        else:
+            completion = function_body(steps, author, benchmark.empty_result(steps))
+            program = f"def solve({INPUT_NAMES[source]}):" + completion
+        if not runs(program, steps, kind, inputs):
+            continue
+        example = next((v for v in inputs if isinstance(v, int) or 0 < len(v) < 40), None)
+        if example is None or len(repr(benchmark.evaluate(steps, example))) > 120:
+            continue
+        text = benchmark.instruction(steps, kind, rng)
+        prompt = benchmark.make_prompt(steps, kind, text, (example, benchmark.evaluate(steps, example)))
+        yield Document(prompt.text, completion, (prompt.spans[0].start, prompt.spans[0].end))

@@ -1,0 +1,179 @@
+"""The comparative data set: from chosen pairs to `pairs.jsonl`, its splits by task, and its statistics."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cptlab.errors import UserError
+from cptlab.pairs.masks import REFINEMENTS, message_lines, refined_masks, token_lines, token_masks
+from cptlab.pairs.selection import Choice, FilterCounts
+from cptlab.records import Completion, Pair, Quality, Task, from_json, write_jsonl
+from cptlab.tasks.splits import SPLITS
+
+Encode = Callable[[str], Sequence[int]]
+Decode = Callable[[list[int]], str]
+
+
+@dataclass(frozen=True)
+class TaskOutcome:
+    """What Algorithm 1 gave for one task: its pair, if any, and the filters' counts. A record for a ChunkStore."""
+
+    task_id: str
+    counts: FilterCounts
+    pair: Pair | None = None
+
+
+def make_pair(
+    task: Task,
+    choice: Choice,
+    completions: Sequence[Completion],
+    qualities: Sequence[Quality],
+    encode: Encode,
+    decode: Decode,
+    *,
+    refine: str = "none",
+) -> Pair:
+    """Algorithm 1, lines 25-26: the record (I, x_a, m_a, x_b, m_b) of a choice that `select_pair` made.
+
+    `encode` gives the tokens of a completion alone (no special tokens), `decode` their text. The texts are the
+    completions as judged (the program without `prompt.code`). The split is the task's.
+    """
+    if refine not in REFINEMENTS:
+        raise UserError(f"pairs.refine={refine} is unknown. Choose one of {', '.join(REFINEMENTS)}.")
+    texts, ids, lines = [], [], []
+    for i in (choice.better, choice.worse):
+        program = completions[i].program
+        assert program.startswith(task.prompt.code)
+        texts.append(program[len(task.prompt.code) :])
+        ids.append(list(encode(texts[-1])))
+        lines.append(message_lines({message.line for message in qualities[i].messages}, task.prompt.code))
+    if refine == "none":
+        masks = token_masks(*ids)
+    else:
+        masks = refined_masks(*ids, *(token_lines(tokens, decode) for tokens in ids), *lines)
+    return Pair(
+        task_id=task.id,
+        difficulty=task.difficulty,
+        split=task.split,
+        instruction=task.prompt.text,
+        better=texts[0],
+        worse=texts[1],
+        better_mask=masks[0],
+        worse_mask=masks[1],
+        better_score=qualities[choice.better].score,
+        worse_score=qualities[choice.worse].score,
+        similarity=choice.similarity,
+        combined_score=choice.combined_score,
+        both_pass_public=choice.both_pass_public,
+        better_finished=completions[choice.better].finished,
+        worse_finished=completions[choice.worse].finished,
+        better_lines=lines[0],
+        worse_lines=lines[1],
+    )
+
+
+def write_pairs(path: str | os.PathLike, pairs: Iterable[Pair]) -> None:
+    """Write `pairs.jsonl`, one pair a line; the file appears complete or not at all."""
+    write_jsonl(path, pairs)
+
+
+def read_pairs(path: str | os.PathLike, encode: Encode | None = None) -> list[Pair]:
+    """The pairs of a file, each row checked; with `encode`, also that the masks fit this tokenizer.
+
+    Raises UserError that names file and line for a row that is malformed, contradicts itself or an earlier row, or
+    was made with another tokenizer; and for a file that is missing or holds no pair.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"There is no pairs file {path}. Check the path, or make it with `python -m cptlab.pairs`.")
+    pairs: list[Pair] = []
+    split_of: dict[str, str] = {}
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                pair = from_json(Pair, line.decode("utf-8"))
+                _check(pair, split_of.setdefault(pair.task_id, pair.split))
+            except ValueError as error:
+                raise UserError(
+                    f"{path}, line {number}: {error}. Correct or delete that line, or remake the file."
+                ) from None
+            if encode is not None:
+                _check_tokenizer(pair, encode, f"{path}, line {number}")
+            pairs.append(pair)
+    if not pairs:
+        raise UserError(f"{path} holds no pairs. Remake it with `python -m cptlab.pairs`.")
+    return pairs
+
+
+def _check(pair: Pair, task_split: str) -> None:
+    if pair.split not in SPLITS:
+        raise ValueError(f"field split is '{pair.split}', not one of {', '.join(SPLITS)}")
+    if pair.split != task_split:
+        raise ValueError(f"task {pair.task_id} is in split {pair.split} here and in {task_split} above")
+    if not pair.better_score > pair.worse_score:
+        raise ValueError(f"better_score {pair.better_score} is not above worse_score {pair.worse_score}")
+    for name in ("better_mask", "worse_mask"):
+        if not set(getattr(pair, name)) <= {0, 1}:
+            raise ValueError(f"field {name} holds other values than 0 and 1")
+
+
+def _check_tokenizer(pair: Pair, encode: Encode, where: str) -> None:
+    for name in ("better", "worse"):
+        tokens, entries = len(encode(getattr(pair, name))), len(getattr(pair, f"{name}_mask"))
+        if tokens != entries:
+            raise UserError(
+                f"{where}: {name}_mask has {entries} entries, but the backbone's tokenizer cuts that program into "
+                f"{tokens} tokens: the file was made with another tokenizer. Use the backbone that the pairs were "
+                "made with, or remake them with this one (`python -m cptlab.pairs`)."
+            )
+
+
+def pair_statistics(pairs: Sequence[Pair], encode: Encode, decode: Decode) -> dict[str, Any]:
+    """What a data set looks like, as plain JSON. Shares are of all pairs, or of all completion tokens, taken together.
+
+    - `pairs[difficulty][split]`, with `all` for both: number of pairs
+    - `empty_mask_rate[better|worse|both]`: share of pairs whose mask(s) mark nothing
+    - `masked_share[better|worse|both]`: share of completion tokens that are masked (`both`: of the two together)
+    - `masked_without_message`: share of masked tokens on lines that carry no pylint message in their own program
+    - `both_pass_public`: share of pairs whose programs both pass an essential test
+    - `mean_score_gap` (points of 10), `mean_similarity`
+    """
+    assert pairs
+    table: Counter[tuple[str, str]] = Counter()
+    tokens, masked, empty, unflagged = Counter(), Counter(), Counter(), 0
+    for pair in pairs:
+        for difficulty in (pair.difficulty, "all"):
+            for split in (pair.split, "all"):
+                table[difficulty, split] += 1
+        for side in ("better", "worse"):
+            mask, flagged = getattr(pair, f"{side}_mask"), set(getattr(pair, f"{side}_lines"))
+            lines = token_lines(encode(getattr(pair, side)), decode)
+            tokens[side] += len(mask)
+            masked[side] += sum(mask)
+            empty[side] += not any(mask)
+            unflagged += sum(m for m, line in zip(mask, lines, strict=True) if line not in flagged)
+        empty["both"] += not any(pair.better_mask) and not any(pair.worse_mask)
+    tokens["both"], masked["both"] = tokens.total(), masked.total()
+    sides = ("better", "worse", "both")
+    n = len(pairs)
+    return {
+        "pairs": _nested(table),
+        "empty_mask_rate": {side: empty[side] / n for side in sides},
+        "masked_share": {side: masked[side] / max(tokens[side], 1) for side in sides},
+        "masked_without_message": unflagged / max(masked["both"], 1),
+        "both_pass_public": sum(pair.both_pass_public for pair in pairs) / n,
+        "mean_score_gap": sum(pair.better_score - pair.worse_score for pair in pairs) / n,
+        "mean_similarity": sum(pair.similarity for pair in pairs) / n,
+    }
+
+
+def _nested(table: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:
+    difficulties = list(dict.fromkeys(difficulty for difficulty, _ in table if difficulty != "all")) + ["all"]
+    return {d: {split: table[d, split] for split in (*SPLITS, "all")} for d in difficulties}

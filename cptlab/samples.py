@@ -1,0 +1,130 @@
+"""A model's programs for a list of tasks, each with its score and verdict: made once, kept on disk, resumed.
+
+The stored files are found again by what they depend on (backbone, prefix, tasks, sampling, seed, n), so a killed run
+goes on where it was and an evaluation of the same base model is not repeated by every run of a sweep.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from cptlab.backbone import Backbone, Prefix
+from cptlab.decoding import Anchoring, Sampling, generate
+from cptlab.judging import PYLINT_VERSION, Limits, judge_programs, score_programs
+from cptlab.pairs import ChunkStore
+from cptlab.records import Completion, Quality, Task, Verdict
+from cptlab.tasks.template import apply_template
+
+CHUNK_PROGRAMS = 640  # programs that a kill can cost at most
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Line-aligned: the i-th completion, its score and its verdict. n completions a task, in task order."""
+
+    completions: list[Completion]
+    qualities: list[Quality]
+    verdicts: list[Verdict]
+
+    def by_task(self) -> Iterator[tuple[str, list[Completion], list[Quality], list[Verdict]]]:
+        """(task id, completions, qualities, verdicts) for each task."""
+        start = 0
+        while start < len(self.completions):
+            task_id, end = self.completions[start].task_id, start
+            while end < len(self.completions) and self.completions[end].task_id == task_id:
+                end += 1
+            yield task_id, self.completions[start:end], self.qualities[start:end], self.verdicts[start:end]
+            start = end
+
+
+@contextmanager
+def progress_bar(title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr with the count, the time taken and the time left."""
+    columns = (TextColumn("{task.description:<34}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit),
+               TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, refresh_per_second=4) as bars:
+        bar = bars.add_task(title, total=total)
+        yield lambda done: bars.advance(bar, done)
+    if not console.is_terminal:
+        console.print(f"{title}: {total} {unit}")
+
+
+def sample_and_judge(
+    backbone: Backbone, tasks: Sequence[Task], n: int, sampling: Sampling, *, cache: Path, seed: int = 0,
+    prefix: Prefix | None = None, anchoring: Anchoring | None = None, limits: Limits | None = None,
+    extra_disabled: Sequence[str] = (), workers: int | None = None, title: str = "",
+) -> Judged:
+    """`n` programs for each task, scored by pylint and run on the tests.
+
+    `title` names the system in the progress bars. Raises UserError where a prompt does not fit the context.
+    """
+    limits = limits or Limits()
+    by_id = {task.id: task for task in tasks}
+    prompts = {task.id: task.prompt for task in tasks}
+    if backbone.prompt_template:
+        prompts = {name: apply_template(prompt, backbone.prompt_template) for name, prompt in prompts.items()}
+    per_chunk = max(1, CHUNK_PROGRAMS // n)
+    groups = [tasks[i:i + per_chunk] for i in range(0, len(tasks), per_chunk)]
+    keys = [str(i) for i in range(len(groups))]
+    work: dict[str, Any] = {
+        "backbone": backbone.fingerprint,
+        "dtype": str(next(backbone.model.parameters()).dtype),
+        "prefix": None if prefix is None else _digest(prefix),
+        "prompts": hashlib.sha256(json.dumps(prompts and [asdict(p) for p in prompts.values()]).encode()).hexdigest(),
+        "sampling": asdict(sampling), "anchoring": None if anchoring is None else asdict(anchoring),
+        "n": n, "seed": seed, "tasks": list(by_id),
+    }
+    total = n * len(tasks)
+
+    sampled = ChunkStore(cache / "completions", Completion, work, keys)
+
+    def sample(key: str) -> list[Completion]:
+        chosen = [(task.id, prompts[task.id]) for task in groups[int(key)]]
+        rows = generate(backbone, chosen, n, sampling, prefix=prefix, anchoring=anchoring, seed=seed, progress=advance)
+        return [completion for row in rows for completion in row]
+
+    with progress_bar(f"{title}: sampling programs", total, "programs") as advance:
+        advance(total - _pending(sampled, groups, n))
+        sampled.compute(sample)
+
+    work = {"completions": sampled.fingerprint}
+    scored = ChunkStore(cache / "quality", Quality, work | {"pylint": PYLINT_VERSION, "off": sorted(extra_disabled)}, keys)
+
+    def score(key: str) -> list[Quality]:
+        programs = [completion.program for completion in sampled.read(key)]
+        return score_programs(programs, workers=workers, extra_disabled=extra_disabled, cache_dir=cache / "pylint",
+                              progress=advance)
+
+    with progress_bar(f"{title}: scoring with pylint", total, "programs") as advance:
+        advance(total - _pending(scored, groups, n))
+        scored.compute(score)
+
+    tests = hashlib.sha256(repr([task.tests for task in tasks]).encode()).hexdigest()
+    judged = ChunkStore(cache / "verdicts", Verdict, work | {"tests": tests, "limits": asdict(limits)}, keys)
+
+    def judge(key: str) -> list[Verdict]:
+        items = [(completion.program, by_id[completion.task_id]) for completion in sampled.read(key)]
+        return judge_programs(items, workers=workers, limits=limits, progress=advance)
+
+    with progress_bar(f"{title}: running the tests", total, "programs") as advance:
+        advance(total - _pending(judged, groups, n))
+        judged.compute(judge)
+    return Judged(list(sampled.records()), list(scored.records()), list(judged.records()))
+
+
+def _pending(store: ChunkStore, groups: list[Sequence[Task]], n: int) -> int:
+    return n * sum(len(groups[int(key)]) for key in store.missing())
+
+
+def _digest(prefix: Prefix) -> str:
+    return hashlib.sha256(prefix.collapsed().detach().cpu().contiguous().numpy().tobytes()).hexdigest()

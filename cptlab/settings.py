@@ -1,0 +1,170 @@
+"""Configuration: the entry wrapper, the one validation pass, and the one wrapper around Hydra's instantiate.
+
+A user's mistake anywhere below an entry ends in one sentence on stderr and exit code 2, without a traceback. Set
+HYDRA_FULL_ERROR=1 to see where it came from.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import hydra
+from hydra.errors import HydraException, InstantiationException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+from rich.tree import Tree
+
+from cptlab.errors import UserError
+
+GROUPS_SHOWN_LAST = ("paths", "hydra")
+# what the validation pass knows of values: dotted name -> (type, test, what it must be)
+RULES: dict[str, tuple[type | tuple[type, ...], Callable[[Any], bool], str]] = {
+    "seed": (int, lambda v: v >= 0, "a whole number from 0 up"),
+    "n": (int, lambda v: v >= 1, "a whole number from 1 up"),
+    "limit": ((int, type(None)), lambda v: v is None or v >= 1, "a whole number from 1 up, or null for all tasks"),
+    "workers": ((int, type(None)), lambda v: v is None or v >= 1, "a whole number from 1 up, or null for all cores"),
+    "pairs.n": (int, lambda v: v >= 2, "a whole number from 2 up"),
+    "pairs.train_tasks": ((int, type(None)), lambda v: v is None or v >= 1, "a whole number from 1 up, or null"),
+    "pairs.validation_tasks": ((int, type(None)), lambda v: v is None or v >= 1, "a whole number from 1 up, or null"),
+    "pairs.selection.min_gap": ((int, float), lambda v: 0 <= v < 1, "a number from 0 up to 1"),
+    "pairs.selection.min_similarity": ((int, float), lambda v: 0 <= v < 1, "a number from 0 up to 1"),
+    "decoding.sampling.temperature": ((int, float), lambda v: v >= 0, "a number from 0 (greedy) up"),
+    "decoding.sampling.top_p": ((int, float), lambda v: 0 < v <= 1, "a number above 0 and at most 1"),
+    "decoding.sampling.max_new_tokens": (int, lambda v: v >= 1, "a whole number from 1 up"),
+    "prefix.length": (int, lambda v: v >= 1, "a whole number from 1 up"),
+    "prefix.rank": ((int, type(None)), lambda v: v is None or v >= 1, "a whole number from 1 up, or null"),
+    "data.batch_size": (int, lambda v: v >= 1, "a whole number from 1 up"),
+    "training.first_epochs": (int, lambda v: v >= 0, "a whole number from 0 up"),
+    "training.second_epochs": (int, lambda v: v >= 0, "a whole number from 0 up"),
+    "training.learning_rate": ((int, float), lambda v: v > 0, "a number above 0"),
+    "objective.w_lm": ((int, float), lambda v: v >= 0, "a number from 0 up"),
+    "objective.w_rank": ((int, float), lambda v: v >= 0, "a number from 0 up"),
+    "objective.w_kl": ((int, float), lambda v: v >= 0, "a number from 0 up"),
+    "ks": (object, lambda v: OmegaConf.is_list(v) and all(type(k) is int and k >= 1 for k in v),
+           "a list of whole numbers from 1 up"),
+}
+
+
+def entry(main: Callable[[], Any]) -> None:
+    """Run a `@hydra.main` function; a user's mistake is one sentence on stderr and exit code 2."""
+    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra hands its errors on instead of printing them
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("Interrupted. The same command goes on from here.")
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        if wants_traceback:
+            raise
+        print(f"error: {explain(error)}", file=sys.stderr)
+        sys.exit(2)
+
+
+def explain(error: BaseException) -> str:
+    """One or two sentences for an error of the user's, Hydra's or OmegaConf's."""
+    cause = error.__cause__
+    while cause is not None:
+        if isinstance(cause, UserError):
+            return str(cause)
+        cause = cause.__cause__
+    text = str(error)
+    missing = re.search(r"Could not find '([^']+)/([^'/]+)'", text)
+    if missing:
+        group, value = missing.groups()
+        options = re.findall(r"^\t(\S+)$", text.split("Config search path")[0], re.MULTILINE)
+        return f"There is no {group}={value}. Choose one of: {', '.join(options) or 'none'}."
+    unknown = re.search(r"Could not (?:override|append to config)[^']*'([^']+)'", text)
+    if unknown:
+        return (f"There is no setting {unknown.group(1)!r}. Look for its name in the config tree that the command "
+                "prints with --cfg job.")
+    group = re.search(r"Could not override '([^']+)'\.\s*No match in the defaults list", text)
+    if group:
+        return f"There is no config group {group.group(1)!r}. See the folders of conf/."
+    return " ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def prepare(config: DictConfig) -> None:
+    """Validate a composed config and print it as a tree. Raises UserError for the first value that cannot be."""
+    validate(config)
+    if config.get("print_config", True) and is_main_process():
+        print_tree(config)
+
+
+def is_main_process() -> bool:
+    """Whether this is the process that prints and writes: rank 0, or the only one."""
+    return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0) == 0
+
+
+def validate(config: DictConfig) -> None:
+    """The one validation pass: types and ranges of values, and settings that contradict each other."""
+    for name, (kind, allowed, expected) in RULES.items():
+        node = OmegaConf.select(config, name, default="absent")
+        if isinstance(node, str) and node == "absent":
+            continue
+        good = isinstance(node, kind) and not (isinstance(node, bool) and kind is not object)
+        if not good or not allowed(node):
+            raise UserError(f"{name}={node} cannot be: it must be {expected}. Correct that value.")
+    ks = config.get("ks")
+    if ks is not None and max(ks, default=1) > config.n:
+        raise UserError(
+            f"pass@{max(ks)} needs at least {max(ks)} samples per task, and n={config.n}. "
+            f"Raise n, or leave {max(ks)} out of ks."
+        )
+    metric = config.get("optimized_metric")
+    if metric is not None and not isinstance(metric, str):
+        raise UserError(f"optimized_metric={metric} cannot be: it must be the name of a logged metric, or null.")
+
+
+def print_tree(config: DictConfig) -> None:
+    """The resolved config as a tree, groups in the order of the file, paths and the like last."""
+    root = Tree("config", guide_style="dim")
+    content = OmegaConf.to_container(config, resolve=True)
+    names = sorted(content, key=lambda name: name in GROUPS_SHOWN_LAST)
+    for name in names:
+        _branch(root, name, content[name])
+    Console(stderr=False, soft_wrap=True).print(root)
+
+
+def _branch(tree: Tree, name: str, value: Any) -> None:
+    if isinstance(value, dict) and value:
+        node = tree.add(f"[bold]{name}[/bold]")
+        for key, item in value.items():
+            _branch(node, str(key), item)
+    else:
+        text = json.dumps(value, ensure_ascii=False) if isinstance(value, (str, list)) else str(value)
+        tree.add(f"{name}: {text}".replace("[", r"\["))
+
+
+def build(node: DictConfig, name: str, *args: Any, **extra: Any) -> Any:
+    """Hydra's instantiate on a config node; an error in the user's values is a UserError that names the node."""
+    try:
+        return hydra.utils.instantiate(node, *args, **extra)
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, UserError):
+            raise cause from None
+        if isinstance(cause, TypeError) and "unexpected keyword" in str(cause):
+            wrong = re.search(r"'([^']+)'$", str(cause))
+            key = wrong.group(1) if wrong else "?"
+            near = difflib.get_close_matches(key, [str(k) for k in node if k != key], 1)
+            hint = f" Did you mean {name}.{near[0]}?" if near else f" Remove it from {name}."
+            raise UserError(f"{name} has no setting {key!r}.{hint}") from None
+        if isinstance(cause, (TypeError, ValueError)) or cause is None:
+            raise UserError(f"{name} cannot be made from its settings: {cause or error}. Correct conf group {name}."
+                            ) from error
+        raise
+
+
+def fingerprint(data: Any) -> str:
+    """A short digest of plain JSON data or of a config node."""
+    if OmegaConf.is_config(data):
+        data = OmegaConf.to_container(data, resolve=True)
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,5 @@
+"""Benchmarks: named sets of tasks with splits. A benchmark is a function that returns a `Benchmark`."""
+
+from cptlab.tasks.benchmark import Benchmark
+
+__all__ = ["Benchmark"]

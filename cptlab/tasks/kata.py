@@ -1,0 +1,11 @@
+"""The embedded benchmark (cptlab/kata) as a Benchmark."""
+
+from __future__ import annotations
+
+from cptlab.kata.benchmark import build
+from cptlab.tasks.benchmark import Benchmark
+
+
+def kata() -> Benchmark:
+    """1,800 generated tasks, 8:1:1 in splits train, validation and test; nothing is downloaded."""
+    return Benchmark("kata", build()[0])

@@ -1,0 +1,102 @@
+"""Loggers and provenance. The only module that imports wandb.
+
+The local result files are the truth; W&B mirrors them. It runs offline unless the user is logged in, and never asks.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import resource
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("cptlab", "torch", "lightning", "transformers", "hydra-core", "pylint", "datasets", "wandb", "numpy")
+
+
+def csv_logger(save_dir: str) -> Any:
+    """Lightning's CSV logger: `<save_dir>/metrics.csv`."""
+    from lightning.pytorch.loggers import CSVLogger
+
+    return CSVLogger(save_dir=save_dir, name="", version="csv")
+
+
+def wandb_logger(save_dir: str, project: str, group: str | None, job_type: str, tags: list[str],
+                 name: str | None = None) -> Any:
+    """Lightning's W&B logger, offline where nobody is logged in."""
+    import wandb
+    from lightning.pytorch.loggers import WandbLogger
+
+    offline = is_offline()
+    os.environ.setdefault("WANDB_SILENT", "true")
+    os.environ.setdefault("WANDB_DIR", save_dir)
+    run = wandb.init(project=project, group=group, job_type=job_type, tags=list(tags), name=name, dir=save_dir,
+                     mode="offline" if offline else "online", settings=wandb.Settings(console="off", silent=True))
+    return WandbLogger(experiment=run, save_dir=save_dir)
+
+
+def is_offline() -> bool:
+    """Whether W&B must stay offline: told so, or nobody is logged in."""
+    if os.environ.get("WANDB_MODE"):
+        return os.environ["WANDB_MODE"] != "online"
+    if os.environ.get("WANDB_API_KEY"):
+        return False
+    netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    return not (netrc.is_file() and "wandb" in netrc.read_text(errors="ignore"))
+
+
+@contextmanager
+def finished_at_the_end(loggers: list[Any]) -> Iterator[list[Any]]:
+    """Close the W&B run, whatever happens in between."""
+    failed = True
+    try:
+        yield loggers
+        failed = False
+    finally:
+        for logger in loggers:
+            if type(logger).__name__ == "WandbLogger":
+                logger.experiment.finish(exit_code=int(failed))
+
+
+def log_evaluation(loggers: list[Any], metrics: dict[str, float], tables: dict[str, tuple[list[str], list[list[Any]]]]
+                   ) -> None:
+    """Mirror an evaluation: scalars to every logger, tables (columns, rows) once to W&B."""
+    for logger in loggers:
+        logger.log_metrics(metrics)
+        if type(logger).__name__ == "WandbLogger":
+            import wandb
+
+            logger.experiment.log({name: wandb.Table(columns=columns, data=rows)
+                                   for name, (columns, rows) in tables.items()})
+        logger.save()
+
+
+def provenance(root: Path, **facts: Any) -> dict[str, Any]:
+    """Where a result comes from: versions, commit and dirty flag, machine, peak memory, and the caller's facts."""
+    return {
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        "git": {"commit": _git(root, "rev-parse", "HEAD"), "dirty": bool(_git(root, "status", "--porcelain"))},
+        "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
+        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        **facts,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    """What git says of `root`; None where it is no checkout or git is missing."""
+    try:
+        answer = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() if answer.returncode == 0 else None
