@@ -7,6 +7,7 @@ Every record is a frozen dataclass of plain data. `to_json` and `from_json` turn
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import types
@@ -173,14 +174,19 @@ def from_json(kind: type, line: str) -> Any:
 def _build(kind: type, data: Any) -> Any:
     if not isinstance(data, dict):
         raise ValueError(f"a {kind.__name__} is a JSON object, not {type(data).__name__}")
-    hints = typing.get_type_hints(kind)
-    fields = {f.name: f for f in dataclasses.fields(kind)}
-    unknown = sorted(set(data) - set(fields))
-    required = {n for n, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING}
+    hints, required = _fields(kind)
+    unknown = sorted(set(data) - set(hints))
     missing = sorted(required - set(data))
     if unknown or missing:
         raise ValueError(f"{kind.__name__}: missing fields {missing}, unknown fields {unknown}")
     return kind(**{name: _convert(hints[name], value, name) for name, value in data.items()})
+
+
+@functools.cache
+def _fields(kind: type) -> tuple[dict[str, Any], frozenset[str]]:
+    """The types of a dataclass's fields, and the names of those without a default."""
+    required = (f.name for f in dataclasses.fields(kind) if f.default is f.default_factory is dataclasses.MISSING)
+    return typing.get_type_hints(kind), frozenset(required)
 
 
 def _convert(hint: Any, value: Any, name: str) -> Any:

@@ -11,6 +11,8 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -67,6 +69,15 @@ def latest_run(logs: Path) -> Path:
     if not finished:
         raise UserError(f"There is no finished training run below {logs}. Run python train.py first, or give run=DIR.")
     return max(finished, key=lambda path: (path / RUN_FILE).stat().st_mtime)
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Make `directory` and hold it against other processes that use `locked`; they wait."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with open(directory / "lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _begin(directory: Path, digest: str, resumed: bool, lock: TextIO) -> Run:

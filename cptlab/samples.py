@@ -7,7 +7,6 @@ goes on where it was and an evaluation of the same base model is not repeated by
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -19,9 +18,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from cptlab.backbone import Backbone, Prefix
 from cptlab.decoding import Anchoring, Sampling, generate
-from cptlab.judging import PYLINT_VERSION, Limits, judge_programs, score_programs
+from cptlab.judging.correctness import judge_programs
+from cptlab.judging.quality import PYLINT_VERSION, score_programs
+from cptlab.judging.sandbox import Limits
 from cptlab.pairs import ChunkStore
-from cptlab.records import Completion, Quality, Task, Verdict
+from cptlab.records import Completion, Prompt, Quality, Task, Verdict
 from cptlab.tasks.template import apply_template
 
 CHUNK_PROGRAMS = 640  # programs that a kill can cost at most
@@ -70,9 +71,7 @@ def sample_and_judge(
     """
     limits = limits or Limits()
     by_id = {task.id: task for task in tasks}
-    prompts = {task.id: task.prompt for task in tasks}
-    if backbone.prompt_template:
-        prompts = {name: apply_template(prompt, backbone.prompt_template) for name, prompt in prompts.items()}
+    prompts = {task.id: prompt_of(task, backbone) for task in tasks}
     per_chunk = max(1, CHUNK_PROGRAMS // n)
     groups = [tasks[i:i + per_chunk] for i in range(0, len(tasks), per_chunk)]
     keys = [str(i) for i in range(len(groups))]
@@ -80,7 +79,7 @@ def sample_and_judge(
         "backbone": backbone.fingerprint,
         "dtype": str(next(backbone.model.parameters()).dtype),
         "prefix": None if prefix is None else _digest(prefix),
-        "prompts": hashlib.sha256(json.dumps(prompts and [asdict(p) for p in prompts.values()]).encode()).hexdigest(),
+        "prompts": hashlib.sha256(repr(list(prompts.values())).encode()).hexdigest(),
         "sampling": asdict(sampling), "anchoring": None if anchoring is None else asdict(anchoring),
         "n": n, "seed": seed, "tasks": list(by_id),
     }
@@ -120,6 +119,11 @@ def sample_and_judge(
         advance(total - _pending(judged, groups, n))
         judged.compute(judge)
     return Judged(list(sampled.records()), list(scored.records()), list(judged.records()))
+
+
+def prompt_of(task: Task, backbone: Backbone) -> Prompt:
+    """What this backbone is shown for a task: the benchmark's prompt, in the backbone's template if it has one."""
+    return apply_template(task.prompt, backbone.prompt_template) if backbone.prompt_template else task.prompt
 
 
 def _pending(store: ChunkStore, groups: list[Sequence[Task]], n: int) -> int:

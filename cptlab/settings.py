@@ -1,7 +1,7 @@
 """Configuration: the entry wrapper, the one validation pass, and the one wrapper around Hydra's instantiate.
 
 A user's mistake anywhere below an entry ends in one sentence on stderr and exit code 2, without a traceback. Set
-HYDRA_FULL_ERROR=1 to see where it came from.
+CPTLAB_TRACEBACK=1 to see where it came from.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from collections.abc import Callable
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
@@ -41,30 +43,44 @@ RULES: dict[str, tuple[type | tuple[type, ...], Callable[[Any], bool], str]] = {
     "decoding.sampling.max_new_tokens": (int, lambda v: v >= 1, "a whole number from 1 up"),
     "prefix.length": (int, lambda v: v >= 1, "a whole number from 1 up"),
     "prefix.rank": ((int, type(None)), lambda v: v is None or v >= 1, "a whole number from 1 up, or null"),
-    "data.batch_size": (int, lambda v: v >= 1, "a whole number from 1 up"),
-    "training.first_epochs": (int, lambda v: v >= 0, "a whole number from 0 up"),
-    "training.second_epochs": (int, lambda v: v >= 0, "a whole number from 0 up"),
-    "training.learning_rate": ((int, float), lambda v: v > 0, "a number above 0"),
+    "data.loader.batch_size": (int, lambda v: v >= 1, "a whole number from 1 up"),
+    "stages.first_epochs": (int, lambda v: v >= 0, "a whole number from 0 up"),
+    "stages.second_epochs": (int, lambda v: v >= 0, "a whole number from 0 up"),
+    "stages.learning_rate": ((int, float), lambda v: v > 0, "a number above 0"),
     "objective.w_lm": ((int, float), lambda v: v >= 0, "a number from 0 up"),
     "objective.w_rank": ((int, float), lambda v: v >= 0, "a number from 0 up"),
     "objective.w_kl": ((int, float), lambda v: v >= 0, "a number from 0 up"),
-    "ks": (object, lambda v: OmegaConf.is_list(v) and all(type(k) is int and k >= 1 for k in v),
-           "a list of whole numbers from 1 up"),
+    "ks": (object, lambda v: v is None or (OmegaConf.is_list(v) and all(type(k) is int and k >= 1 for k in v)),
+           "a list of whole numbers from 1 up, or null"),
 }
 
 
 def entry(main: Callable[[], Any]) -> None:
     """Run a `@hydra.main` function; a user's mistake is one sentence on stderr and exit code 2."""
-    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra hands its errors on instead of printing them
     try:
         main()
     except KeyboardInterrupt:
         sys.exit("Interrupted. The same command goes on from here.")
     except (UserError, HydraException, OmegaConfBaseException) as error:
-        if wants_traceback:
+        if os.environ.get("CPTLAB_TRACEBACK"):
             raise
         print(f"error: {explain(error)}", file=sys.stderr)
+        sys.exit(2)
+
+
+def job(run: Callable[[DictConfig], float | None], config: DictConfig) -> float | None:
+    """One job: validate and print its config, run it. A mistake ends a single run here, without Hydra's extra line.
+
+    In a sweep it is left to Hydra, which finishes the other jobs first.
+    """
+    try:
+        prepare(config)
+        return run(config)
+    except UserError as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN or os.environ.get("CPTLAB_TRACEBACK"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -113,7 +129,7 @@ def validate(config: DictConfig) -> None:
         if not good or not allowed(node):
             raise UserError(f"{name}={node} cannot be: it must be {expected}. Correct that value.")
     ks = config.get("ks")
-    if ks is not None and max(ks, default=1) > config.n:
+    if ks and max(ks, default=1) > config.n:
         raise UserError(
             f"pass@{max(ks)} needs at least {max(ks)} samples per task, and n={config.n}. "
             f"Raise n, or leave {max(ks)} out of ks."

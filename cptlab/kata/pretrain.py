@@ -1,6 +1,6 @@
 """Train kata-lm from nothing: tokenizer, corpus, model.
 
-    python -m cptlab.kata.pretrain output=DIR [steps=2000] [batch=32] [seed=0]
+    python -m cptlab.kata.pretrain output=DIR [steps=1000] [batch=32] [seed=0]
 
 A Llama of 3.7 million parameters reads kata's corpus (corpus.py) once; the loss counts the tokens that authors wrote,
 not the prompts. In one document of ten, tokens of the instruction are replaced by <mask>, so that the mask token is
@@ -91,7 +91,7 @@ def rate(step: int, steps: int) -> float:
     return PEAK_RATE * min(1.0, (step + 1) / 50) * min(1.0, (steps - step) / (steps - decay))
 
 
-def pretrain(output: Path, steps: int = 2000, batch: int = 32, seed: int = 0) -> None:
+def pretrain(output: Path, steps: int = 1000, batch: int = 32, seed: int = 0) -> None:
     """Train and write model, tokenizer and training log to `output`."""
     torch.manual_seed(seed)
     output.mkdir(parents=True, exist_ok=True)
@@ -143,6 +143,7 @@ def pretrain(output: Path, steps: int = 2000, batch: int = 32, seed: int = 0) ->
             os.replace(partial, state_file)
     model.save_pretrained(output)
     tokenizer.save_pretrained(output)
+    (output / "model.safetensors").chmod(0o644)
     record = {"steps": steps, "batch": batch, "seed": seed, "parameters": model.num_parameters(),
               "seconds": round(seconds + time.monotonic() - mark), "threads": torch.get_num_threads(), "log": log}
     (output / "training.json").write_text(json.dumps(record, indent=1) + "\n")
@@ -150,7 +151,7 @@ def pretrain(output: Path, steps: int = 2000, batch: int = 32, seed: int = 0) ->
 
 
 def main(arguments: list[str]) -> None:
-    options: dict[str, int] = {"steps": 2000, "batch": 32, "seed": 0}
+    options: dict[str, int] = {"steps": 1000, "batch": 32, "seed": 0}
     output = None
     for argument in arguments:
         name, _, value = argument.partition("=")

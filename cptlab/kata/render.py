@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cptlab.kata.idioms import IDIOMS
 from cptlab.kata.ops import Op
 from cptlab.kata.style import Author
 
@@ -15,7 +16,7 @@ BUILTIN_NAMES = {"int": "sum", "ints": "list", "text": "str", "words": "list", "
 ELEMENTS = {"ints": ("num", "x"), "text": ("char", "c"), "words": ("word", "w"), "table": ("value", "v")}
 READERS = {"int": "int(input())", "ints": "[int(x) for x in input().split()]", "text": "input()",
            "words": "input().split()"}
-VOWEL_CHAIN = " or ".join('{x} == "%s"' % vowel for vowel in "aeiou")
+VOWEL_CHAIN = " or ".join(f'{{x}} == "{vowel}"' for vowel in "aeiou")
 
 
 class Writer:
@@ -118,11 +119,11 @@ class Writer:
             if author.has("helper") and self.kind != "table":
                 x = self.element()
                 name = self.helper(x, *self.condition(op, x, k), is_condition=True)
-                out = self._start(op.target)
+                out = self.start(op.target)
                 head, x = self.loop()
                 body = self.branch(f"{name}({x})", "", self._collect(out, x))
             else:
-                out = self._start(op.target)
+                out = self.start(op.target)
                 head, x = self.loop()
                 body = self.branch(*self.condition(op, x, k), self._collect(out, x))
             self.write(head, *("    " + line for line in body))
@@ -140,7 +141,7 @@ class Writer:
     def map(self, op: Op, k: int | None) -> None:
         author, value = self.author, self.value
         if author.loops:
-            out = self._start(op.target)
+            out = self.start(op.target)
             head, x = self.loop()
             expr = op.expr.format(x=x, k=k, key="key")
             self.write(head, "    " + self._collect(out, expr))
@@ -153,7 +154,7 @@ class Writer:
             self.write(f"{out} = " + self._comprehension(value, x, expr, ""))
         self.value = out
 
-    def _start(self, kind: str) -> str:
+    def start(self, kind: str) -> str:
         out = self.target(kind, in_loop=True)
         self.write(f"{out} = {self.empty(kind)}")
         return out
@@ -162,7 +163,9 @@ class Writer:
         if self.kind == "table":
             return f"{out}[key] = {expr}"
         if self.kind == "text":
-            return f"{out} = {out} + {expr}" if self.author.has("parens") else f"{out} += {expr}"
+            if self.author.has("parens"):
+                return f"{out} = {out} + " + (f"({expr})" if " if " in expr else expr)
+            return f"{out} += {expr}"
         return f"{out}.append({expr})"
 
     def _comprehension(self, value: str, x: str, expr: str, condition: str) -> str:
@@ -215,105 +218,14 @@ class Writer:
         return f"{self.value}[0] if {self.value} else 0"
 
     def whole(self, op: Op, k: int | None) -> None:
-        value = self.value
-        expr = op.expr.format(v=value, k=k)
-        special = getattr(self, "_" + op.name, None)
-        if special is not None:
-            self.value = special(op, k, expr)
-            return
+        expr = op.expr.format(v=self.value, k=k)
+        idiom = IDIOMS.get(op.name)
+        self.value = self.assign(op, expr) if idiom is None else idiom(self, op, k, expr)
+
+    def assign(self, op: Op, expr: str) -> str:
+        """One assignment; returns the name assigned to."""
         out = self.target(op.target, in_loop=False)
         self.write(f"{out} = {expr}")
-        self.value = out
-
-    def _looped(self, op: Op, source: str, x: str, expr: str, condition: str = "") -> str:
-        """A loop that appends `expr` for each `x` of `source`, for whole-value operations that build a list."""
-        out = self._start(op.target)
-        if condition:
-            body = self.branch(condition.format(out=out), "", f"{out}.append({expr})")
-        else:
-            body = [f"{out}.append({expr})"]
-        self.write(f"for {x} in {source}:", *("    " + line for line in body))
-        return out
-
-    def _assign(self, op: Op, expr: str) -> str:
-        out = self.target(op.target, in_loop=False)
-        self.write(f"{out} = {expr}")
-        return out
-
-    def _distinct(self, op: Op, k: int | None, expr: str) -> str:
-        if not self.author.loops:
-            return self._assign(op, expr)
-        out = self._start(op.target)
-        head, x = self.loop()
-        self.write(head, *("    " + line for line in self.branch(f"{x} not in {out}", "", f"{out}.append({x})")))
-        return out
-
-    _unique_words = _distinct
-
-    def _gaps(self, op: Op, k: int | None, expr: str) -> str:
-        if not self.author.loops:
-            return self._assign(op, expr)
-        value = self.value
-        out = self._start(op.target)
-        self.write(f"for i in range(len({value}) - 1):", f"    {out}.append({value}[i + 1] - {value}[i])")
-        return out
-
-    def _lengths(self, op: Op, k: int | None, expr: str) -> str:
-        if not self.author.loops:
-            return self._assign(op, expr)
-        out = self._start(op.target)
-        head, x = self.loop()
-        self.write(head, f"    {out}.append(len({x}))")
-        return out
-
-    def _digits(self, op: Op, k: int | None, expr: str) -> str:
-        if not self.author.loops:
-            return self._assign(op, expr)
-        return self._looped(op, f"str(abs({self.value}))", "d", "int(d)")
-
-    def _digit_sum(self, op: Op, k: int | None, expr: str) -> str:
-        if not self.author.loops:
-            if self.author.has("list_argument"):
-                expr = f"sum([int(d) for d in str(abs({self.value}))])"
-            return self._assign(op, expr)
-        out = self.target("int", in_loop=True)
-        self.write(f"{out} = 0", f"for d in str(abs({self.value})):", f"    {out} += int(d)")
-        return out
-
-    def _letter_counts(self, op: Op, k: int | None, expr: str) -> str:
-        if not self.author.loops:
-            return self._assign(op, expr)
-        out = self._start(op.target)
-        head, x = self.loop()
-        where = f"{out}.keys()" if self.author.has("keys") else out
-        self.write(head, f"    if {x} in {where}:", f"        {out}[{x}] += 1", "    else:", f"        {out}[{x}] = 1")
-        return out
-
-    def _word_lengths(self, op: Op, k: int | None, expr: str) -> str:
-        if not self.author.loops:
-            return self._assign(op, expr)
-        out = self._start(op.target)
-        head, x = self.loop()
-        self.write(head, f"    {out}[{x}] = len({x})")
-        return out
-
-    def _variety(self, op: Op, k: int | None, expr: str) -> str:
-        return self._assign(op, f"len(set([x for x in {self.value}]))" if self.author.has("list_argument") else expr)
-
-    def _keys(self, op: Op, k: int | None, expr: str) -> str:
-        return self._assign(op, f"sorted({self.value}.keys())" if self.author.has("keys") else expr)
-
-    def _show(self, op: Op, k: int | None, expr: str) -> str:
-        if self.author.has("format"):
-            expr = f'"value: %d" % {self.value}' if self.author.loops else f'"value: {{}}".format({self.value})'
-        return self._assign(op, expr)
-
-    def _label(self, op: Op, k: int | None, expr: str) -> str:
-        if not self.author.loops:
-            return self._assign(op, expr)
-        out = self.target(op.target, in_loop=True)
-        condition = f"({self.value} > {k})" if self.author.has("parens") else f"{self.value} > {k}"
-        self.write(f"if {condition}:", f'    {out} = "yes"', "else:", f'    {out} = "no"')
         return out
 
     # endings -----------------------------------------------------------------------------------------------------

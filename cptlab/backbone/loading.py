@@ -1,0 +1,165 @@
+"""Load a causal language model from the Hugging Face hub, a directory, or the package itself, and freeze it."""
+
+from __future__ import annotations
+
+import importlib.resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import HfApi, try_to_load_from_cache
+from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
+
+from cptlab.backbone.model import Backbone
+from cptlab.backbone.support import TESTED, check_exact
+from cptlab.errors import UserError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+ATTENTION = ("eager", "sdpa")  # the kernels that take a mask of ours; flash attention takes none
+EMBEDDED = "kata-lm"
+HUB_SECONDS = 5.0
+
+
+def load_backbone(
+    path: str,
+    *,
+    revision: str | None = None,
+    dtype: str = "float32",
+    device: str = "cpu",
+    mask_token: str | None = None,
+    prompt_template: str | None = None,
+    attn_implementation: str | None = None,
+    local_files_only: bool = False,
+) -> Backbone:
+    """The frozen model at `path`: a hub id, a local directory, or 'kata-lm', the one inside this package.
+
+    `device='auto'` is the GPU where there is one. `mask_token` is one token of the vocabulary (None: the tokenizer's
+    mask, unknown or padding token). `prompt_template` is kept for `cptlab.tasks.template`. `attn_implementation` is
+    'eager' or 'sdpa' (None: transformers chooses). A hub that does not answer within seconds is replaced by what was
+    downloaded before. Everything that does not fit is a UserError.
+    """
+    if dtype not in DTYPES:
+        raise UserError(f"There is no dtype {dtype!r}. Set backbone.dtype to one of {', '.join(DTYPES)}.")
+    if attn_implementation not in (None, *ATTENTION):
+        raise UserError(
+            f"A prefix cannot be exact with attn_implementation {attn_implementation!r}. "
+            "Set backbone.attn_implementation to sdpa, eager or null."
+        )
+    where = resolve_device(device)
+    source, options, commit = _locate(path, revision, local_files_only)
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            source, dtype=DTYPES[dtype], attn_implementation=attn_implementation, output_loading_info=True, **options
+        )
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+    except Exception as error:  # files that are missing, damaged, or of something else: each library has its own error
+        raise UserError(
+            f"{path} cannot be loaded as a causal language model ({_first_line(error)}). "
+            "Check that it holds a complete one that transformers knows, or download it again."
+        ) from error
+    finally:
+        if bars:
+            logging.enable_progress_bar()
+    if info["missing_keys"]:
+        raise UserError(
+            f"The weights of {path} are incomplete: {len(info['missing_keys'])} tensors are missing, the first is "
+            f"{sorted(info['missing_keys'])[0]}. Download the model again."
+        )
+    rows = model.get_input_embeddings().weight.shape[0]
+    if max(tokenizer.get_vocab().values()) >= rows:
+        raise UserError(
+            f"The tokenizer of {path} has token {max(tokenizer.get_vocab().values())}, but the model only {rows} "
+            "embeddings. Put the tokenizer and the model of one training in the directory."
+        )
+    backbone = Backbone(
+        model.to(where),
+        tokenizer,
+        path,
+        path=path if commit else source,
+        revision=commit,
+        mask_token=mask_token,
+        prompt_template=prompt_template,
+    )
+    if model.config.model_type not in TESTED:
+        check_exact(backbone)
+    return backbone
+
+
+def resolve_device(device: str) -> torch.device:
+    """'auto' is the GPU where there is one. Raises UserError for a device that is not there."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError:
+        resolved = None
+    if resolved is None or resolved.type not in ("cpu", "cuda", "mps"):
+        raise UserError(f"There is no device {device!r}. Set backbone.device to auto, cpu, cuda, cuda:1 or mps.")
+    count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}[resolved.type]
+    if (resolved.index or 0) >= count:
+        raise UserError(
+            f"Device {device} was asked for, but this machine offers {count} of that kind. "
+            "Set backbone.device=auto or cpu, or run where there is one."
+        )
+    return resolved
+
+
+def _locate(path: str, revision: str | None, local_files_only: bool) -> tuple[str, dict[str, Any], str | None]:
+    """What to hand to `from_pretrained`, the options that go with it, and the commit of a model of the hub."""
+    if path == EMBEDDED:
+        directory = Path(str(importlib.resources.files("cptlab") / "kata" / "lm"))
+    else:
+        directory = Path(path).expanduser()
+    local = {"local_files_only": True}
+    if directory.is_dir():
+        if not (directory / "config.json").is_file():
+            raise UserError(f"{directory} holds no config.json. Give a directory that save_pretrained wrote.")
+        return str(directory), local, None
+    if path == EMBEDDED:
+        raise UserError(f"The embedded model is missing from {directory}. Reinstall cptlab, or retrain the model.")
+    if path.startswith((".", "/", "~")) or path.count("/") > 1 or "\\" in path:
+        raise UserError(f"There is no directory {directory}. Check backbone.path: a model's directory, or a hub id.")
+    reason = "local_files_only is set"
+    if not local_files_only:
+        try:
+            commit = _ask_hub(path, revision)
+            return path, {"revision": revision or "main"}, commit
+        except ConnectionError as error:
+            reason = f"the hub cannot be reached ({error})"
+    cached = try_to_load_from_cache(path, "config.json", revision=revision)
+    if isinstance(cached, str):  # its directory: given the hub id, transformers would ask the hub for some files
+        snapshot = Path(cached).parent
+        return str(snapshot), local, snapshot.name
+    raise UserError(
+        f"{path} is not a local directory, was not downloaded before, and {reason}. "
+        "Connect to the hub, or download the model elsewhere and give its directory."
+    )
+
+
+def _ask_hub(path: str, revision: str | None) -> str:
+    """The commit of a model on the hub, asked once and briefly: transformers retries a silent hub for a minute.
+
+    ConnectionError where the hub does not answer, UserError where it says no.
+    """
+    remedy = "Check backbone.path and backbone.revision, or give a local directory."
+    try:
+        return HfApi().model_info(path, revision=revision, timeout=HUB_SECONDS).sha
+    except GatedRepoError:
+        raise UserError(
+            f"{path} is gated on the hub. Accept its licence there and run `hf auth login`, or give a local directory."
+        ) from None
+    except RevisionNotFoundError:
+        raise UserError(f"{path} has no revision {revision} on the hub. {remedy}") from None
+    except (RepositoryNotFoundError, HFValidationError):
+        raise UserError(f"{path} is neither a local directory nor a model that the hub shows you. {remedy}") from None
+    except Exception as error:  # no network, no answer, offline mode: the error depends on the HTTP library
+        raise ConnectionError(_first_line(error)) from None
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__

@@ -1,0 +1,250 @@
+"""A frozen causal language model with its tokenizer, run with or without a prefix."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.cache_utils import Cache, DynamicCache
+
+from cptlab.backbone.attention import BufferedCache, additive_mask, token_positions
+from cptlab.backbone.prefix import Prefix
+from cptlab.backbone.support import prefix_shape, sliding_window
+from cptlab.errors import UserError
+
+OPENING = "\n"  # stands for the text before a completion, where a tokenizer treats a text's start differently
+SAMPLED = 1 << 16  # numbers of each weight tensor that enter the fingerprint
+
+
+@dataclass
+class DecodeState:
+    """What has been read so far, per row: the cache, and which of its positions are real and where they stand.
+
+    `real` and `positions` are [B, K] over the cached keys, prefix included; `next_position` is [B].
+    """
+
+    cache: Cache
+    real: torch.Tensor
+    positions: torch.Tensor
+    next_position: torch.Tensor
+    prefix_length: int
+    padded: bool
+
+    def select(self, row_indices: torch.Tensor) -> DecodeState:
+        """Keep these rows, in this order (an index may occur more than once). Changes and returns this state."""
+        return self._rows(lambda tensor: tensor.index_select(0, row_indices.to(tensor.device)))
+
+    def repeat(self, n: int) -> DecodeState:
+        """Follow every row by n - 1 copies: row i becomes rows i·n to i·n + n - 1. Changes and returns this state."""
+        return self._rows(lambda tensor: tensor.repeat_interleave(n, dim=0))
+
+    def _rows(self, change: Callable[[torch.Tensor], torch.Tensor]) -> DecodeState:
+        for layer in self.cache.layers:
+            layer.rows(change)
+        self.real, self.positions = change(self.real), change(self.positions)
+        self.next_position = change(self.next_position)
+        return self
+
+
+class Backbone:
+    """A frozen causal language model (`model`, in eval mode), its `tokenizer`, and what the other parts ask of them.
+
+    `path` is what Hugging Face can load it from again, `name` what a table calls it. `eos_ids` end a text,
+    `pad_id` fills batches, `mask_id` (or None) replaces tokens in selective prompt anchoring.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        name: str,
+        *,
+        path: str | None = None,
+        revision: str | None = None,
+        mask_token: str | None = None,
+        prompt_template: str | None = None,
+    ) -> None:
+        self.model = model.requires_grad_(False).eval()
+        self.tokenizer = tokenizer
+        self.name, self.path, self.revision = name, path or name, revision
+        self.prompt_template = prompt_template
+        self.config = model.config
+        self.vocab_size: int = model.config.vocab_size
+        self.hidden_size: int = model.config.hidden_size
+        self.context_length: int = model.config.max_position_embeddings
+        self.shape = prefix_shape(model.config)
+        self.window, self._mixed = sliding_window(model.config)
+        self.eos_ids = _eos_ids(model, tokenizer)
+        self.eos_id: int | None = tokenizer.eos_token_id
+        self.pad_id: int = next(i for i in (tokenizer.pad_token_id, self.eos_id, 0) if i is not None)
+        self.mask_id = _mask_id(tokenizer, mask_token)
+        self._opening = _opening(tokenizer)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is now (a trainer may have moved it)."""
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the model computes keys and values in: its weights' dtype, or autocast's where that is on."""
+        if torch.is_autocast_enabled(self.device.type):
+            return torch.get_autocast_dtype(self.device.type)
+        return next(self.model.parameters()).dtype
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Token ids of a text that opens the input, with the special tokens that the tokenizer puts there."""
+        return self.tokenizer(text, verbose=False).input_ids
+
+    def encode_completion(self, text: str) -> list[int]:
+        """Token ids of a text that follows another: without special tokens, and without the space that tokenizers
+        such as Code Llama's put before the first word of a text."""
+        if self._opening:
+            ids = self.tokenizer(OPENING + text, add_special_tokens=False, verbose=False).input_ids
+            if ids[: len(self._opening)] == self._opening:
+                return ids[len(self._opening) :]
+        return self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of a completion's token ids, without special tokens; its leading space, if any, is kept."""
+        text = self.tokenizer.decode(
+            self._opening + list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return text[len(OPENING) :] if self._opening else text
+
+    def logits(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, prefix: Prefix | None = None
+    ) -> torch.Tensor:
+        """Logits [B, T, V] for right- or left-padded `input_ids` [B, T]; those at padding mean nothing.
+
+        The first real token of each row is at position 0, or M behind a prefix of M positions, which sits in the cache
+        as it is, after the rotary embedding. Gradients flow to the prefix.
+        """
+        length = 0 if prefix is None else prefix.length
+        cache = None if prefix is None else self._prefix_cache(DynamicCache(), prefix, len(input_ids))
+        positions = token_positions(attention_mask, length)
+        real, key_positions = self._keys(attention_mask, positions, length)
+        padded = not bool(attention_mask.all())
+        return self._forward(input_ids, cache, positions, key_positions, real, length, padded).logits
+
+    @torch.no_grad()
+    def prefill(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, prefix: Prefix | None = None
+    ) -> tuple[torch.Tensor, DecodeState]:
+        """Read left-padded prompts [B, T]: the logits [B, V] of what follows, and the state to go on from."""
+        assert attention_mask[:, -1].all(), "prefill takes left-padded rows"
+        length = 0 if prefix is None else prefix.length
+        cache = BufferedCache()
+        if prefix is not None:
+            self._prefix_cache(cache, prefix, len(input_ids))
+        positions = token_positions(attention_mask, length)
+        real, key_positions = self._keys(attention_mask, positions, length)
+        padded = not bool(attention_mask.all())
+        output = self._forward(input_ids, cache, positions, key_positions, real, length, padded, last_only=True)
+        state = DecodeState(cache, real, key_positions, positions[:, -1] + 1, length, padded)
+        return output.logits[:, -1], state
+
+    @torch.no_grad()
+    def step(self, tokens: torch.Tensor, state: DecodeState) -> torch.Tensor:
+        """Read one more token per row, `tokens` [B]: the logits [B, V] of what follows. Changes `state`."""
+        positions = state.next_position[:, None]
+        state.real = torch.cat([state.real, torch.ones_like(positions, dtype=torch.bool)], dim=1)
+        state.positions = torch.cat([state.positions, positions], dim=1)
+        output = self._forward(
+            tokens[:, None], state.cache, positions, state.positions, state.real, state.prefix_length, state.padded
+        )
+        state.next_position = state.next_position + 1
+        return output.logits[:, -1]
+
+    def _prefix_cache(self, cache: Cache, prefix: Prefix, batch: int) -> Cache:
+        if prefix.shape != self.shape:
+            raise UserError(
+                f"The prefix belongs to another backbone: it has {prefix.shape}, while {self.name} has {self.shape}. "
+                "Use the backbone that it was trained on, or train a prefix for this one."
+            )
+        for layer, (key, value) in enumerate(prefix.key_values()):
+            key, value = (t.to(self.dtype).expand(batch, -1, -1, -1) for t in (key, value))
+            cache.update(key, value, layer)
+        return cache
+
+    @staticmethod
+    def _keys(
+        attention_mask: torch.Tensor, positions: torch.Tensor, prefix_length: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Which cached keys are real and at what position, [B, M + T] both: the prefix, then the tokens."""
+        real = torch.nn.functional.pad(attention_mask.bool(), (prefix_length, 0), value=True)
+        before = torch.arange(prefix_length, device=positions.device).expand(len(positions), -1)
+        return real, torch.cat([before, positions], dim=1)
+
+    def _forward(
+        self, input_ids, cache, positions, key_positions, real, prefix_length, padded, last_only: bool = False
+    ):
+        queries, keys = input_ids.shape[1], key_positions.shape[1]
+        windowed = self.window is not None and keys > self.window
+
+        def mask(window: int | None) -> torch.Tensor:
+            return additive_mask(positions, key_positions, real, prefix_length, window, self.dtype)
+
+        if not padded and not windowed and queries in (1, keys):
+            attention = None  # plainly causal: the model then takes its fastest kernel
+        elif self._mixed:
+            attention = {"full_attention": mask(None), "sliding_attention": mask(self.window)}
+        else:
+            attention = mask(self.window)
+        return self.model(
+            input_ids=input_ids,
+            attention_mask=attention,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            **({"logits_to_keep": 1} if last_only else {}),
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over config, vocabulary and weights.
+
+        Of a weight tensor with more than 65,536 numbers only as many, evenly spaced, are read: enough to tell apart
+        models that were trained differently, cheap on large ones. The dtype counts; where the files lie does not.
+        """
+        digest = hashlib.sha256()
+        config = {k: v for k, v in self.config.to_dict().items() if k not in ("_name_or_path", "transformers_version")}
+        digest.update(json.dumps(config, sort_keys=True, default=str).encode())
+        digest.update(json.dumps(sorted(self.tokenizer.get_vocab().items())).encode())
+        for name, tensor in sorted(self.model.state_dict().items()):
+            sample = tensor.flatten()[:: max(1, tensor.numel() // SAMPLED)].contiguous().cpu()
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(sample.view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+
+def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    generation = getattr(model, "generation_config", None)
+    declared = getattr(generation, "eos_token_id", None)
+    declared = declared if isinstance(declared, (list, tuple)) else [declared]
+    return frozenset(i for i in (*declared, tokenizer.eos_token_id) if i is not None)
+
+
+def _opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokens of `OPENING` where a text's start is tokenised differently from the same text behind it, else []."""
+    alone, opening, behind = (
+        tokenizer(text, add_special_tokens=False).input_ids for text in ("x", OPENING, OPENING + "x")
+    )
+    return opening if behind == opening + behind[len(opening) :] and behind[len(opening) :] != alone else []
+
+
+def _mask_id(tokenizer: PreTrainedTokenizerBase, mask_token: str | None) -> int | None:
+    if mask_token is None:
+        own = (tokenizer.mask_token_id, tokenizer.unk_token_id, tokenizer.pad_token_id)
+        return next((i for i in own if i is not None), None)
+    if mask_token not in tokenizer.get_vocab():
+        raise UserError(
+            f"The mask token {mask_token!r} is not one token of the vocabulary. Set backbone.mask_token to one that "
+            "is, such as <unk> or <pad>, or to null for the tokenizer's own."
+        )
+    return tokenizer.get_vocab()[mask_token]

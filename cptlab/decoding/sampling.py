@@ -1,0 +1,114 @@
+"""From logits to the next token: temperature, top-k, top-p, and reproducible random numbers.
+
+A token is drawn by inverting the cumulative distribution at one uniform number, and that number is a pure function of
+(seed, task, sample, position). So a program does not depend on which other programs share its batch, except where a
+uniform number falls within rounding error of a boundary between two tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cptlab.errors import UserError
+
+_NUCLEUS_GUESS = 64  # a nucleus is rarely larger; rows where it is are sorted in full
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to choose tokens and when to stop. The defaults are CPT's (V-C: T 0.4, top-p 0.95).
+
+    temperature 0 is greedy. top_p 1 and top_k 0 filter nothing. Filters apply in the order of transformers:
+    temperature, top_k, top_p; tokens that tie with the last one kept are kept too.
+    A program ends at the first of `stop` (which is cut off), at an end-of-text token, or after `max_new_tokens`.
+    """
+
+    temperature: float = 0.4
+    top_p: float = 0.95
+    top_k: int = 0
+    max_new_tokens: int = 256
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.stop, str):
+            raise UserError(f"stop is the text {self.stop!r}. Give a list of texts, such as [{self.stop!r}].")
+        object.__setattr__(self, "stop", tuple(self.stop))
+        if not self.temperature >= 0:
+            raise UserError(f"temperature is {self.temperature}. Give 0 for greedy decoding, or a positive number.")
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"top_p is {self.top_p}. Give a number above 0 and at most 1 (1 keeps every token).")
+        if self.top_k < 0:
+            raise UserError(f"top_k is {self.top_k}. Give 0 to keep every token, or a positive number.")
+        if self.max_new_tokens < 1:
+            raise UserError(f"max_new_tokens is {self.max_new_tokens}. Give at least 1.")
+        if "" in self.stop:
+            raise UserError("A stop text is empty, so every program would be. Remove it from the list.")
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature == 0
+
+
+def uniforms(seed: int, task_id: str, sample: int, length: int) -> np.ndarray:
+    """`length` numbers in [0, 1), one per position; the first ones do not depend on `length`.
+
+    Philox is counter-based (Salmon et al. 2011): the key is a hash of (seed, task_id), the counter's high words hold
+    the sample and its low words run with the position. Raw bits are used, since numpy guarantees those for ever.
+    """
+    digest = hashlib.blake2b(json.dumps([seed, task_id]).encode(), digest_size=16).digest()
+    bits = np.random.Philox(key=np.frombuffer(digest, "<u8").astype(np.uint64), counter=[0, 0, sample, 0])
+    return (bits.random_raw(length) >> np.uint64(11)) * 2.0**-53
+
+
+def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
+    """The distribution [B, V] that tokens are drawn from, float32, not renormalised after top-p; logits [B, V]."""
+    scores = logits.float() / sampling.temperature
+    if 0 < sampling.top_k < scores.shape[-1]:
+        smallest = scores.topk(sampling.top_k).values[:, -1:]
+        scores = scores.masked_fill(scores < smallest, -torch.inf)
+    probs = scores.softmax(-1)
+    if sampling.top_p < 1:
+        probs = probs.masked_fill(probs < _nucleus_smallest(probs, sampling.top_p), 0)
+    return probs
+
+
+def _nucleus_smallest(probs: Tensor, top_p: float) -> Tensor:
+    """[B, 1]: the smallest probability in the smallest set of likeliest tokens that holds a mass of `top_p`."""
+    size = min(_NUCLEUS_GUESS, probs.shape[-1])
+    likeliest = probs.topk(size).values
+    smallest, inside = _last_before(likeliest, top_p)
+    wide = (inside == size).nonzero()[:, 0] if size < probs.shape[-1] else []
+    if len(wide):
+        smallest[wide] = _last_before(probs[wide].sort(descending=True).values, top_p)[0]
+    return smallest
+
+
+def _last_before(descending: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
+    """The last entry whose predecessors sum to less than top_p [B, 1], and how many such entries there are [B]."""
+    before = descending.cumsum(-1, dtype=torch.float64) - descending
+    inside = (before < top_p).sum(-1)
+    return descending.gather(-1, inside[:, None] - 1), inside
+
+
+def draw(probs: Tensor, uniform: Tensor) -> Tensor:
+    """Token ids [B]: the inverse of each row's cumulative distribution, in order of token id, at `uniform` [B].
+
+    `probs` [B, V] need not sum to one. A token of probability zero is never drawn.
+    """
+    cumulative = probs.cumsum(-1, dtype=torch.float64)
+    total = cumulative[:, -1]
+    target = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))
+    return torch.searchsorted(cumulative, target[:, None], right=True)[:, 0]
+
+
+def choose(logits: Tensor, sampling: Sampling, uniform: Tensor | None) -> Tensor:
+    """The next tokens [B] for raw logits [B, V]; `uniform` [B] float64, not read when greedy."""
+    if sampling.greedy:
+        return logits.argmax(-1)
+    return draw(probabilities(logits, sampling), uniform)

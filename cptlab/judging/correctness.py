@@ -1,0 +1,243 @@
+"""Verdicts: programs run in the sandbox, their answers compared here, where the expected values are.
+
+Comparison. Call-based: exact, with types told apart (1, 1.0 and True differ; NaN equals NaN). A tuple counts as the list
+of its items, because tests are JSON and cannot tell them apart; subclasses (Counter, namedtuple, IntEnum) count as their
+plain base; dict keys are strings; anything that is not plain data equals nothing. Script: stdout as text, without blanks
+at the ends of lines and without blank lines at the end.
+
+Status, decided by the first test that was not passed, public tests before hidden ones:
+passed      every test was passed
+failed      a wrong answer
+error       an exception, no function of that name, a call that exits, a process that ended before it answered
+timeout     CPU time (or the wall-time backstop) used up
+memory      MemoryError
+crashed     killed by a signal, e.g. a stack overflow in C; or its report was too long or not readable
+not_parsed  Python refuses to compile it
+After a timeout or a crash the remaining tests are not run and count as not passed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from cptlab.errors import UserError
+from cptlab.judging.pool import available_cpus
+from cptlab.judging.sandbox import Limits, Program, Run, Sandbox
+from cptlab.records import Task, Test, Verdict, to_json
+
+
+def judge_programs(
+    items: Sequence[tuple[str, Task]],
+    *,
+    workers: int | None = None,
+    limits: Limits | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> list[Verdict]:
+    """The verdict on each (program, task), in order. Equal items are run once.
+
+    `workers`: programs that run at a time, by default one per CPU. `limits`: of each, by default `Limits()`. `progress`
+    gets the number of items settled since its last call. UserError for a task without tests, or whose tests are not
+    plain JSON data.
+    """
+    verdicts: list[Verdict | None] = [None] * len(items)
+    names: dict[int, str] = {}  # one text per task object, so that equal tasks are one
+    places: dict[tuple[str, str], list[int]] = {}
+    for index, (source, task) in enumerate(items):
+        if id(task) not in names:
+            _check(task)
+            names[id(task)] = to_json(task)
+        places.setdefault((source, names[id(task)]), []).append(index)
+    if not items:
+        return []
+
+    def programs() -> Any:
+        inputs: dict[str, tuple[str, ...]] = {}
+        for key, (index, *_) in places.items():
+            source, task = items[index]
+            if key[1] not in inputs:
+                inputs[key[1]] = tuple(_input(task, test) for test in task.tests)
+            yield key, Program(source, task.entry_point if task.kind == "call" else None, inputs[key[1]])
+
+    with Sandbox(min(workers or available_cpus(), len(places)), limits) as sandbox:
+        for key, runs in sandbox.run(programs()):
+            verdict = verdict_of(items[places[key][0]][1], runs)
+            for index in places[key]:
+                verdicts[index] = verdict
+            if progress is not None:
+                progress(len(places[key]))
+    return verdicts
+
+
+def verdict_of(task: Task, runs: Sequence[Run]) -> Verdict:
+    """What the runs of a program say about the tests of `task`. Nothing in a run is trusted."""
+    outcomes = _call_outcomes(task, runs) if task.kind == "call" else _script_outcomes(task, runs)
+    public = len(task.public_tests)
+    passed = [status == "passed" for status, _ in outcomes]
+    status, reason = "passed", ""
+    for index, outcome in enumerate(outcomes):
+        if outcome[0] != "passed":
+            name = f"public test {index + 1}" if index < public else f"hidden test {index - public + 1}"
+            status, reason = outcome[0], f"{name}: {outcome[1]}"
+            break
+    return Verdict(
+        status=status,
+        reason=reason,
+        public_passed=sum(passed[:public]),
+        public_total=public,
+        hidden_passed=sum(passed[public:]),
+        hidden_total=len(task.hidden_tests),
+    )
+
+
+def same_value(expected: Any, encoded: Any) -> bool:
+    """Whether `encoded`, made by `candidate_server.encode` or by an adversary, stands for the JSON value `expected`."""
+    if isinstance(expected, (list, tuple)):
+        items = encoded["tuple"] if isinstance(encoded, dict) and list(encoded) == ["tuple"] else encoded
+        if not isinstance(items, list) or len(items) != len(expected):
+            return False
+        return all(same_value(one, item) for one, item in zip(expected, items, strict=True))
+    if isinstance(expected, dict):
+        pairs = encoded["dict"] if isinstance(encoded, dict) and list(encoded) == ["dict"] else None
+        if not isinstance(pairs, list) or len(pairs) != len(expected):
+            return False
+        if not all(isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) for pair in pairs):
+            return False
+        found = dict(pairs)
+        return found.keys() == expected.keys() and all(same_value(expected[key], found[key]) for key in expected)
+    if type(expected) is int and not -(1 << 63) <= expected < 1 << 63:
+        return encoded == {"int": hex(expected)}
+    if type(expected) is float and math.isnan(expected):
+        return type(encoded) is float and math.isnan(encoded)
+    return type(encoded) is type(expected) and encoded == expected
+
+
+def same_output(expected: str, printed: str) -> bool:
+    """Whether two texts agree but for blanks at the ends of lines and blank lines at the end."""
+    return _lines(expected) == _lines(printed)
+
+
+def _lines(text: str) -> list[str]:
+    lines = [line.rstrip() for line in text.replace("\r\n", "\n").split("\n")]
+    while lines and not lines[-1]:
+        lines.pop()
+    return lines
+
+
+def _call_outcomes(task: Task, runs: Sequence[Run]) -> list[tuple[str, str]]:
+    run = runs[0] if runs else None
+    said = [_said(line) for line in run.lines] if run else []
+    outcomes = []
+    if said[:1] == [["loaded"]]:
+        for test, words in zip(task.tests, said[1:], strict=False):
+            if words[0] != "value":
+                outcomes.append(_failure(words))
+            elif same_value(test.expected, words[1]):
+                outcomes.append(("passed", ""))
+            else:
+                outcomes.append(("failed", f"expected {_short(test.expected)}, got {_show(words[1])}"))
+        end = _ended(run)
+    else:  # it was not loaded
+        end = _failure(said[0]) if said else _ended(run)
+    return outcomes + [end] * (len(task.tests) - len(outcomes))
+
+
+def _script_outcomes(task: Task, runs: Sequence[Run]) -> list[tuple[str, str]]:
+    outcomes = []
+    for test, run in zip(task.tests, runs, strict=False):
+        said = _said(run.lines[0]) if run.lines else None
+        left_at_once = said is None and run.cause == "exit" and run.code == 0  # os._exit(0)
+        if said == ["ended"] or left_at_once:
+            if same_output(test.expected, run.stdout):
+                outcomes.append(("passed", ""))
+            else:
+                outcomes.append(("failed", f"expected {_short(test.expected)}, printed {_short(run.stdout)}"))
+        else:
+            outcomes.append(_failure(said) if said else _ended(run))
+    end = _ended(runs[-1] if runs else None)
+    return outcomes + [end] * (len(task.tests) - len(outcomes))
+
+
+def _said(line: str) -> list[Any]:
+    """A line of a report: a word and what goes with it; ["unreadable"] if it is not of that form."""
+    try:
+        words = json.loads(line)
+    except (ValueError, RecursionError):
+        return ["unreadable"]
+    lengths = {"loaded": 1, "ended": 1, "memory": 1, "value": 2, "raised": 2, "exited": 2, "not_parsed": 2}
+    if isinstance(words, list) and words and isinstance(words[0], str) and lengths.get(words[0]) == len(words):
+        return words
+    return ["unreadable"]
+
+
+def _failure(words: list[Any]) -> tuple[str, str]:
+    kind = words[0]
+    if kind == "not_parsed":
+        return "not_parsed", _short(words[1], quote=False)
+    if kind == "memory":
+        return "memory", "memory limit reached"
+    if kind == "raised":
+        return "error", _short(words[1], quote=False)
+    if kind == "exited":
+        return "error", f"exited instead of returning ({_short(words[1], quote=False)})"
+    return "crashed", "its report cannot be read"
+
+
+def _ended(run: Run | None) -> tuple[str, str]:
+    """Why a process gave no further answer."""
+    if run is None:
+        return "crashed", "its server was lost"
+    if run.cause == "cpu":
+        return "timeout", "CPU time limit reached"
+    if run.cause == "wall":
+        return "timeout", "wall time limit reached"
+    if run.cause == "flood":
+        return "crashed", "its report was too long"
+    if run.cause == "signal":
+        try:
+            return "crashed", f"killed by {signal.Signals(run.code).name}"
+        except ValueError:
+            return "crashed", f"killed by signal {run.code}"
+    return "error", f"the process ended (status {run.code}) before it answered"
+
+
+def _input(task: Task, test: Test) -> str:
+    return json.dumps(test.args) if task.kind == "call" else (test.stdin or "")
+
+
+def _check(task: Task) -> None:
+    if not task.tests:
+        raise UserError(f"Task {task.id} has no tests, so nothing can be said of a program. Give it at least one test.")
+    if task.kind not in ("call", "stdin") or (task.kind == "call" and not task.entry_point):
+        raise UserError(f"Task {task.id} is neither 'stdin' nor 'call' with an entry point. Correct its kind.")
+    for test in task.tests:
+        right = isinstance(test.expected, str) if task.kind == "stdin" else _plain([test.args, test.expected])
+        if not right:
+            raise UserError(
+                f"Task {task.id}: a test holds {_short([test.args, test.expected])}, which is not plain JSON data. "
+                "Use None, bool, int, float, str, lists, and dicts with str keys."
+            )
+
+
+def _plain(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(map(_plain, value))
+    if isinstance(value, dict):
+        return all(type(key) is str for key in value) and all(map(_plain, value.values()))
+    return value is None or type(value) in (bool, int, float, str)
+
+
+def _short(value: Any, quote: bool = True) -> str:
+    text = repr(value) if quote or not isinstance(value, str) else value
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def _show(encoded: Any) -> str:
+    """An encoded value as Python would write it, shortened."""
+    if isinstance(encoded, dict) and len(encoded) == 1:
+        kind, content = next(iter(encoded.items()))
+        return f"{'an object of type' if kind == 'other' else kind} {_short(content)}"
+    return _short(encoded)

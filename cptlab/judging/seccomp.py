@@ -1,0 +1,98 @@
+"""A system-call filter for the candidate process: no new processes or programs, no sockets, no signals to others.
+
+RLIMIT_NPROC does not bind root and counts a whole user; this filter binds everyone and concerns one process alone.
+Threads stay allowed. A refused call fails with EPERM, so Python raises PermissionError.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import struct
+
+from cptlab.judging.forkserver import libc
+
+_PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS, _FILTER = 22, 38, 2
+_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # BPF: ld abs, jeq, jge, jset, ret
+_ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
+_EPERM, _ENOSYS = 1, 38
+_NR, _ARCH, _ARG0 = 0, 4, 16  # offsets in struct seccomp_data (little-endian machines)
+_CLONE_THREAD = 0x10000
+_X32 = 0x40000000
+_CAP_DAC_READ_SEARCH = 1 << 2
+
+# Audit architecture; calls that are refused; those refused unless their first argument is this process (or 0, it too).
+_TABLES = {
+    "x86_64": (
+        0xC000003E,
+        dict(fork=57, vfork=58, execve=59, execveat=322, tkill=200, ptrace=101, process_vm_readv=310,
+             process_vm_writev=311, socket=41, pidfd_send_signal=424, rt_sigqueueinfo=129, rt_tgsigqueueinfo=297,
+             unshare=272, setns=308, mount=165, bpf=321, io_uring_setup=425),
+        dict(clone=56, clone3=435, kill=62, tgkill=234, prlimit64=302),
+    ),
+    "aarch64": (
+        0xC00000B7,
+        dict(execve=221, execveat=281, tkill=130, ptrace=117, process_vm_readv=270, process_vm_writev=271, socket=198,
+             pidfd_send_signal=424, rt_sigqueueinfo=138, rt_tgsigqueueinfo=240, unshare=97, setns=268, mount=40,
+             bpf=280, io_uring_setup=425),
+        dict(clone=220, clone3=435, kill=129, tgkill=131, prlimit64=261),
+    ),
+}  # fmt: skip
+
+
+def confine() -> bool:
+    """Install the filter in this process, for good; False where the kernel or the machine has none."""
+    table = _TABLES.get(platform.machine())
+    if table is None:
+        return False
+    program = _program(*table, os.getpid())
+    code = ctypes.create_string_buffer(program, len(program))
+    header = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code)))
+    if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+        return False
+    return libc.prctl(_PR_SET_SECCOMP, _FILTER, ctypes.addressof(header), 0, 0) == 0
+
+
+def drop_capabilities() -> None:
+    """Give up root's powers over limits and other processes; only reading any file stays (an interpreter may need it).
+
+    A process with more capabilities, such as the judge, can then no longer be traced or have its memory read.
+    """
+    header = struct.pack("Ii", 0x20080522, 0)
+    for kept in (_CAP_DAC_READ_SEARCH, 0):
+        if libc.capset(header, struct.pack("6I", kept, kept, 0, 0, 0, 0)) == 0:
+            return
+
+
+def _program(architecture: int, refused: dict[str, int], own_only: dict[str, int], pid: int) -> bytes:
+    lines: list[tuple[int, int, int, int]] = []  # operation, jump if true, jump if false, operand
+
+    def refuse(errno: int = _EPERM) -> None:
+        lines.append((_RETURN, 0, 0, _ERRNO | errno))
+
+    lines.append((_LOAD, 0, 0, _ARCH))
+    lines.append((_EQUAL, 1, 0, architecture))
+    lines.append((_RETURN, 0, 0, _KILL))
+    lines.append((_LOAD, 0, 0, _NR))
+    lines.append((_AT_LEAST, 0, 1, _X32))
+    refuse()
+    for number in refused.values():
+        lines.append((_EQUAL, 0, 1, number))
+        refuse()
+    lines.append((_EQUAL, 0, 1, own_only["clone3"]))  # its flags lie in memory; libc falls back to clone
+    refuse(_ENOSYS)
+    lines.append((_EQUAL, 0, 4, own_only["clone"]))
+    lines.append((_LOAD, 0, 0, _ARG0))
+    lines.append((_ANY_BIT, 0, 1, _CLONE_THREAD))
+    lines.append((_RETURN, 0, 0, _ALLOW))
+    refuse()
+    for name in ("kill", "tgkill", "prlimit64"):
+        lines.append((_EQUAL, 0, 5, own_only[name]))
+        lines.append((_LOAD, 0, 0, _ARG0))
+        lines.append((_EQUAL, 1, 0, pid))
+        lines.append((_EQUAL, 0, 1, 0 if name == "prlimit64" else pid))  # kill(0) would signal the whole group
+        lines.append((_RETURN, 0, 0, _ALLOW))
+        refuse()
+    lines.append((_RETURN, 0, 0, _ALLOW))
+    return b"".join(struct.pack("HBBI", *line) for line in lines)

@@ -1,0 +1,264 @@
+"""The three things a user runs, each readable from top to bottom: build pairs, train, evaluate.
+
+Everything here is glue: what a step does stands in the step's own package.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from cptlab import settings, tracking
+from cptlab.errors import UserError
+from cptlab.pairs.selection import FilterCounts
+from cptlab.records import write_jsonl
+from cptlab.runs import Run, latest_run, locked, open_run
+
+ROOT = Path(__file__).resolve().parent.parent
+PAIRS_FILE, STATISTICS_FILE, METRICS_FILE, CONFIG_FILE = "pairs.jsonl", "statistics.json", "metrics.json", "config.yaml"
+# what does not change a result, and so does not make a run another run
+INCIDENTAL = ("paths", "logger", "print_config", "tags", "callbacks", "task_name", "workers", "optimized_metric")
+
+
+def say(text: str) -> None:
+    """A line for the user, from the main process alone."""
+    if settings.is_main_process():
+        print(text, file=sys.stderr, flush=True)
+
+
+def build_pairs(config: DictConfig, backbone: Any = None) -> Path:
+    """Algorithm 1 for the tasks of splits train and validation; the directory with pairs.jsonl and statistics.json.
+
+    Kept in the cache under all that it depends on; a killed build goes on where it was. Raises UserError where no
+    pair is left, with what each filter dropped.
+    """
+    from cptlab import pairs
+    from cptlab.samples import prompt_of, sample_and_judge
+
+    benchmark = settings.build(config.benchmark, "benchmark")
+    tasks = benchmark.split("train", config.pairs.train_tasks) + benchmark.split(
+        "validation", config.pairs.validation_tasks
+    )
+    backbone = backbone or settings.build(config.backbone, "backbone")
+    options = settings.build(config.pairs.selection, "pairs.selection")
+    sampling = settings.build(config.decoding.sampling, "decoding.sampling")
+    cache = Path(config.paths.cache)
+    work = {
+        "pairs": OmegaConf.to_container(config.pairs, resolve=True), "backbone": backbone.fingerprint,
+        "template": backbone.prompt_template, "tasks": [repr(task) for task in tasks],
+        "sampling": dataclasses.asdict(sampling), "seed": config.pairs.seed,
+    }
+    directory = cache / "pairs" / settings.fingerprint(work)
+    with locked(directory):
+        if (directory / STATISTICS_FILE).is_file():
+            say(f"Pairs: found in {directory}")
+            return directory
+        judged = sample_and_judge(backbone, tasks, config.pairs.n, sampling, cache=cache, seed=config.pairs.seed,
+                                  workers=config.workers, title="pairs")
+        by_id = {task.id: task for task in tasks}
+        counts, found = FilterCounts(), []
+        for task_id, completions, qualities, verdicts in judged.by_task():
+            task = dataclasses.replace(by_id[task_id], prompt=prompt_of(by_id[task_id], backbone))
+            choice, dropped = pairs.select_pair(task, completions, qualities, verdicts, options)
+            counts += dropped
+            if choice is not None:
+                found.append(pairs.make_pair(task, choice, completions, qualities, backbone.encode_completion,
+                                             backbone.decode, refine=config.pairs.refine))
+        if not any(pair.split == "train" for pair in found):
+            raise pairs.no_pairs_left(counts, options)
+        statistics = pairs.pair_statistics(found, backbone.encode_completion, backbone.decode)
+        statistics |= {"filters": dataclasses.asdict(counts)}
+        pairs.write_pairs(directory / PAIRS_FILE, found)
+        _write_json(directory / STATISTICS_FILE, statistics)
+    say(f"Pairs: {len(found)} from {len(tasks)} tasks and {counts.samples} programs, in {directory}")
+    return directory
+
+
+def train(config: DictConfig, fresh: Path) -> float | None:
+    """Pairs, both stages, and `prefix/` in PEFT format in the run directory; the value of `optimized_metric`."""
+    started = time.monotonic()
+    from cptlab.backbone import save_prefix
+    from cptlab.training import train_stages
+
+    run = open_run(fresh, Path(config.paths.logs) / "train", _digest(config))
+    say(f"{'Going on with the unfinished run' if run.resumed else 'Run directory:'} {run.directory}")
+    main_process = settings.is_main_process()
+    if main_process:
+        OmegaConf.save(config, run.directory / CONFIG_FILE, resolve=True)
+    backbone = settings.build(config.backbone, "backbone")
+    pairs_file = Path(config.data.pairs_file or build_pairs(config, backbone) / PAIRS_FILE)
+    statistics = _read_json(pairs_file.with_name(STATISTICS_FILE)) if config.data.pairs_file is None else {}
+    data = settings.build(config.data.loader, "data.loader")(pairs_file, backbone)
+    objective = settings.build(config.objective, "objective")
+    prefix = settings.build(config.prefix, "prefix")(backbone.shape, seed=config.seed).to(backbone.device)
+    callbacks = [settings.build(node, f"callbacks.{name}") for name, node in (config.callbacks or {}).items()]
+    trainer = settings.build(config.trainer, "trainer")
+    loggers = _loggers(config, run, "train") if main_process else []
+    with tracking.finished_at_the_end(loggers):
+        train_stages(backbone, prefix, data, objective, directory=run.directory / "training", trainer=trainer,
+                     callbacks=callbacks, loggers=loggers, **config.stages)
+        if not main_process:
+            return None
+        save_prefix(prefix, run.directory / "prefix", backbone,
+                    extra={"run": run.directory.name, "backbone": backbone.fingerprint})
+        metrics = _last_epochs(run.directory / "training")
+        facts = tracking.provenance(
+            ROOT, seed=config.seed, backbone=backbone.fingerprint, pairs=str(pairs_file), pair_statistics=statistics,
+            trainable_parameters=sum(p.numel() for p in prefix.parameters()),
+            prefix_parameters=prefix.collapsed().numel(),
+            wall_seconds=round(time.monotonic() - started, 1), resumed=run.resumed,
+        )
+        _write_json(run.directory / METRICS_FILE, {"metrics": metrics, **facts})
+    run.finish()
+    print(f"Prefix: {run.directory / 'prefix'}")
+    print(f"Evaluate it with: python evaluate.py run={run.directory}")
+    return _optimized(config, metrics)
+
+
+def evaluate(config: DictConfig, fresh: Path) -> float | None:
+    """The base model against the tuned one on held-out tasks; tables, figures and report in the run directory."""
+    started = time.monotonic()
+    from cptlab.backbone import load_prefix
+    from cptlab.judging.summary import compare, summarise
+    from cptlab.reporting import make_report, print_tables
+    from cptlab.samples import Judged, sample_and_judge
+
+    trained = _training_run(config)
+    run = open_run(fresh, Path(config.paths.logs) / "evaluate", _digest(config, run=str(trained)))
+    say(f"{'Going on with the unfinished run' if run.resumed else 'Run directory:'} {run.directory}")
+    source = OmegaConf.load(trained / CONFIG_FILE) if trained else config
+    benchmark = settings.build(config.get("benchmark") or source.benchmark, "benchmark")
+    backbone = settings.build(config.get("backbone") or source.backbone, "backbone")
+    tasks = benchmark.split(config.split, config.limit)
+    sampling = settings.build(config.decoding.sampling, "decoding.sampling")
+    anchoring = settings.build(config.decoding.anchoring, "decoding.anchoring") if config.decoding.anchoring else None
+    systems: dict[str, Any] = {"base": None}
+    if trained:
+        systems["tuned"] = load_prefix(trained / "prefix", backbone.shape).to(backbone.device)
+    OmegaConf.save(config, run.directory / CONFIG_FILE, resolve=True)
+    write_jsonl(run.directory / "tasks.jsonl", tasks)
+    results: dict[str, Any] = {}
+    judged: dict[str, Judged] = {}
+    for system, prefix in systems.items():
+        judged[system] = sample_and_judge(
+            backbone, tasks, config.n, sampling, cache=Path(config.paths.cache), seed=config.seed, prefix=prefix,
+            anchoring=anchoring, extra_disabled=config.extra_disabled, workers=config.workers, title=system,
+        )
+        write_jsonl(run.directory / system / "completions.jsonl", judged[system].completions)
+        write_jsonl(run.directory / system / "quality.jsonl", judged[system].qualities)
+        write_jsonl(run.directory / system / "verdicts.jsonl", judged[system].verdicts)
+        results[system] = summarise(tasks, config.n, *_by_task(judged[system]), ks=_ks(config))
+    differences = {}
+    if trained:
+        differences = compare(tasks, config.n, _by_task(judged["base"]), _by_task(judged["tuned"]), ks=_ks(config))
+    facts = tracking.provenance(
+        ROOT, seed=config.seed, n=config.n, split=config.split, benchmark=benchmark.name,
+        benchmark_fingerprint=benchmark.fingerprint(), backbone=backbone.name, backbone_fingerprint=backbone.fingerprint,
+        training_run=str(trained) if trained else None, wall_seconds=round(time.monotonic() - started, 1),
+        resumed=run.resumed,
+    )
+    _write_json(run.directory / METRICS_FILE, {"results": results, "differences": differences, **facts})
+    report = make_report(run.directory)
+    flat = _flat(results)
+    loggers = _loggers(config, run, "evaluate")
+    with tracking.finished_at_the_end(loggers):
+        tracking.log_evaluation(loggers, flat, _tables(results))
+    run.finish()
+    print_tables(run.directory)
+    print(f"\nRun directory: {run.directory}\nReport: {report}")
+    return _optimized(config, flat)
+
+
+def _training_run(config: DictConfig) -> Path | None:
+    """The training run to evaluate: `run` is a directory, 'latest', or null for the base model alone."""
+    if config.run is None:
+        return None
+    directory = latest_run(Path(config.paths.logs) / "train") if config.run == "latest" else Path(config.run)
+    for needed in (CONFIG_FILE, "prefix"):
+        if not (directory / needed).exists():
+            raise UserError(f"{directory} is no finished training run: it has no {needed}. Give run=<directory that "
+                            "python train.py named>, or run=latest.")
+    return directory.resolve()
+
+
+def _by_task(judged: Any) -> tuple[dict[str, list], dict[str, list]]:
+    qualities, verdicts = {}, {}
+    for task_id, _, scores, outcomes in judged.by_task():
+        qualities[task_id], verdicts[task_id] = scores, outcomes
+    return qualities, verdicts
+
+
+def _ks(config: DictConfig) -> tuple[int, ...]:
+    """The k of pass@k: as asked for, or those of 1, 5, 10 and 100 that n allows."""
+    return tuple(config.ks) if config.ks is not None else tuple(k for k in (1, 5, 10, 100) if k <= config.n)
+
+
+def _loggers(config: DictConfig, run: Run, job_type: str) -> list[Any]:
+    """The configured loggers of this run; they write below its directory."""
+    loggers = []
+    for name, node in (config.logger or {}).items():
+        extra = {"job_type": job_type, "tags": list(config.tags)} if name == "wandb" else {}
+        loggers.append(settings.build(node, f"logger.{name}", save_dir=str(run.directory), **extra))
+    for logger in loggers:
+        logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
+    return loggers
+
+
+def _last_epochs(directory: Path) -> dict[str, float]:
+    """The last row of each stage's epochs.csv, named `<stage>/<quantity>`."""
+    import csv
+
+    metrics: dict[str, float] = {}
+    for stage, name in (("stage1", "comparative"), ("stage2", "nll")):
+        path = directory / stage / "epochs.csv"
+        if path.is_file():
+            with open(path, encoding="utf-8", newline="") as file:
+                last = list(csv.DictReader(file))[-1]
+            metrics |= {f"{name}/{key}": float(value) for key, value in last.items() if value}
+    return metrics
+
+
+def _flat(results: dict[str, Any]) -> dict[str, float]:
+    """results[system][difficulty][metric] as `system/difficulty/metric`, numbers only."""
+    return {f"{system}/{difficulty}/{metric}": float(value)
+            for system, by_difficulty in results.items() for difficulty, metrics in by_difficulty.items()
+            for metric, value in metrics.items() if isinstance(value, (int, float))}
+
+
+def _tables(results: dict[str, Any]) -> dict[str, tuple[list[str], list[list[Any]]]]:
+    """One table of all results for the dashboard."""
+    rows = [[*name.split("/"), value] for name, value in _flat(results).items()]
+    return {"results": (["system", "difficulty", "metric", "value"], rows)}
+
+
+def _optimized(config: DictConfig, metrics: dict[str, float]) -> float | None:
+    """What a sweep optimises."""
+    name = config.get("optimized_metric")
+    if name is None:
+        return None
+    if name not in metrics:
+        raise UserError(f"There is no metric {name!r} to optimise. Choose one of: {', '.join(sorted(metrics))}.")
+    return metrics[name]
+
+
+def _digest(config: DictConfig, **more: Any) -> str:
+    """What makes two commands the same run."""
+    content = OmegaConf.to_container(config, resolve=True)
+    return settings.fingerprint({key: value for key, value in content.items() if key not in INCIDENTAL} | more)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    partial_file = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial_file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(partial_file, path)

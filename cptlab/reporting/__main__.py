@@ -1,0 +1,40 @@
+"""Remake the tables, figures and report of an evaluation run from its stored files.
+
+python -m cptlab.reporting RUN_DIR [--train TRAIN_RUN_DIR] [--programs-per-task 10]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from cptlab.errors import UserError
+from cptlab.reporting.report import make_report, print_tables
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """0, or 2 with one sentence on standard error where the run cannot be read."""
+    parser = argparse.ArgumentParser(prog="python -m cptlab.reporting", description=__doc__.splitlines()[0])
+    parser.add_argument("run", metavar="RUN_DIR", help="directory of an evaluation run (with metrics.json)")
+    parser.add_argument(
+        "--train", metavar="TRAIN_RUN_DIR", help="training run whose curves the report shows (default: as stored)"
+    )
+    parser.add_argument(
+        "--programs-per-task",
+        type=int,
+        metavar="N",
+        help="count issues in the first N programs of each task that parse (the paper: 10; default: all)",
+    )
+    given = parser.parse_args(arguments)
+    try:
+        page = make_report(given.run, train_directory=given.train, programs_per_task=given.programs_per_task)
+        print_tables(given.run, programs_per_task=given.programs_per_task)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"\nReport: {page}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""Programs of two systems side by side, chosen by a rule that leaves no room for picking."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from cptlab.records import Task
+from cptlab.reporting.runs import Run, Sample
+
+RULE = (
+    "Of each difficulty: the tasks whose mean pylint score rose most, changed by the median, and fell most (or rose "
+    "least). Of each task and system: the sample of median score."
+)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One task and, of each system, one sample. `change`: difference of the systems' mean scores on the task."""
+
+    task: Task
+    change: float
+    samples: Mapping[str, Sample]
+
+
+def choose_examples(run: Run, system: str) -> list[Example]:
+    """Up to three tasks of each difficulty, by `RULE`, for `system` against the baseline."""
+    chosen = []
+    levels = [level for level in run.levels if level != "all"]
+    for level in levels or ["all"]:
+        ranked = sorted(run.levels[level], key=lambda task: (-_change(run, system, task), task.id))
+        places = {0: None, (len(ranked) - 1) // 2: None, len(ranked) - 1: None}  # a set that keeps its order
+        for place in places:
+            task = ranked[place]
+            samples = {name: median_sample(run.systems[name][task.id]) for name in (run.baseline, system)}
+            chosen.append(Example(task, _change(run, system, task), samples))
+    return chosen
+
+
+def median_sample(samples: Sequence[Sample]) -> Sample:
+    """The sample of (lower) median score, the first in stored order of equals."""
+    ranked = sorted(samples, key=lambda sample: sample.quality.score)
+    return ranked[(len(ranked) - 1) // 2]
+
+
+def to_html(example: Example) -> str:
+    """One <article>; prompts and programs are untrusted text and escaped."""
+    task = example.task
+    columns = "".join(_program(system, sample) for system, sample in example.samples.items())
+    return (
+        f"<article><h4>{html.escape(task.id)} <span class='interval'>{html.escape(task.difficulty)}; mean score "
+        f"{example.change:+.2f}</span></h4>\n<details><summary>Prompt</summary><pre>{html.escape(task.prompt.text)}</pre>"
+        f"</details>\n<div class='pair'>{columns}</div></article>"
+    )
+
+
+def _change(run: Run, system: str, task: Task) -> float:
+    means = [fmean(sample.quality.score for sample in run.systems[name][task.id]) for name in (run.baseline, system)]
+    return means[1] - means[0]
+
+
+def _program(system: str, sample: Sample) -> str:
+    quality, verdict = sample.quality, sample.verdict
+    marked = {message.line for message in quality.messages}
+    lines = [
+        f"<span class='{'line marked' if number in marked else 'line'}'>{html.escape(line) or ' '}</span>"
+        for number, line in enumerate(sample.completion.program.split("\n"), 1)
+    ]
+    reason = f": {verdict.reason}" if verdict.reason else ""
+    messages = "".join(
+        f"<li>line {m.line}: <b>{html.escape(m.id)}</b> {html.escape(m.symbol)}</li>"
+        for m in sorted(quality.messages, key=lambda m: (m.line, m.id))
+    )
+    return (
+        f"<section><h5>{html.escape(system)}, sample {sample.completion.sample}: score {quality.score:.2f}, "
+        f"<span class='verdict'>{html.escape(verdict.status + reason)}</span></h5>\n"
+        f"<pre class='program'>{''.join(lines)}</pre><ul>{messages or '<li>no pylint message</li>'}</ul></section>\n"
+    )

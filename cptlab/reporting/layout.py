@@ -1,0 +1,111 @@
+"""A table of finished text cells, and its four renderings: Markdown, CSV, HTML and plain text for the console."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Table:
+    """`rows` are cells as they are read; a row of one cell is a heading inside the table.
+
+    The first `labels` columns are text, the others numbers. `groups` are headings above the number columns, each with
+    the columns that it spans. `records` hold the same content unrounded, one mapping a line of the CSV file.
+    """
+
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    records: tuple[Mapping[str, Any], ...]
+    labels: int = 1
+    groups: tuple[tuple[str, int], ...] = ()
+    note: str = ""
+
+
+def to_csv(table: Table) -> str:
+    """The records; numbers at full precision, None as an empty field."""
+    buffer = io.StringIO()
+    names = table.records[0] if table.records else table.columns
+    writer = csv.DictWriter(buffer, list(names), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table.records)
+    return buffer.getvalue()
+
+
+def to_markdown(table: Table) -> str:
+    """GitHub's table syntax, with title and note. Group headings are repeated in each column's name."""
+    spans = [heading for heading, span in table.groups for _ in range(span)]
+    heads = [_escape_markdown(column) for column in table.columns]
+    if spans:
+        both = zip(spans, heads[table.labels :], strict=True)
+        heads[table.labels :] = [f"{_escape_markdown(above)}<br>{below}" for above, below in both]
+    lines = [heads, [":--"] * table.labels + ["--:"] * (len(heads) - table.labels)]
+    for row in table.rows:
+        cells = [_escape_markdown(cell) for cell in row]
+        lines.append([f"**{cells[0]}**"] + [""] * (len(heads) - 1) if len(row) == 1 else cells)
+    body = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    note = f"\n{_escape_markdown(table.note)}\n" if table.note else ""
+    return f"**{_escape_markdown(table.title)}**\n\n{body}\n{note}"
+
+
+def to_html(table: Table) -> str:
+    """A <figure> with caption, table and note. Everything is escaped; the interval of a number is set smaller."""
+    out = [f"<figure><figcaption>{html.escape(table.title)}</figcaption>", "<div class='wide'><table>", "<thead>"]
+    if table.groups:
+        spans = "".join(f"<th colspan='{span}' class='group'>{html.escape(text)}</th>" for text, span in table.groups)
+        out.append(f"<tr><th colspan='{table.labels}'></th>{spans}</tr>")
+    classes = ["label" if i < table.labels else "number" for i in range(len(table.columns))]
+    heads = zip(classes, table.columns, strict=True)
+    out.append("<tr>" + "".join(f"<th class='{kind}'>{html.escape(text)}</th>" for kind, text in heads) + "</tr>")
+    out.append("</thead>\n<tbody>")
+    for row in table.rows:
+        if len(row) == 1:
+            out.append(f"<tr><th colspan='{len(table.columns)}' class='section'>{html.escape(row[0])}</th></tr>")
+        else:
+            cells = (f"<td class='{kind}'>{_html_cell(text)}</td>" for kind, text in zip(classes, row, strict=True))
+            out.append(f"<tr>{''.join(cells)}</tr>")
+    out.append("</tbody></table></div>")
+    out.append(f"<p class='note'>{html.escape(table.note)}</p></figure>" if table.note else "</figure>")
+    return "\n".join(out)
+
+
+def to_text(table: Table) -> str:
+    """Columns padded with spaces under a title; for the console."""
+    grid = [row for row in (table.columns, *table.rows) if len(row) > 1]
+    widths = [max(len(row[i]) for row in grid) for i in range(len(table.columns))]
+    start = table.labels
+    for text, span in table.groups:  # a group's heading may be wider than its columns
+        lack = len(text) - (sum(widths[start : start + span]) + 2 * (span - 1))
+        widths[start + span - 1] += max(0, lack)
+        start += span
+    rule = "─" * (sum(widths) + 2 * (len(widths) - 1))
+    lines = [table.title, rule]
+    if table.groups:
+        parts, start = [" " * (sum(widths[: table.labels]) + 2 * (table.labels - 1))], table.labels
+        for text, span in table.groups:
+            parts.append(text.center(sum(widths[start : start + span]) + 2 * (span - 1)))
+            start += span
+        lines.append("  ".join(parts).rstrip())
+    lines += [_text_row(table.columns, widths, table.labels), rule]
+    lines += [row[0] if len(row) == 1 else _text_row(row, widths, table.labels) for row in table.rows]
+    return "\n".join([*lines, rule, *([table.note] if table.note else [])])
+
+
+def _text_row(row: Sequence[str], widths: Sequence[int], labels: int) -> str:
+    padded = zip(row, widths, strict=True)
+    return "  ".join(c.ljust(w) if i < labels else c.rjust(w) for i, (c, w) in enumerate(padded)).rstrip()
+
+
+def _html_cell(text: str) -> str:
+    value, bracket, interval = text.partition(" [")
+    return html.escape(value) + (f" <span class='interval'>[{html.escape(interval)}</span>" if bracket else "")
+
+
+def _escape_markdown(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")

@@ -1,0 +1,93 @@
+"""Likelihood displacement: does training raise the better programs, or only push the worse ones down further?
+
+CPT pairs similar programs, where preference losses of this kind are known to lower the likelihood of the preferred
+sequence too. What is measured here, over a split, compares the prefix with the backbone alone.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cptlab.training import losses
+from cptlab.training.objective import Objective
+
+
+def displacement_sums(
+    policy: Tensor, reference: Tensor, tokens: Tensor, mask: Tensor, code: Tensor, objective: Objective
+) -> dict[str, float]:
+    """What `displacement_metrics` needs, summed over the B pairs of a batch; sums of several batches may be added.
+
+    `policy` and `reference` are log-probabilities [2B, C, V], better programs first; `tokens` [2B, C], `mask` and
+    `code` bool [2B, C], as in `Objective.comparative_terms`.
+    """
+    terms = objective.comparative_terms(policy, reference, tokens, mask, code)
+    weighted = sum(objective.weighted(terms).values())
+    scores = losses.sequence_score(losses.token_log_probs(policy, tokens), mask).double()
+    before = losses.sequence_score(losses.token_log_probs(reference, tokens), mask).double()
+    (better, worse), (better_before, worse_before) = scores.chunk(2), before.chunk(2)
+    divergence = losses.position_kl(policy, reference).double()
+    masked_better, masked_worse = mask.sum(-1).chunk(2)
+    sums = {
+        "pairs": torch.tensor(len(better)),
+        **terms,
+        "loss": weighted,
+        "delta_a": better - better_before,
+        "delta_b": worse - worse_before,
+        "masked_a": masked_better,
+        "masked_b": masked_worse,
+        "fell": better < better_before,
+        "ranked": better > worse,
+        "ranked_before": better_before > worse_before,
+        "margin": better - worse,
+        "margin_before": better_before - worse_before,
+        "empty_a": masked_better == 0,
+        "empty_b": masked_worse == 0,
+        "empty": (masked_better == 0) | (masked_worse == 0),
+        "kl_masked": losses.kl_loss(divergence, mask & code),
+        "kl_unmasked": losses.kl_loss(divergence, code & ~mask),
+        "unmasked": (code & ~mask).sum(-1),
+    }
+    return {name: value.double().sum().item() for name, value in sums.items()}
+
+
+def displacement_metrics(sums: dict[str, float]) -> dict[str, float]:
+    """The diagnostics of a split, from its summed batches.
+
+    - `loss`, `l_rank`, `l_lm`, `l_kl`: means over pairs
+    - `delta_a`, `delta_b`: change of s(x_a) and s(x_b) (CPT eq. 9) against the backbone alone, nats per pair;
+      `delta_a_per_token`, `delta_b_per_token`: nats per masked token of all pairs together
+    - `fell_a`: share of pairs whose s(x_a) is lower than without prefix
+    - `accuracy`, `margin`: share of pairs with s(x_a) > s(x_b), and mean difference; `reference_…` without prefix
+    - `kl_masked`, `kl_unmasked`: mean KL(policy || reference) per code token of either program, by region
+    - `empty_mask_a`, `empty_mask_b`, `empty_mask`: share of pairs in which that mask (either of them) marks nothing
+    """
+    pairs = sums["pairs"]
+
+    def per_token(name: str, tokens: float) -> float:
+        return sums[name] / max(tokens, 1.0)
+
+    return {
+        **{name: sums[name] / pairs for name in ("loss", "l_rank", "l_lm", "l_kl", "delta_a", "delta_b")},
+        "delta_a_per_token": per_token("delta_a", sums["masked_a"]),
+        "delta_b_per_token": per_token("delta_b", sums["masked_b"]),
+        "fell_a": sums["fell"] / pairs,
+        "accuracy": sums["ranked"] / pairs,
+        "margin": sums["margin"] / pairs,
+        "reference_accuracy": sums["ranked_before"] / pairs,
+        "reference_margin": sums["margin_before"] / pairs,
+        "kl_masked": per_token("kl_masked", sums["masked_a"] + sums["masked_b"]),
+        "kl_unmasked": per_token("kl_unmasked", sums["unmasked"]),
+        "empty_mask_a": sums["empty_a"] / pairs,
+        "empty_mask_b": sums["empty_b"] / pairs,
+        "empty_mask": sums["empty"] / pairs,
+    }
+
+
+def gradient_norms(weighted: dict[str, Tensor], parameters: list[Tensor]) -> dict[str, float]:
+    """The gradient norm of each weighted term's mean over pairs, by the term's name: how hard each pulls the prefix."""
+    norms = {}
+    for name, term in weighted.items():
+        gradients = torch.autograd.grad(term.mean(), parameters, retain_graph=True)
+        norms[name] = torch.linalg.vector_norm(torch.stack([g.norm() for g in gradients])).item()
+    return norms

@@ -1,0 +1,155 @@
+"""Both stages of CPT, one after the other, such that the same call resumes after a kill at any moment.
+
+`directory/stage1` and `stage2` hold `last.ckpt`, the curves, and `finished.json` once the stage is over. A resumed run
+ends with the same prefix and curves, bit for bit, as an undisturbed one (on the same machine, with the same number of
+threads): the order of the data depends on seed and epoch alone, and nothing else is random.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from cptlab.backbone import Backbone, Prefix
+from cptlab.errors import UserError
+from cptlab.training.callbacks import CHECKPOINT, AtomicCheckpointIO, Curve, StageCheckpoint
+from cptlab.training.datamodule import PairDataModule
+from cptlab.training.module import STAGES, PrefixTuning
+from cptlab.training.objective import Objective
+
+FINISHED = "finished.json"
+PROBE_PAIRS = 8  # on which the gradient norm of each loss term is measured
+
+
+def train_stages(
+    backbone: Backbone,
+    prefix: Prefix,
+    data: PairDataModule,
+    objective: Objective | None = None,
+    *,
+    directory: str | os.PathLike,
+    trainer: Callable[..., lightning.Trainer] = lightning.Trainer,
+    first_epochs: int = 3,
+    second_epochs: int = 1,
+    learning_rate: float = 1e-3,
+    weight_decay: float = 0.01,
+    gradient_clip: float = 1.0,
+    checkpoint_every: int = 50,
+    callbacks: Sequence[lightning.Callback] = (),
+    loggers: Sequence[Any] = (),
+) -> Prefix:
+    """Train `prefix` in place: `first_epochs` of comparative tuning, then `second_epochs` of NLL, optimiser afresh.
+
+    `trainer` makes a `lightning.Trainer` (a partial one with accelerator, devices, strategy, precision). The paper
+    does not say how many epochs the optional second stage takes (CPT IV-C). A checkpoint is written every
+    `checkpoint_every` steps and after each epoch. `callbacks` and `loggers` serve both stages; metrics are named
+    `comparative/…` and `nll/…`.
+
+    Returns `prefix`, in eval mode on the backbone's device. Raises UserError where a setting contradicts the run that
+    `directory` already holds, where a pair is longer than the backbone's context, and where the machine lacks what
+    `trainer` asks for.
+    """
+    if min(first_epochs, second_epochs) < 0 or first_epochs + second_epochs == 0:
+        raise UserError(
+            f"There is nothing to train with first_epochs={first_epochs} and second_epochs={second_epochs}. "
+            "Set at least one of them above 0, and none below."
+        )
+    if data.longest + prefix.length > backbone.context_length:
+        raise UserError(
+            f"The longest pair takes {data.longest} tokens and the prefix {prefix.length} positions, more than the "
+            f"{backbone.context_length} of {backbone.name}. "
+            "Leave long pairs out, or use a backbone with a longer context."
+        )
+    description = {"data": data.description, "backbone": backbone.fingerprint}
+    for number, (stage, epochs) in enumerate(zip(STAGES, (first_epochs, second_epochs), strict=True), 1):
+        if epochs == 0:
+            continue
+        module = PrefixTuning(
+            backbone,
+            prefix,
+            stage,
+            objective,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            gradient_clip=gradient_clip,
+            description=description | {"epochs": epochs},
+            probe=data.probe(PROBE_PAIRS),
+            title=f"stage {number} of 2 ({stage})",
+        )
+        _run_stage(module, data, trainer, Path(directory) / f"stage{number}", checkpoint_every, callbacks, loggers)
+        description |= {f"stage{number}_epochs": epochs}
+    return prefix.to(backbone.device).eval()
+
+
+def _run_stage(module, data, trainer, directory: Path, checkpoint_every: int, callbacks, loggers) -> None:
+    checkpoint = directory / CHECKPOINT
+    for left_over in directory.glob("*.partial"):
+        left_over.unlink(missing_ok=True)
+    if (directory / FINISHED).exists():
+        state = AtomicCheckpointIO().load_checkpoint(checkpoint)
+        module.on_load_checkpoint(state)
+        module.load_state_dict(state["state_dict"])
+        return
+    own = [Curve(directory), StageCheckpoint(directory, checkpoint_every)]
+    with _quiet():
+        try:
+            fitter = trainer(
+                max_epochs=module.hparams.epochs,
+                callbacks=[*callbacks, *own],
+                logger=list(loggers),
+                default_root_dir=directory,
+                plugins=[AtomicCheckpointIO()],
+                num_sanity_val_steps=0,
+                enable_model_summary=False,
+                enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
+                use_distributed_sampler=False,
+            )
+        except MisconfigurationException as error:
+            raise UserError(
+                f"The trainer does not fit this machine: {error} Use trainer=cpu, or run where the devices are."
+            ) from None
+        fitter.fit(module, datamodule=data, ckpt_path=checkpoint if checkpoint.exists() else None)
+    if fitter.is_global_zero:
+        summary = {"stage": module.stage, "steps": fitter.global_step, "epochs": fitter.current_epoch}
+        _write(directory / FINISHED, summary)
+
+
+def _write(path: Path, content: dict) -> None:
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_text(json.dumps(content) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's tips and its warnings about things that are so on purpose."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        for message in (
+            r".*does not have many workers",
+            r".*is smaller than the logging interval",
+            r".*module\(s\) in eval mode",
+            r".*Checkpoint directory .* exists",
+            r".*GPU available but not used",
+            r".*LeafSpec",
+            r"Total length of .* is zero",
+        ):
+            warnings.filterwarnings("ignore", message=message)
+        for logger in loggers:
+            logger.setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

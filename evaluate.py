@@ -1,0 +1,24 @@
+"""Evaluate a trained prefix: the base model against the tuned one on held-out tasks.
+
+    python evaluate.py run=logs/train/runs/<time>
+    python evaluate.py                                  (the latest training run)
+    python evaluate.py -m decoding=paper,spa
+"""
+
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from cptlab import pipeline, settings
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
+def main(config: DictConfig) -> float | None:
+    fresh = Path(HydraConfig.get().runtime.output_dir)
+    return settings.job(lambda config: pipeline.evaluate(config, fresh), config)
+
+
+if __name__ == "__main__":
+    settings.entry(main)
