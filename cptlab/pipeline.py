@@ -85,7 +85,7 @@ def train(config: DictConfig, fresh: Path) -> float | None:
     """Pairs, both stages, and `prefix/` in PEFT format in the run directory; the value of `optimized_metric`."""
     started = time.monotonic()
     from cptlab.backbone import save_prefix
-    from cptlab.training import train_stages
+    from cptlab.training import make_trainer, train_stages
 
     run = open_run(fresh, Path(config.paths.logs) / "train", _digest(config))
     say(f"{'Going on with the unfinished run' if run.resumed else 'Run directory:'} {run.directory}")
@@ -93,13 +93,15 @@ def train(config: DictConfig, fresh: Path) -> float | None:
     if main_process:
         OmegaConf.save(config, run.directory / CONFIG_FILE, resolve=True)
     backbone = settings.build(config.backbone, "backbone")
-    pairs_file = Path(config.data.pairs_file or build_pairs(config, backbone) / PAIRS_FILE)
-    statistics = _read_json(pairs_file.with_name(STATISTICS_FILE)) if config.data.pairs_file is None else {}
-    data = settings.build(config.data.loader, "data.loader")(pairs_file, backbone)
     objective = settings.build(config.objective, "objective")
-    prefix = settings.build(config.prefix, "prefix")(backbone.shape, seed=config.seed).to(backbone.device)
+    prefix = settings.build(config.prefix, "prefix", backbone.shape, seed=config.seed, _partial_=False)
+    prefix.to(backbone.device)
     callbacks = [settings.build(node, f"callbacks.{name}") for name, node in (config.callbacks or {}).items()]
     trainer = settings.build(config.trainer, "trainer")
+    make_trainer(trainer, logger=False)  # a machine without the devices is found now, not after the pairs
+    pairs_file = Path(config.data.pairs_file or build_pairs(config, backbone) / PAIRS_FILE)
+    statistics = _read_json(pairs_file.with_name(STATISTICS_FILE)) if config.data.pairs_file is None else {}
+    data = settings.build(config.data.loader, "data.loader", pairs_file, backbone, _partial_=False)
     loggers = _loggers(config, run, "train") if main_process else []
     with tracking.finished_at_the_end(loggers):
         train_stages(backbone, prefix, data, objective, directory=run.directory / "training", trainer=trainer,

@@ -168,7 +168,7 @@ class Backbone:
                 "Use the backbone that it was trained on, or train a prefix for this one."
             )
         for layer, (key, value) in enumerate(prefix.key_values()):
-            key, value = (t.to(self.dtype).expand(batch, -1, -1, -1) for t in (key, value))
+            key, value = (t.to(self.device, self.dtype).expand(batch, -1, -1, -1) for t in (key, value))
             cache.update(key, value, layer)
         return cache
 

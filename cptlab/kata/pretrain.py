@@ -14,6 +14,7 @@ import json
 import os
 import random
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -141,12 +142,15 @@ def pretrain(output: Path, steps: int = 1000, batch: int = 32, seed: int = 0) ->
             torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": done,
                         "seconds": seconds + time.monotonic() - mark, "log": log}, partial)
             os.replace(partial, state_file)
-    model.save_pretrained(output)
-    tokenizer.save_pretrained(output)
-    (output / "model.safetensors").chmod(0o644)
     record = {"steps": steps, "batch": batch, "seed": seed, "parameters": model.num_parameters(),
               "seconds": round(seconds + time.monotonic() - mark), "threads": torch.get_num_threads(), "log": log}
-    (output / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+    with tempfile.TemporaryDirectory(dir=output) as fresh:  # a model in use is mapped into memory: replace, not rewrite
+        model.save_pretrained(fresh)
+        tokenizer.save_pretrained(fresh)
+        (Path(fresh) / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+        for file in Path(fresh).iterdir():
+            file.chmod(0o644)
+            os.replace(file, output / file.name)
     state_file.unlink(missing_ok=True)
 
 

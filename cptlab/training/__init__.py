@@ -9,6 +9,7 @@ from cptlab.training.callbacks import StageProgress
 from cptlab.training.datamodule import Batch, PairDataModule
 from cptlab.training.module import PrefixTuning
 from cptlab.training.objective import Objective
-from cptlab.training.stages import train_stages
+from cptlab.training.stages import make_trainer, train_stages
 
-__all__ = ["Batch", "Objective", "PairDataModule", "PrefixTuning", "StageProgress", "losses", "train_stages"]
+__all__ = ["Batch", "Objective", "PairDataModule", "PrefixTuning", "StageProgress", "losses", "make_trainer",
+           "train_stages"]

@@ -91,6 +91,18 @@ def train_stages(
     return prefix.to(backbone.device).eval()
 
 
+def make_trainer(trainer: Callable[..., lightning.Trainer], **options: Any) -> lightning.Trainer:
+    """The trainer. Raises UserError where the machine lacks what it asks for, such as a GPU."""
+    try:
+        return trainer(**options)
+    except MisconfigurationException as error:
+        raise UserError(
+            f"The trainer does not fit this machine: {error} Use trainer=cpu, or run where the devices are."
+        ) from None
+    except TypeError as error:
+        raise UserError(f"The trainer cannot be made from its settings: {error}. Correct conf group trainer.") from None
+
+
 def _run_stage(module, data, trainer, directory: Path, checkpoint_every: int, callbacks, loggers) -> None:
     checkpoint = directory / CHECKPOINT
     for left_over in directory.glob("*.partial"):
@@ -102,22 +114,17 @@ def _run_stage(module, data, trainer, directory: Path, checkpoint_every: int, ca
         return
     own = [Curve(directory), StageCheckpoint(directory, checkpoint_every)]
     with _quiet():
-        try:
-            fitter = trainer(
-                max_epochs=module.hparams.epochs,
-                callbacks=[*callbacks, *own],
-                logger=list(loggers),
-                default_root_dir=directory,
-                plugins=[AtomicCheckpointIO()],
-                num_sanity_val_steps=0,
-                enable_model_summary=False,
-                enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
-                use_distributed_sampler=False,
-            )
-        except MisconfigurationException as error:
-            raise UserError(
-                f"The trainer does not fit this machine: {error} Use trainer=cpu, or run where the devices are."
-            ) from None
+        fitter = make_trainer(
+            trainer,
+            max_epochs=module.hparams.epochs,
+            callbacks=[*callbacks, *own],
+            logger=list(loggers),
+            default_root_dir=directory,
+            plugins=[AtomicCheckpointIO()],
+            num_sanity_val_steps=0,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
         fitter.fit(module, datamodule=data, ckpt_path=checkpoint if checkpoint.exists() else None)
     if fitter.is_global_zero:
         summary = {"stage": module.stage, "steps": fitter.global_step, "epochs": fitter.current_epoch}
