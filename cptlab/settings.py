@@ -47,6 +47,7 @@ RULES: dict[str, tuple[type | tuple[type, ...], Callable[[Any], bool], str]] = {
     "stages.first_epochs": (int, lambda v: v >= 0, "a whole number from 0 up"),
     "stages.second_epochs": (int, lambda v: v >= 0, "a whole number from 0 up"),
     "stages.learning_rate": ((int, float), lambda v: v > 0, "a number above 0"),
+    "stages.second_learning_rate": ((int, float, type(None)), lambda v: v is None or v > 0, "a number above 0, or null"),
     "objective.w_lm": ((int, float), lambda v: v >= 0, "a number from 0 up"),
     "objective.w_rank": ((int, float), lambda v: v >= 0, "a number from 0 up"),
     "objective.w_kl": ((int, float), lambda v: v >= 0, "a number from 0 up"),

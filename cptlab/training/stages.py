@@ -42,6 +42,7 @@ def train_stages(
     first_epochs: int = 3,
     second_epochs: int = 1,
     learning_rate: float = 1e-3,
+    second_learning_rate: float | None = None,
     weight_decay: float = 0.01,
     gradient_clip: float = 1.0,
     checkpoint_every: int = 50,
@@ -51,8 +52,9 @@ def train_stages(
     """Train `prefix` in place: `first_epochs` of comparative tuning, then `second_epochs` of NLL, optimiser afresh.
 
     `trainer` makes a `lightning.Trainer` (a partial one with accelerator, devices, strategy, precision). The paper
-    does not say how many epochs the optional second stage takes (CPT IV-C). A checkpoint is written every
-    `checkpoint_every` steps and after each epoch. `callbacks` and `loggers` serve both stages; metrics are named
+    does not say how many epochs the optional second stage takes, nor its learning rate (CPT IV-C);
+    `second_learning_rate` None means that of the first. A checkpoint is written every `checkpoint_every` steps and
+    after each epoch. `callbacks` and `loggers` serve both stages; metrics are named
     `comparative/…` and `nll/…`.
 
     Returns `prefix`, in eval mode on the backbone's device. Raises UserError where a setting contradicts the run that
@@ -79,7 +81,7 @@ def train_stages(
             prefix,
             stage,
             objective,
-            learning_rate=learning_rate,
+            learning_rate=learning_rate if stage == STAGES[0] else second_learning_rate or learning_rate,
             weight_decay=weight_decay,
             gradient_clip=gradient_clip,
             description=description | {"epochs": epochs},
@@ -94,7 +96,8 @@ def train_stages(
 def make_trainer(trainer: Callable[..., lightning.Trainer], **options: Any) -> lightning.Trainer:
     """The trainer. Raises UserError where the machine lacks what it asks for, such as a GPU."""
     try:
-        return trainer(**options)
+        with _quiet():
+            return trainer(**options)
     except MisconfigurationException as error:
         raise UserError(
             f"The trainer does not fit this machine: {error} Use trainer=cpu, or run where the devices are."
