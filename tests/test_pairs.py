@@ -348,7 +348,7 @@ def test_configs_are_algorithm_1():
         config = yaml.safe_load((conf / f"{name}.yaml").read_text())
         assert config["selection"].pop("_target_") == "cptlab.pairs.SelectionOptions"
         options = SelectionOptions(**config["selection"])
-        assert set(config) == {"n", "train_tasks", "validation_tasks", "selection", "refine"}
+        assert set(config) == {"n", "train_tasks", "validation_tasks", "selection", "seed", "refine"}
         if name == "paper":
             assert (config["n"], config["refine"], options) == (n, "none", SelectionOptions())
 

@@ -8,7 +8,6 @@ import pytest
 
 from cptlab.errors import UserError
 from cptlab.pairs import (
-    SPLITS,
     FilterCounts,
     TaskOutcome,
     pair_statistics,
@@ -17,7 +16,7 @@ from cptlab.pairs import (
     write_pairs,
 )
 from cptlab.records import DIFFICULTIES, Pair, from_json, to_json
-from cptlab.tasks.splits import split_tasks
+from cptlab.tasks.splits import SPLITS, split_tasks
 
 
 def encode(text):
@@ -35,7 +34,7 @@ def random_pair(rng: random.Random, number: int, difficulty: str = "interview", 
     lines = [tuple(sorted(rng.sample(range(5), rng.randint(0, 3)))) for _ in range(2)]
     scores = 5 + rng.random() * 5, rng.random() * 4
     passing = rng.random() < 0.5
-    return Pair(f"t{number}", difficulty, split, "# Do.\n", better, worse, *masks, *scores, 0.9, 0.8, passing, *lines)
+    return Pair(f"t{number}", difficulty, split, "# Do.\n", better, worse, *masks, *scores, 0.9, 0.8, passing, *(rng.random() < 0.9 for _ in range(2)), *lines)
 
 
 def sizes_by_hand(n: int, weights: tuple[int, ...]) -> list[int]:
