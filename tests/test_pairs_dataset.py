@@ -33,8 +33,8 @@ def random_pair(rng: random.Random, number: int, difficulty: str = "interview", 
     masks = token_masks(encode(better), encode(worse))
     lines = [tuple(sorted(rng.sample(range(5), rng.randint(0, 3)))) for _ in range(2)]
     scores = 5 + rng.random() * 5, rng.random() * 4
-    passing = rng.random() < 0.5
-    return Pair(f"t{number}", difficulty, split, "# Do.\n", better, worse, *masks, *scores, 0.9, 0.8, passing, *(rng.random() < 0.9 for _ in range(2)), *lines)
+    flags = [rng.random() < share for share in (0.5, 0.9, 0.9)]  # both pass, better finished, worse finished
+    return Pair(f"t{number}", difficulty, split, "# Do.\n", better, worse, *masks, *scores, 0.9, 0.8, *flags, *lines)
 
 
 def sizes_by_hand(n: int, weights: tuple[int, ...]) -> list[int]:
