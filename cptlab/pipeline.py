@@ -104,8 +104,12 @@ def train(config: DictConfig, fresh: Path) -> float | None:
     data = settings.build(config.data.loader, "data.loader", pairs_file, backbone, _partial_=False)
     loggers = _loggers(config, run, "train") if main_process else []
     with tracking.finished_at_the_end(loggers):
-        train_stages(backbone, prefix, data, objective, directory=run.directory / "training", trainer=trainer,
-                     callbacks=callbacks, loggers=loggers, **config.stages)
+        try:
+            train_stages(backbone, prefix, data, objective, directory=run.directory / "training", trainer=trainer,
+                         callbacks=callbacks, loggers=loggers, **config.stages)
+        except UserError as error:
+            again = f" To start this run afresh, delete {run.directory}." if run.resumed else ""
+            raise UserError(f"{error}{again}") from None
         if not main_process:
             return None
         save_prefix(prefix, run.directory / "prefix", backbone,
@@ -137,7 +141,10 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     say(f"{'Going on with the unfinished run' if run.resumed else 'Run directory:'} {run.directory}")
     source = OmegaConf.load(trained / CONFIG_FILE) if trained else config
     benchmark = settings.build(config.get("benchmark") or source.benchmark, "benchmark")
-    backbone = settings.build(config.get("backbone") or source.backbone, "backbone")
+    node = (config.get("backbone") or source.backbone).copy()
+    if config.device is not None:
+        node.device = config.device
+    backbone = settings.build(node, "backbone")
     tasks = benchmark.split(config.split, config.limit)
     sampling = settings.build(config.decoding.sampling, "decoding.sampling")
     anchoring = settings.build(config.decoding.anchoring, "decoding.anchoring") if config.decoding.anchoring else None
@@ -169,11 +176,11 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     _write_json(run.directory / METRICS_FILE, {"results": results, "differences": differences, **facts})
     report = make_report(run.directory)
     flat = _flat(results)
+    run.finish()
+    print_tables(run.directory)
     loggers = _loggers(config, run, "evaluate")
     with tracking.finished_at_the_end(loggers):
         tracking.log_evaluation(loggers, flat, _tables(results))
-    run.finish()
-    print_tables(run.directory)
     print(f"\nRun directory: {run.directory}\nReport: {report}")
     return _optimized(config, flat)
 

@@ -51,8 +51,24 @@ RULES: dict[str, tuple[type | tuple[type, ...], Callable[[Any], bool], str]] = {
     "objective.w_lm": ((int, float), lambda v: v >= 0, "a number from 0 up"),
     "objective.w_rank": ((int, float), lambda v: v >= 0, "a number from 0 up"),
     "objective.w_kl": ((int, float), lambda v: v >= 0, "a number from 0 up"),
+    "stages.weight_decay": ((int, float), lambda v: v >= 0, "a number from 0 up"),
+    "stages.gradient_clip": ((int, float), lambda v: v > 0, "a number above 0"),
+    "stages.checkpoint_every": (int, lambda v: v >= 1, "a whole number of steps from 1 up"),
+    "pairs.refine": (str, lambda v: v in ("none", "pylint_lines"), "none or pylint_lines"),
+    "pairs.selection.prefer": (str, lambda v: v in ("score", "similarity"), "score or similarity"),
+    "extra_disabled": (object, lambda v: OmegaConf.is_list(v) and all(re.fullmatch(r"[CRWEF]\d{4}", str(c)) for c in v),
+                       "a list of pylint message ids, such as [W0621,E0602]"),
+    "tags": (object, lambda v: OmegaConf.is_list(v), "a list, such as [first,second]"),
     "ks": (object, lambda v: v is None or (OmegaConf.is_list(v) and all(type(k) is int and k >= 1 for k in v)),
            "a list of whole numbers from 1 up, or null"),
+}
+
+STAGE_SETTINGS = {"first_epochs", "second_epochs", "learning_rate", "second_learning_rate", "weight_decay",
+                  "gradient_clip", "checkpoint_every"}
+# task -> (pattern of a metric that a sweep can optimise, an example)
+METRICS = {
+    "train": (r"(comparative|nll)/\w+", "comparative/val_accuracy"),
+    "evaluate": (r"(base|tuned)/(introductory|interview|competition|all)/[\w@]+", "tuned/all/pylint_mean"),
 }
 
 
@@ -68,6 +84,11 @@ def entry(main: Callable[[], Any]) -> None:
             raise
         print(f"error: {explain(error)}", file=sys.stderr)
         sys.exit(2)
+    except ValueError as error:
+        if not str(error).startswith("Config group override"):  # how Hydra refuses prefix=null and the like
+            raise
+        print(f"error: {error}. Name one of the group's files.", file=sys.stderr)
+        sys.exit(2)
 
 
 def job(run: Callable[[DictConfig], float | None], config: DictConfig) -> float | None:
@@ -75,11 +96,16 @@ def job(run: Callable[[DictConfig], float | None], config: DictConfig) -> float 
 
     In a sweep it is left to Hydra, which finishes the other jobs first.
     """
+    mode = HydraConfig.get().mode
     try:
+        strategy = OmegaConf.select(config, "trainer.strategy")
+        if mode == RunMode.MULTIRUN and strategy not in (None, "auto") and "TORCHELASTIC_RUN_ID" not in os.environ:
+            raise UserError("Under -m, a job cannot start its other processes by itself: they would run the whole sweep "
+                            "again. Launch with torchrun, or use trainer=cpu or trainer=gpu.")
         prepare(config)
         return run(config)
     except UserError as error:
-        if HydraConfig.get().mode == RunMode.MULTIRUN or os.environ.get("CPTLAB_TRACEBACK"):
+        if mode == RunMode.MULTIRUN or os.environ.get("CPTLAB_TRACEBACK"):
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -102,9 +128,6 @@ def explain(error: BaseException) -> str:
     if unknown:
         return (f"There is no setting {unknown.group(1)!r}. Look for its name in the config tree that the command "
                 "prints with --cfg job.")
-    group = re.search(r"Could not override '([^']+)'\.\s*No match in the defaults list", text)
-    if group:
-        return f"There is no config group {group.group(1)!r}. See the folders of conf/."
     return " ".join(line.strip() for line in text.splitlines() if line.strip())
 
 
@@ -135,9 +158,12 @@ def validate(config: DictConfig) -> None:
             f"pass@{max(ks)} needs at least {max(ks)} samples per task, and n={config.n}. "
             f"Raise n, or leave {max(ks)} out of ks."
         )
-    metric = config.get("optimized_metric")
-    if metric is not None and not isinstance(metric, str):
-        raise UserError(f"optimized_metric={metric} cannot be: it must be the name of a logged metric, or null.")
+    metric, task = config.get("optimized_metric"), config.get("task_name")
+    if metric is not None and task in METRICS and not re.fullmatch(METRICS[task][0], str(metric)):
+        raise UserError(f"optimized_metric={metric} cannot be: it must be a name like {METRICS[task][1]}, or null.")
+    unknown = set(config.get("stages") or ()) - STAGE_SETTINGS
+    if unknown:
+        raise UserError(f"There is no setting stages.{min(unknown)}. Choose from {', '.join(sorted(STAGE_SETTINGS))}.")
 
 
 def print_tree(config: DictConfig) -> None:

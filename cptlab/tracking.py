@@ -6,6 +6,7 @@ The local result files are the truth; W&B mirrors them. It runs offline unless t
 from __future__ import annotations
 
 import importlib.metadata
+import netrc
 import os
 import platform
 import resource
@@ -14,15 +15,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 PACKAGES = ("cptlab", "torch", "lightning", "transformers", "hydra-core", "pylint", "datasets", "wandb", "numpy")
 
 
 def csv_logger(save_dir: str) -> Any:
-    """Lightning's CSV logger: `<save_dir>/metrics.csv`."""
+    """Lightning's CSV logger: `<save_dir>/csv/metrics.csv`, csv1 and so on for a run that was resumed."""
     from lightning.pytorch.loggers import CSVLogger
 
-    return CSVLogger(save_dir=save_dir, name="", version="csv")
+    earlier = len(list(Path(save_dir).glob("csv*")))  # Lightning would delete what a killed run logged
+    return CSVLogger(save_dir=save_dir, name="", version=f"csv{earlier or ''}")
 
 
 def wandb_logger(save_dir: str, project: str, group: str | None, job_type: str, tags: list[str],
@@ -31,22 +34,27 @@ def wandb_logger(save_dir: str, project: str, group: str | None, job_type: str, 
     import wandb
     from lightning.pytorch.loggers import WandbLogger
 
-    offline = is_offline()
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ.setdefault("WANDB_DIR", save_dir)
-    run = wandb.init(project=project, group=group, job_type=job_type, tags=list(tags), name=name, dir=save_dir,
-                     mode="offline" if offline else "online", settings=wandb.Settings(console="off", silent=True))
+    options = {"project": project, "group": group, "job_type": job_type, "tags": list(tags), "name": name,
+               "dir": save_dir, "settings": wandb.Settings(console="off", silent=True, init_timeout=30)}
+    mode = os.environ.get("WANDB_MODE") or ("offline" if is_offline() else "online")
+    try:
+        run = wandb.init(mode=mode, **options)
+    except (wandb.errors.Error, TimeoutError, OSError):  # no network, or a key that the server refuses
+        run = wandb.init(mode="offline", **options)
     return WandbLogger(experiment=run, save_dir=save_dir)
 
 
 def is_offline() -> bool:
-    """Whether W&B must stay offline: told so, or nobody is logged in."""
-    if os.environ.get("WANDB_MODE"):
-        return os.environ["WANDB_MODE"] != "online"
+    """Whether W&B must stay offline because nobody is logged in: there is no key for its server."""
     if os.environ.get("WANDB_API_KEY"):
         return False
-    netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
-    return not (netrc.is_file() and "wandb" in netrc.read_text(errors="ignore"))
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host or "") is None
+    except (OSError, netrc.NetrcParseError):
+        return True
 
 
 @contextmanager

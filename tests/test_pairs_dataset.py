@@ -8,14 +8,12 @@ import pytest
 
 from cptlab.errors import UserError
 from cptlab.pairs import (
-    FilterCounts,
-    TaskOutcome,
     pair_statistics,
     read_pairs,
     token_masks,
     write_pairs,
 )
-from cptlab.records import DIFFICULTIES, Pair, from_json, to_json
+from cptlab.records import DIFFICULTIES, Pair, to_json
 from cptlab.tasks.splits import SPLITS, split_tasks
 
 
@@ -88,9 +86,6 @@ def test_pairs_are_read_as_they_were_written(tmp_path, seed):
     write_pairs(tmp_path / "pairs.jsonl", pairs)
     assert read_pairs(tmp_path / "pairs.jsonl") == pairs
     assert read_pairs(tmp_path / "pairs.jsonl", encode) == pairs
-    outcome = TaskOutcome("t0", FilterCounts(1, 20), pairs[0])
-    assert from_json(TaskOutcome, to_json(outcome)) == outcome
-    assert from_json(TaskOutcome, to_json(TaskOutcome("t0", FilterCounts()))).pair is None
 
 
 def changed(**values):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import os
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +91,11 @@ def load_backbone(
 
 
 def resolve_device(device: str) -> torch.device:
-    """'auto' is the GPU where there is one. Raises UserError for a device that is not there."""
+    """'auto' is the GPU where there is one, each process's own. Raises UserError for a device that is not there."""
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK") or 0) % torch.cuda.device_count())
     try:
         resolved = torch.device(device)
     except RuntimeError:
@@ -103,7 +106,7 @@ def resolve_device(device: str) -> torch.device:
     if (resolved.index or 0) >= count:
         raise UserError(
             f"Device {device} was asked for, but this machine offers {count} of that kind. "
-            "Set backbone.device=auto or cpu, or run where there is one."
+            "Set backbone.device=cpu (device=cpu for evaluate.py), or run where there is one."
         )
     return resolved
 

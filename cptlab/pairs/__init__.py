@@ -8,7 +8,6 @@ where `choice` is None if no pair of the task's programs gets through the filter
 
 from cptlab.pairs.chunks import ChunkStore
 from cptlab.pairs.dataset import (
-    TaskOutcome,
     make_pair,
     pair_statistics,
     read_pairs,
@@ -23,7 +22,6 @@ __all__ = [
     "ChunkStore",
     "FilterCounts",
     "SelectionOptions",
-    "TaskOutcome",
     "cosine_similarities",
     "difference_regions",
     "make_pair",

@@ -5,27 +5,17 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cptlab.errors import UserError
 from cptlab.pairs.masks import REFINEMENTS, message_lines, refined_masks, token_lines, token_masks
-from cptlab.pairs.selection import Choice, FilterCounts
+from cptlab.pairs.selection import Choice
 from cptlab.records import Completion, Pair, Quality, Task, from_json, write_jsonl
 from cptlab.tasks.splits import SPLITS
 
 Encode = Callable[[str], Sequence[int]]
 Decode = Callable[[list[int]], str]
-
-
-@dataclass(frozen=True)
-class TaskOutcome:
-    """What Algorithm 1 gave for one task: its pair, if any, and the filters' counts. A record for a ChunkStore."""
-
-    task_id: str
-    counts: FilterCounts
-    pair: Pair | None = None
 
 
 def make_pair(

@@ -159,7 +159,7 @@ class PairLoader:
         if state["pairs_per_step"] != self.pairs_per_step:
             raise UserError(
                 f"This run was started with {state['pairs_per_step']} pairs per step, now there would be "
-                f"{self.pairs_per_step}. Resume it with the same data.batch_size and number of devices, "
+                f"{self.pairs_per_step}. Resume it with the same data.loader.batch_size and number of devices, "
                 "or start a new run in another directory."
             )
         self.epoch, self.position = state["epoch"], state["position"]
@@ -185,9 +185,9 @@ class PairDataModule(lightning.LightningDataModule):
     ) -> None:
         super().__init__()
         if append_eos and backbone.eos_id is None:
-            raise UserError(f"The tokenizer of {backbone.name} has no end-of-text token. Set data.append_eos=false.")
+            raise UserError(f"The tokenizer of {backbone.name} has no end-of-text token. Set data.loader.append_eos=false.")
         if batch_size < 1 or eval_batch_size < 1:
-            raise UserError("data.batch_size and data.eval_batch_size count pairs. Set them to 1 or more.")
+            raise UserError("data.loader.batch_size and data.loader.eval_batch_size count pairs. Set them to 1 or more.")
         pairs = read_pairs(pairs_file, backbone.encode_completion)
         self.examples: dict[str, list[Example]] = {"train": [], "validation": []}
         for pair in pairs:
@@ -214,7 +214,7 @@ class PairDataModule(lightning.LightningDataModule):
         if len(loader) == 0:
             raise UserError(
                 f"A step takes {loader.pairs_per_step} pairs, but the training split has "
-                f"{len(self.examples['train'])}. Lower data.batch_size or the number of devices."
+                f"{len(self.examples['train'])}. Lower data.loader.batch_size or the number of devices."
             )
         return loader
 

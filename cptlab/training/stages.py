@@ -101,7 +101,7 @@ def make_trainer(trainer: Callable[..., lightning.Trainer], **options: Any) -> l
         raise UserError(
             f"The trainer does not fit this machine: {error} Use trainer=cpu, or run where the devices are."
         ) from None
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise UserError(f"The trainer cannot be made from its settings: {error}. Correct conf group trainer.") from None
 
 
