@@ -6,6 +6,7 @@ Everything here is glue: what a step does stands in the step's own package.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import sys
@@ -87,11 +88,6 @@ def train(config: DictConfig, fresh: Path) -> float | None:
     from cptlab.backbone import save_prefix
     from cptlab.training import make_trainer, train_stages
 
-    run = open_run(fresh, Path(config.paths.logs) / "train", _digest(config))
-    say(f"{'Going on with the unfinished run' if run.resumed else 'Run directory:'} {run.directory}")
-    main_process = settings.is_main_process()
-    if main_process:
-        OmegaConf.save(config, run.directory / CONFIG_FILE, resolve=True)
     backbone = settings.build(config.backbone, "backbone")
     objective = settings.build(config.objective, "objective")
     prefix = settings.build(config.prefix, "prefix", backbone.shape, seed=config.seed, _partial_=False)
@@ -99,6 +95,13 @@ def train(config: DictConfig, fresh: Path) -> float | None:
     callbacks = [settings.build(node, f"callbacks.{name}") for name, node in (config.callbacks or {}).items()]
     trainer = settings.build(config.trainer, "trainer")
     make_trainer(trainer, logger=False)  # a machine without the devices is found now, not after the pairs
+    mine = config.data.pairs_file  # with what it holds, so that a corrected file is a new run
+    content = {"backbone": backbone.fingerprint} | ({"pairs": hashlib.sha256(_bytes(mine)).hexdigest()} if mine else {})
+    run = open_run(fresh, Path(config.paths.logs) / "train", _digest(config, **content))
+    say(f"{'Going on with the unfinished run' if run.resumed else 'Run directory:'} {run.directory}")
+    main_process = settings.is_main_process()
+    if main_process:
+        OmegaConf.save(config, run.directory / CONFIG_FILE, resolve=True)
     pairs_file = Path(config.data.pairs_file or build_pairs(config, backbone) / PAIRS_FILE)
     statistics = _read_json(pairs_file.with_name(STATISTICS_FILE)) if config.data.pairs_file is None else {}
     data = settings.build(config.data.loader, "data.loader", pairs_file, backbone, _partial_=False)
@@ -261,6 +264,12 @@ def _digest(config: DictConfig, **more: Any) -> str:
     """What makes two commands the same run."""
     content = OmegaConf.to_container(config, resolve=True)
     return settings.fingerprint({key: value for key, value in content.items() if key not in INCIDENTAL} | more)
+
+
+def _bytes(path: str) -> bytes:
+    if not Path(path).is_file():
+        raise UserError(f"There is no pairs file {path}. Check the path, or leave data.pairs_file=null to have them built.")
+    return Path(path).read_bytes()
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ CPTLAB_TRACEBACK=1 to see where it came from.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import json
@@ -105,6 +106,8 @@ def job(run: Callable[[DictConfig], float | None], config: DictConfig) -> float 
         prepare(config)
         return run(config)
     except UserError as error:
+        with contextlib.suppress(OSError):
+            os.rmdir(HydraConfig.get().runtime.output_dir)  # nothing was begun in it
         if mode == RunMode.MULTIRUN or os.environ.get("CPTLAB_TRACEBACK"):
             raise
         print(f"error: {error}", file=sys.stderr)
