@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -20,7 +19,7 @@ from cptlab import settings, tracking
 from cptlab.errors import UserError
 from cptlab.pairs.selection import FilterCounts
 from cptlab.records import write_jsonl
-from cptlab.runs import Run, latest_run, locked, open_run
+from cptlab.runs import Run, latest_run, locked, open_run, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 PAIRS_FILE, STATISTICS_FILE, METRICS_FILE, CONFIG_FILE = "pairs.jsonl", "statistics.json", "metrics.json", "config.yaml"
@@ -77,7 +76,7 @@ def build_pairs(config: DictConfig, backbone: Any = None) -> Path:
         statistics = pairs.pair_statistics(found, backbone.encode_completion, backbone.decode)
         statistics |= {"filters": dataclasses.asdict(counts)}
         pairs.write_pairs(directory / PAIRS_FILE, found)
-        _write_json(directory / STATISTICS_FILE, statistics)
+        write_json(directory / STATISTICS_FILE, statistics)
     say(f"Pairs: {len(found)} from {len(tasks)} tasks and {counts.samples} programs, in {directory}")
     return directory
 
@@ -124,7 +123,7 @@ def train(config: DictConfig, fresh: Path) -> float | None:
             prefix_parameters=prefix.collapsed().numel(),
             wall_seconds=round(time.monotonic() - started, 1), resumed=run.resumed,
         )
-        _write_json(run.directory / METRICS_FILE, {"metrics": metrics, **facts})
+        write_json(run.directory / METRICS_FILE, {"metrics": metrics, **facts})
     run.finish()
     print(f"Prefix: {run.directory / 'prefix'}")
     print(f"Evaluate it with: python evaluate.py run={run.directory}")
@@ -176,7 +175,7 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
         training_run=str(trained) if trained else None, wall_seconds=round(time.monotonic() - started, 1),
         resumed=run.resumed,
     )
-    _write_json(run.directory / METRICS_FILE, {"results": results, "differences": differences, **facts})
+    write_json(run.directory / METRICS_FILE, {"results": results, "differences": differences, **facts})
     report = make_report(run.directory)
     flat = _flat(results)
     run.finish()
@@ -274,9 +273,3 @@ def _bytes(path: str) -> bytes:
 
 def _read_json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    partial_file = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial_file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial_file, path)

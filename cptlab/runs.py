@@ -36,7 +36,7 @@ class Run:
     def finish(self, **facts: Any) -> None:
         """Mark the run as finished; the same command starts a new one from now on."""
         if self.lock is not None:
-            _write(self.directory / RUN_FILE, {"digest": self.digest, "finished": True, **facts})
+            write_json(self.directory / RUN_FILE, {"digest": self.digest, "finished": True, **facts})
             fcntl.flock(self.lock, fcntl.LOCK_UN)
             self.lock.close()
             os.environ.pop(SHARED, None)
@@ -81,7 +81,7 @@ def locked(directory: Path) -> Iterator[None]:
 
 
 def _begin(directory: Path, digest: str, resumed: bool, lock: TextIO) -> Run:
-    _write(directory / RUN_FILE, {"digest": digest, "finished": False, "launch": _launch()})
+    write_json(directory / RUN_FILE, {"digest": digest, "finished": False, "launch": _launch()})
     os.environ[SHARED] = str(directory)
     return Run(directory, digest, resumed, lock)
 
@@ -131,7 +131,8 @@ def _read(file: Path) -> dict[str, Any]:
         return {}
 
 
-def _write(file: Path, content: dict[str, Any]) -> None:
+def write_json(file: Path, content: dict[str, Any]) -> None:
+    """Write a JSON object to `file`; it appears complete or not at all."""
     partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(content) + "\n")
+    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(partial, file)
