@@ -49,18 +49,29 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Test:
-    """One test. Call-based: `args` and `expected`, plain JSON data. Script: `stdin` and `expected`, both text."""
+    """One test. Call-based: `args` and `expected`, plain JSON data. Script: `stdin` and `expected`, both text.
+
+    Check-based: `code`, Python that runs after `Task.setup` in the examiner's process and raises where the program fails.
+    """
 
     __test__ = False  # not a pytest class
 
-    expected: Any
+    expected: Any = None
     args: tuple[Any, ...] = ()
     stdin: str | None = None
+    code: str | None = None
 
 
 @dataclass(frozen=True)
 class Task:
-    """One problem of a benchmark. `kind` is 'call' (a function `entry_point`) or 'stdin' (a script)."""
+    """One problem of a benchmark.
+
+    `kind` is 'call' (a function `entry_point`, tests are data), 'stdin' (a script) or 'check' (tests are the benchmark's
+    own Python). For 'check', `setup` is the benchmark's code that runs before the tests, and `names` are the names in
+    both that stand for what the program defines; `candidate` stands for the entry point. `cpu_seconds` is the time a test
+    of this task needs where the usual limit is too short. `rules` are the comparison rules of its tests, the one that
+    decides first: strict, official (APPS).
+    """
 
     id: str
     benchmark: str
@@ -73,6 +84,10 @@ class Task:
     hidden_tests: tuple[Test, ...] = ()
     reference: str | None = None
     tags: tuple[str, ...] = ()
+    setup: str = ""
+    names: tuple[str, ...] = ()
+    cpu_seconds: float | None = None
+    rules: tuple[str, ...] = ("strict",)
 
     @property
     def tests(self) -> tuple[Test, ...]:
@@ -115,7 +130,8 @@ class Quality:
 class Verdict:
     """What running the tests said. `status`: passed, failed, error, timeout, memory, crashed or not_parsed.
 
-    `public_passed` counts public tests passed ("essential tests" of CPT Algorithm 1).
+    `public_passed` counts public tests passed ("essential tests" of CPT Algorithm 1). `by_rule` holds the status under
+    each comparison rule of a task that has several.
     """
 
     status: str
@@ -124,6 +140,7 @@ class Verdict:
     public_total: int = 0
     hidden_passed: int = 0
     hidden_total: int = 0
+    by_rule: dict[str, str] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -201,6 +218,10 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
         if not isinstance(value, list):
             raise ValueError(f"field {name} is a list, not {type(value).__name__}")
         return tuple(_convert(args[0], item, name) for item in value)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ValueError(f"field {name} is an object, not {type(value).__name__}")
+        return {key: _convert(args[1], item, name) for key, item in value.items()}
     if dataclasses.is_dataclass(hint):
         return _build(hint, value)
     if hint is float and type(value) is int:
