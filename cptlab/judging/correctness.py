@@ -3,13 +3,14 @@
 Comparison. Call-based: exact, with types told apart (1, 1.0 and True differ; NaN equals NaN). A tuple counts as the list
 of its items, because tests are JSON and cannot tell them apart; subclasses (Counter, namedtuple, IntEnum) count as their
 plain base; dict keys are strings; anything that is not plain data equals nothing. Script: stdout as text, without blanks
-at the ends of lines and without blank lines at the end.
+at the ends of lines and without blank lines at the end. These are the rules `strict`; `official` is APPS's own
+(official.py). Check: whatever the benchmark's own tests say of the values that came back (examiner.py).
 
 Status, decided by the first test that was not passed, public tests before hidden ones:
 passed      every test was passed
 failed      a wrong answer
 error       an exception, no function of that name, a call that exits, a process that ended before it answered
-timeout     CPU time (or the wall-time backstop) used up
+timeout     CPU time and sleep (or the wall-time backstop) used up
 memory      MemoryError
 crashed     killed by a signal, e.g. a stack overflow in C; or its report was too long or not readable
 not_parsed  Python refuses to compile it
@@ -19,12 +20,15 @@ After a timeout or a crash the remaining tests are not run and count as not pass
 from __future__ import annotations
 
 import json
+import marshal
 import math
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from cptlab.errors import UserError
+from cptlab.judging.official import same_output_official, same_value_official
+from cptlab.judging.plain import decode
 from cptlab.judging.pool import available_cpus
 from cptlab.judging.sandbox import Limits, Program, Run, Sandbox
 from cptlab.records import Task, Test, Verdict, to_json
@@ -36,49 +40,71 @@ def judge_programs(
     workers: int | None = None,
     limits: Limits | None = None,
     progress: Callable[[int], None] | None = None,
+    at_least: str = "landlock",
 ) -> list[Verdict]:
     """The verdict on each (program, task), in order. Equal items are run once.
 
     `workers`: programs that run at a time, by default one per CPU. `limits`: of each, by default `Limits()`. `progress`
-    gets the number of items settled since its last call. UserError for a task without tests, or whose tests are not
-    plain JSON data.
+    gets the number of items settled since its last call. `at_least`: the weakest sandbox that will do (sandbox.LEVELS).
+    UserError for a task without tests, for tests that are not plain JSON data or not Python, and for a weaker sandbox.
     """
     verdicts: list[Verdict | None] = [None] * len(items)
     names: dict[int, str] = {}  # one text per task object, so that equal tasks are one
     places: dict[tuple[str, str], list[int]] = {}
     for index, (source, task) in enumerate(items):
         if id(task) not in names:
-            _check(task)
             names[id(task)] = to_json(task)
         places.setdefault((source, names[id(task)]), []).append(index)
     if not items:
         return []
-
-    def programs() -> Any:
-        inputs: dict[str, tuple[str, ...]] = {}
-        for key, (index, *_) in places.items():
-            source, task = items[index]
-            if key[1] not in inputs:
-                inputs[key[1]] = tuple(_input(task, test) for test in task.tests)
-            yield key, Program(source, task.entry_point if task.kind == "call" else None, inputs[key[1]])
-
-    with Sandbox(min(workers or available_cpus(), len(places)), limits) as sandbox:
-        for key, runs in sandbox.run(programs()):
-            verdict = verdict_of(items[places[key][0]][1], runs)
-            for index in places[key]:
-                verdicts[index] = verdict
-            if progress is not None:
-                progress(len(places[key]))
+    todo = ((key, *items[index]) for key, (index, *_) in places.items())
+    workers = min(workers or available_cpus(), len(places))
+    for key, verdict in judge_stream(todo, workers=workers, limits=limits, at_least=at_least):
+        for index in places[key]:
+            verdicts[index] = verdict
+        if progress is not None:
+            progress(len(places[key]))
     return verdicts
 
 
+def judge_stream(
+    items: Iterable[tuple[Any, str, Task]],
+    *,
+    workers: int | None = None,
+    limits: Limits | None = None,
+    at_least: str = "landlock",
+) -> Iterator[tuple[Any, Verdict]]:
+    """(key, verdict) for each (key, program, task), in the order in which they are ready.
+
+    Items are taken as workers become free, so any number is judged in bounded memory. Else as `judge_programs`.
+    """
+    prepared: dict[int, tuple[Task, tuple[str, ...], bytes | None]] = {}  # holds the task, so that its id stays its own
+
+    def programs() -> Iterator[tuple[Any, Program]]:
+        for key, source, task in items:
+            if id(task) not in prepared:
+                _check(task)
+                tests = _compiled(task) if task.kind == "check" else None
+                prepared[id(task)] = task, () if tests else tuple(_input(task, test) for test in task.tests), tests
+            _, inputs, tests = prepared[id(task)]
+            entry_point = None if task.kind == "stdin" else task.entry_point
+            alone = "unittest" in task.setup
+            yield (key, task), Program(source, entry_point, inputs, tests, len(task.tests), alone, task.cpu_seconds)
+
+    with Sandbox(workers, limits, at_least) as sandbox:
+        for (key, task), runs in sandbox.run(programs()):
+            yield key, verdict_of(task, runs)
+
+
 def verdict_of(task: Task, runs: Sequence[Run]) -> Verdict:
-    """What the runs of a program say about the tests of `task`. Nothing in a run is trusted."""
-    outcomes = _call_outcomes(task, runs) if task.kind == "call" else _script_outcomes(task, runs)
+    """What the runs of a program say about the tests of `task`. Nothing that the program said is trusted."""
+    outcomes = {"call": _call_outcomes, "stdin": _script_outcomes, "check": _check_outcomes}[task.kind]
+    by_rule = {rule: outcomes(task, runs, rule) for rule in task.rules}
+    decisive = by_rule[task.rules[0]]
     public = len(task.public_tests)
-    passed = [status == "passed" for status, _ in outcomes]
+    passed = [status == "passed" for status, _ in decisive]
     status, reason = "passed", ""
-    for index, outcome in enumerate(outcomes):
+    for index, outcome in enumerate(decisive):
         if outcome[0] != "passed":
             name = f"public test {index + 1}" if index < public else f"hidden test {index - public + 1}"
             status, reason = outcome[0], f"{name}: {outcome[1]}"
@@ -90,7 +116,12 @@ def verdict_of(task: Task, runs: Sequence[Run]) -> Verdict:
         public_total=public,
         hidden_passed=sum(passed[public:]),
         hidden_total=len(task.hidden_tests),
+        by_rule={rule: _status(found) for rule, found in by_rule.items()} if len(by_rule) > 1 else {},
     )
+
+
+def _status(outcomes: Sequence[tuple[str, str]]) -> str:
+    return next((status for status, _ in outcomes if status != "passed"), "passed")
 
 
 def same_value(expected: Any, encoded: Any) -> bool:
@@ -127,7 +158,7 @@ def _lines(text: str) -> list[str]:
     return lines
 
 
-def _call_outcomes(task: Task, runs: Sequence[Run]) -> list[tuple[str, str]]:
+def _call_outcomes(task: Task, runs: Sequence[Run], rule: str) -> list[tuple[str, str]]:
     run = runs[0] if runs else None
     said = [_said(line) for line in run.lines] if run else []
     outcomes = []
@@ -135,7 +166,7 @@ def _call_outcomes(task: Task, runs: Sequence[Run]) -> list[tuple[str, str]]:
         for test, words in zip(task.tests, said[1:], strict=False):
             if words[0] != "value":
                 outcomes.append(_failure(words))
-            elif same_value(test.expected, words[1]):
+            elif _accepts(rule, test.expected, words[1]):
                 outcomes.append(("passed", ""))
             else:
                 outcomes.append(("failed", f"expected {_short(test.expected)}, got {_show(words[1])}"))
@@ -145,13 +176,32 @@ def _call_outcomes(task: Task, runs: Sequence[Run]) -> list[tuple[str, str]]:
     return outcomes + [end] * (len(task.tests) - len(outcomes))
 
 
-def _script_outcomes(task: Task, runs: Sequence[Run]) -> list[tuple[str, str]]:
+def _accepts(rule: str, expected: Any, encoded: Any) -> bool:
+    if rule == "strict":
+        return same_value(expected, encoded)
+    try:
+        return same_value_official(expected, decode(encoded))
+    except (ValueError, RecursionError):  # no plain value
+        return False
+
+
+def _check_outcomes(task: Task, runs: Sequence[Run], rule: str) -> list[tuple[str, str]]:
+    run = runs[0] if runs else None
+    said = [_said(line) for line in run.lines] if run else []
+    if said[:1] != [["loaded"]]:
+        return [_failure(said[0]) if said else _ended(run)] * len(task.tests)
+    outcomes = [_failure(words) for words in said[1 : 1 + len(task.tests)]]
+    return outcomes + [_ended(run)] * (len(task.tests) - len(outcomes))
+
+
+def _script_outcomes(task: Task, runs: Sequence[Run], rule: str) -> list[tuple[str, str]]:
     outcomes = []
+    same = same_output if rule == "strict" else same_output_official
     for test, run in zip(task.tests, runs, strict=False):
         said = _said(run.lines[0]) if run.lines else None
         left_at_once = said is None and run.cause == "exit" and run.code == 0  # os._exit(0)
         if said == ["ended"] or left_at_once:
-            if same_output(test.expected, run.stdout):
+            if same(test.expected, run.stdout):
                 outcomes.append(("passed", ""))
             else:
                 outcomes.append(("failed", f"expected {_short(test.expected)}, printed {_short(run.stdout)}"))
@@ -167,7 +217,8 @@ def _said(line: str) -> list[Any]:
         words = json.loads(line)
     except (ValueError, RecursionError):
         return ["unreadable"]
-    lengths = {"loaded": 1, "ended": 1, "memory": 1, "value": 2, "raised": 2, "exited": 2, "not_parsed": 2}
+    lengths = {"loaded": 1, "ended": 1, "passed": 1, "memory": 1, "value": 2, "raised": 2, "exited": 2, "not_parsed": 2,
+               "failed": 2}  # fmt: skip
     if isinstance(words, list) and words and isinstance(words[0], str) and lengths.get(words[0]) == len(words):
         return words
     return ["unreadable"]
@@ -175,6 +226,10 @@ def _said(line: str) -> list[Any]:
 
 def _failure(words: list[Any]) -> tuple[str, str]:
     kind = words[0]
+    if kind == "passed":
+        return "passed", ""
+    if kind == "failed":
+        return "failed", _short(words[1], quote=False)
     if kind == "not_parsed":
         return "not_parsed", _short(words[1], quote=False)
     if kind == "memory":
@@ -192,8 +247,12 @@ def _ended(run: Run | None) -> tuple[str, str]:
         return "crashed", "its server was lost"
     if run.cause == "cpu":
         return "timeout", "CPU time limit reached"
+    if run.cause == "sleep":
+        return "timeout", "slept through its time limit"
     if run.cause == "wall":
         return "timeout", "wall time limit reached"
+    if run.cause == "lost":
+        return "crashed", "its answers ended the tests"
     if run.cause == "flood":
         return "crashed", "its report was too long"
     if run.cause == "signal":
@@ -208,12 +267,24 @@ def _input(task: Task, test: Test) -> str:
     return json.dumps(test.args) if task.kind == "call" else (test.stdin or "")
 
 
+def _compiled(task: Task) -> bytes:
+    """The tests of a 'check' task in the form that `examiner.examine` reads."""
+    try:
+        codes = [compile(text, "<tests>", "exec", dont_inherit=True)
+                 for text in (task.setup, *(test.code or "" for test in task.tests))]  # fmt: skip
+    except (SyntaxError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"Task {task.id}: its tests are not Python ({error}). Correct the benchmark's file, or take a fresh copy."
+        ) from None
+    return marshal.dumps((task.entry_point, task.names, codes[0], codes[1:]))
+
+
 def _check(task: Task) -> None:
     if not task.tests:
         raise UserError(f"Task {task.id} has no tests, so nothing can be said of a program. Give it at least one test.")
-    if task.kind not in ("call", "stdin") or (task.kind == "call" and not task.entry_point):
-        raise UserError(f"Task {task.id} is neither 'stdin' nor 'call' with an entry point. Correct its kind.")
-    for test in task.tests:
+    if task.kind not in ("call", "stdin", "check") or (task.kind == "call" and not task.entry_point):
+        raise UserError(f"Task {task.id} is neither 'stdin' nor 'check' nor 'call' with an entry point. Correct its kind.")
+    for test in task.tests if task.kind != "check" else ():
         right = isinstance(test.expected, str) if task.kind == "stdin" else _plain([test.args, test.expected])
         if not right:
             raise UserError(

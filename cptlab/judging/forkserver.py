@@ -13,14 +13,16 @@ import json
 import os
 import select
 import signal
+import socket
 import struct
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER = 1, 4, 36
+PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER = 1, 4, 36
 _CHUNK = 1 << 16
+_LOOK = 0.1  # seconds between two looks at a child's clock
+_ASLEEP = 0.02  # a child that got less of the time than this was asleep
 libc = ctypes.CDLL(None, use_errno=True)
 libc.prctl.argtypes = [ctypes.c_int] + 4 * [ctypes.c_ulong]
 
@@ -29,13 +31,20 @@ class HangUp(Exception):
     """The main process has gone."""
 
 
-@dataclass(frozen=True)
-class Ending:
-    """How a child ended. `cause`: exit, signal, cpu, wall or flood; `code`: exit status or signal number."""
+class Ending(NamedTuple):
+    """How a child ended, and what was reported. `cause`: exit, signal, cpu, sleep, wall, flood, or lost where the examiner
+    did not come to its end; `code`: exit status or signal number."""
 
     data: bytes
     cause: str
     code: int
+
+
+class Helper(NamedTuple):
+    """A process that lives on from run to run, as an examiner. `start(channel, report)` hands it the next run's ends."""
+
+    pid: int
+    start: Callable[[int, int], None]
 
 
 def read_message(fd: int) -> Any | None:
@@ -85,75 +94,120 @@ def serve(answer: Callable[[Any], Any], hello: Any) -> None:
 
 
 def run_forked(
-    child: Callable[[int], None], *, cpu_seconds: float, wall_seconds: float, max_bytes: int, steps: int = 1
+    child: Callable[[int], None],
+    *,
+    cpu_seconds: float,
+    wall_seconds: float,
+    max_bytes: int,
+    steps: int = 1,
+    examiner: Helper | None = None,
 ) -> Ending:
     """Fork, run `child(fd)` there, and return what it wrote to `fd` before it ended or was ended.
 
-    The child leads a session of its own. Its CPU time is read from outside, where it cannot be reset; both budgets
-    start anew when the child completes a line, `steps - 1` times at most, so a child that runs tests has them per test.
-    Nothing that descends from the child is alive when this returns.
+    With an `examiner`, `fd` is the child's end of a socket whose other end the examiner gets; it is then the examiner's
+    report that counts and that is returned, and the child is ended when the examiner closes it.
+
+    The child leads a session of its own. CPU time is read from outside, where it cannot be reset. Time in which neither
+    child nor examiner ran is sleep; it counts with the CPU time of both, so a program cannot hold its place by doing
+    nothing, and a loaded machine does not count against it: `cpu_seconds` bounds their sum, `wall_seconds` is the
+    backstop. Both start anew with each complete line of the report, `steps - 1` times at most. `max_bytes` bounds the
+    report. The child, and what descends from it, is not alive when this returns.
     """
     reader, writer = os.pipe()
-    server = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.setsid()
-            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-            if os.getppid() == server:
-                os.close(reader)
-                child(writer)
-            os._exit(0)
-        finally:
-            os._exit(70)
+    if examiner is None:
+        pid = _fork(lambda: child(writer), reader)
+    else:
+        ours, theirs = socket.socketpair()
+        pid = _fork(lambda: child(theirs.fileno()), reader)
+        examiner.start(ours.fileno(), writer)
+        ours.close()
+        theirs.close()
     os.close(writer)
-    pidfd = os.pidfd_open(pid)
     try:
-        data, cause = _watch(pid, pidfd, reader, cpu_seconds, wall_seconds, max_bytes, steps)
+        helpers = [examiner.pid] if examiner else []
+        data, cause = _watch(pid, helpers, reader, cpu_seconds, wall_seconds, max_bytes, steps)
     finally:
-        code = _kill_all(pid)
-        os.close(pidfd)
+        code = _kill_all(pid, helpers)
         os.close(reader)
     if cause == "end":
         cause = "exit" if code >= 0 else "signal"
     return Ending(data, cause, abs(code))
 
 
+def _fork(action: Callable[[], None], foreign: int) -> int:
+    server = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setsid()
+            libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            if os.getppid() == server:
+                os.close(foreign)
+                action()
+            os._exit(0)
+        finally:
+            os._exit(70)
+    return pid
+
+
+def _cpu(pid: int) -> float:
+    """CPU seconds of a process that was not waited for (its clock, as clock_getcpuclockid(3) makes it)."""
+    return time.clock_gettime((~pid << 3) | 2)
+
+
 def _watch(
-    pid: int, pidfd: int, reader: int, cpu_seconds: float, wall_seconds: float, max_bytes: int, steps: int
+    pid: int, helpers: list[int], reader: int, cpu_seconds: float, wall_seconds: float, max_bytes: int, steps: int
 ) -> tuple[bytes, str]:
+    """Wait for the child's end, or with helpers for that of the report; the report and why it ended."""
     os.set_blocking(reader, False)
-    clock = (~pid << 3) | 2  # the CPU clock of another process, as clock_getcpuclockid(3) makes it
+    pidfd = os.pidfd_open(pid)
     poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
     poll.register(reader, select.POLLIN)
+    poll.register(pidfd, select.POLLIN)
     poll.register(0, 0)  # hang-up only
+    pids, child_ended = [pid, *helpers], False
     data = bytearray()
-    cpu_start, wall_start = 0.0, time.monotonic()
-    while True:
-        cpu_left = cpu_seconds - (time.clock_gettime(clock) - cpu_start)
-        wall_left = wall_seconds - (time.monotonic() - wall_start)
-        if cpu_left <= 0 or wall_left <= 0:
-            return bytes(data), "cpu" if cpu_left <= 0 else "wall"
-        ready = dict(poll.poll(max(1, int(1000 * min(cpu_left, wall_left)))))
-        if 0 in ready:
-            raise HangUp
-        if reader in ready:
-            chunk = _drain(reader, max_bytes + 1 - len(data))
-            data += chunk
-            if len(data) > max_bytes:
-                return bytes(data), "flood"
-            if b"\n" in chunk and steps > 1:
-                steps -= 1
-                cpu_start, wall_start = time.clock_gettime(clock), time.monotonic()
-            if not chunk:
-                poll.unregister(reader)  # closed by the child, which may go on
-        if pidfd in ready:
-            data += _drain(reader, max_bytes + 1 - len(data))
-            return bytes(data), "flood" if len(data) > max_bytes else "end"
+    cpu_start = looked_cpu = sum(map(_cpu, pids))
+    wall_start = looked = time.monotonic()
+    slept = 0.0
+    try:
+        while True:
+            cpu, now = sum(map(_cpu, pids)), time.monotonic()
+            if now - looked > _LOOK / 2:
+                if cpu - looked_cpu < _ASLEEP * (now - looked):
+                    slept += now - looked
+                looked_cpu, looked = cpu, now
+            left = cpu_seconds - (cpu - cpu_start) - slept
+            if left <= 0:
+                return bytes(data), "sleep" if 2 * slept > cpu_seconds else "cpu"
+            if now - wall_start > wall_seconds:
+                return bytes(data), "wall"
+            ready = dict(poll.poll(max(1, int(1000 * min(left, _LOOK)))))
+            if 0 in ready:
+                raise HangUp
+            if pidfd in ready:
+                child_ended = True
+                poll.unregister(pidfd)
+            if reader in ready or child_ended:
+                chunk, closed = _drain(reader, max_bytes + 1 - len(data))
+                data += chunk
+                if len(data) > max_bytes:
+                    return bytes(data), "flood"
+                if b"\n" in chunk and steps > 1:
+                    steps -= 1
+                    cpu_start, wall_start, slept = sum(map(_cpu, pids)), time.monotonic(), 0.0
+                if closed and helpers:
+                    return bytes(data), "end" if child_ended else "exit"
+                if closed and reader in ready:
+                    poll.unregister(reader)  # closed by the child, which may go on
+            if child_ended and not helpers:
+                return bytes(data), "end"
+    finally:
+        os.close(pidfd)
 
 
-def _drain(fd: int, size: int) -> bytes:
+def _drain(fd: int, size: int) -> tuple[bytes, bool]:
+    """What there is to read, and whether the other end is closed."""
     chunks = []
     while size > 0:
         try:
@@ -161,33 +215,33 @@ def _drain(fd: int, size: int) -> bytes:
         except BlockingIOError:
             break
         if not chunk:
-            break
+            return b"".join(chunks), True
         chunks.append(chunk)
         size -= len(chunk)
-    return b"".join(chunks)
+    return b"".join(chunks), False
 
 
-def _kill_all(pid: int) -> int:
+def _kill_all(pid: int, helpers: list[int]) -> int:
     """Kill the child's session and whatever it left to this process (a subreaper); the child's exit code."""
-    code, waited = 0, False
     for kill in (os.killpg, os.kill):  # neither touches a process that has ended and was not waited for
         try:
             kill(pid, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):
             pass
-    while True:
+    _, status = os.waitpid(pid, 0)
+    while os.getpid() != 1:  # in namespaces the filter lets no child have children
         try:
             with open(f"/proc/self/task/{os.getpid()}/children") as file:
-                children = [int(word) for word in file.read().split()]
+                orphans = [int(word) for word in file.read().split()]
         except OSError:  # a kernel without that file: the session is all that can be reached
-            children = [] if waited else [pid]
-        for one in children:
+            break
+        orphans = [orphan for orphan in orphans if orphan not in helpers]
+        if not orphans:
+            break
+        for orphan in orphans:
             try:
-                os.kill(one, signal.SIGKILL)
+                os.kill(orphan, signal.SIGKILL)
             except ProcessLookupError:
                 pass
-            _, status = os.waitpid(one, 0)
-            if one == pid:
-                code, waited = os.waitstatus_to_exitcode(status), True
-        if not children:
-            return code
+            os.waitpid(orphan, 0)
+    return os.waitstatus_to_exitcode(status)

@@ -1,97 +1,86 @@
 """A warm pylint that forks for every file. Run by quality.py in a fresh interpreter.
 
-Reusing one linter is not exact (a file that assigns `math.foo` hides E1101 in later ones); a fork per file is. The
-linter is made by pylint's own command-line code from the same arguments, and has checked nothing when it forks.
+Reusing one linter is not exact (a file that assigns `math.foo` hides E1101 in later ones); a fork per file is. The linter
+is made by pylint's own command-line code from the same arguments and is taken through the steps of `PyLinter.check` up to
+the point where the command would read the file. There it stops; linter_forks.py has the processes that go on from there.
 """
 
 from __future__ import annotations
 
-import gc
-import json
 import os
-import re
-import resource
 import sys
 import tempfile
+import tokenize
+from collections.abc import Iterable
 from typing import Any
 
 from astroid import MANAGER
 from astroid.builder import AstroidBuilder
 from pylint.lint import PyLinter, Run
+from pylint.lint.utils import augmented_sys_path
 from pylint.reporters import CollectingReporter
-
-from cptlab.judging.forkserver import run_forked, serve, write_all
-
-# Parsing a module of the standard library costs more than checking a program, so the server parses those of this list
-# when a program first imports one, and later children inherit them. The child would parse them to the same tree.
-_SHARED = frozenset(
-    "abc bisect collections copy dataclasses datetime decimal enum fractions functools heapq itertools json math"
-    " operator os random re statistics string sys time typing".split()
-)
-_IMPORTED = re.compile(r"^[ \t]*(?:from|import)[ \t]+(.+)", re.MULTILINE)
-_COMMAND_DEPTH = 4  # frames above PyLinter.check in the `pylint` command: script, run_pylint, Run.__init__, check
+from pylint.reporters.progress_reporters import ProgressReporter
+from pylint.utils.pragma_parser import OPTION_PO
 
 
-class _WaitingLinter(PyLinter):
-    """Lets `Run` do the whole set-up of the command and stop before the first file."""
+class StoppedLinter(PyLinter):
+    """The linter of the `pylint` command, stopped before it reads its one file; pragmas are counted, not obeyed."""
 
-    def check(self, files_or_modules: Any) -> None:
-        pass
+    pragmas = 0
+
+    def check(self, files_or_modules: list[str]) -> None:
+        """Everything that `PyLinter.check` does before it reads a file. Called by `Run`, as in the command."""
+        (self.path,) = files_or_modules
+        self.initialize()
+        self._sys_path = augmented_sys_path([os.path.dirname(self.path)])
+        self._sys_path.__enter__()
+        self._files = list(self._iterate_file_descrs(files_or_modules))
+        self._checkers_open = self._astroid_module_checker()
+        self._check_tree = self._checkers_open.__enter__()
+        AstroidBuilder(MANAGER)  # makes the tree of builtins
+
+    def go_on(self) -> None:
+        """The rest of `PyLinter.check`."""
+        progress = ProgressReporter(False)
+        trees = self._get_asts(iter(self._files), None, progress)
+        self._lint_files(trees, self._check_tree, progress)
+        self._checkers_open.__exit__(None, None, None)
+        if None in trees.values():  # it did not parse: count pragmas as far as it can be read
+            with open(self.path, "rb") as file:
+                try:
+                    self.process_tokens(tokenize.tokenize(file.readline))
+                except (tokenize.TokenError, SyntaxError, ValueError):
+                    pass
+
+    def process_tokens(self, tokens: Iterable[tokenize.TokenInfo]) -> None:
+        """Where the command obeys pragmas: count those that it would find."""
+        for token in tokens:
+            self.pragmas += token.type == tokenize.COMMENT and OPTION_PO.search(token.string) is not None
 
 
 class _Setup(Run):
-    LinterClass = _WaitingLinter
+    LinterClass = StoppedLinter
+
+
+def stopped_linter(flags: list[str], path: str) -> StoppedLinter:
+    """What the command `pylint *flags path` is just before it reads the file `path`, which exists and may be empty."""
+    linter = _Setup([*flags, path], reporter=CollectingReporter(), exit=False).linter
+    linter.crash_file_path = os.devnull
+    return linter
 
 
 def main(arguments: dict[str, Any]) -> None:
-    """Serve requests {source}; answers {statements, messages} or {failed: cause}."""
-    reporter = CollectingReporter()
-    linter = _Setup([*arguments["flags"], "program.py"], reporter=reporter, exit=False).linter
-    linter.crash_file_path = os.devnull
-    linter.process_tokens = lambda tokens: None  # pragmas: quality.py defuses them; utf-7 comments could still hide one
-    AstroidBuilder(MANAGER)  # makes the tree of builtins
-    parsed: set[str] = set()
-
+    """Serve requests {source}; answers {statements, messages, pragmas} or {failed: cause}."""
     with tempfile.TemporaryDirectory(dir=arguments["scratch"], prefix="lint") as folder:
-        path = os.path.join(folder, "cptlab_program.py")
+        path = os.path.join(os.path.realpath(folder), "cptlab_program.py")
+        open(path, "wb").close()
+        linter = stopped_linter(arguments["flags"], path)
 
-        def answer(request: dict[str, str]) -> dict[str, Any]:
-            imported = set(re.findall(r"\w+", " ".join(_IMPORTED.findall(request["source"]))))
-            for name in sorted((imported & _SHARED) - parsed):
-                MANAGER.ast_from_module_name(name)
-                parsed.add(name)
-            with open(path, "wb") as file:
-                file.write(request["source"].encode("utf-8", "surrogatepass"))
-            ending = run_forked(
-                lambda fd: _lint(linter, path, fd, arguments),
-                cpu_seconds=arguments["cpu_seconds"],
-                wall_seconds=10 * arguments["cpu_seconds"],
-                max_bytes=1 << 24,
-            )
-            if ending.cause == "exit" and ending.code == 0:
-                return json.loads(ending.data)
-            return {"failed": ending.cause if ending.cause in ("cpu", "wall") else "crashed"}
+        # pylint looks at sys.modules when it inspects a compiled module of the standard library, so what the command
+        # would not have loaded is taken out of it again.
+        loaded = set(sys.modules)
+        from cptlab.judging.linter_forks import serve_files
 
-        serve(answer, {"ready": True})
-
-
-def _lint(linter: PyLinter, path: str, fd: int, arguments: dict[str, Any]) -> None:
-    gc.disable()  # the child is short-lived
-    limit = arguments["memory_mb"] << 20
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    silence = os.open(os.devnull, os.O_RDWR)
-    for standard in (0, 1, 2):
-        os.dup2(silence, standard)
-    # Where pylint gives up on deep nesting depends on the frames above it; make them count as the command's do.
-    depth = _stack_depth()
-    sys.setrecursionlimit(sys.getrecursionlimit() + depth + 1 - _COMMAND_DEPTH)
-    PyLinter.check(linter, [path])
-    messages = [(m.msg_id, m.symbol, m.line) for m in linter.reporter.messages]
-    write_all(fd, json.dumps({"statements": linter.stats.statement, "messages": messages}).encode())
-
-
-def _stack_depth() -> int:
-    frame, depth = sys._getframe(1), 0
-    while frame is not None:
-        frame, depth = frame.f_back, depth + 1
-    return depth
+        for name in set(sys.modules) - loaded:
+            del sys.modules[name]
+        serve_files(linter, arguments["cpu_seconds"], arguments["memory_mb"])

@@ -28,8 +28,11 @@ sys.path.remove(parent)
 del sys.argv[1:]
 arguments = json.loads(arguments)
 server.main(arguments)
-try:
-    os.rmdir(arguments["scratch"])  # the last server, should the main process have been killed
+try:  # should the main process have been killed
+    for name in os.listdir(arguments["scratch"]):
+        if name.startswith("tests-"):
+            os.unlink(os.path.join(arguments["scratch"], name))
+    os.rmdir(arguments["scratch"])
 except OSError:
     pass
 """
@@ -53,6 +56,7 @@ class ServerPool:
 
     def __enter__(self) -> ServerPool:
         self._scratch = tempfile.TemporaryDirectory(prefix="cptlab-judge-", ignore_cleanup_errors=True)
+        self.scratch = Path(self._scratch.name)
         self._servers = [self._start() for _ in range(self.workers)]
         try:
             self.hello = [self._greet(server) for server in self._servers][0]

@@ -5,19 +5,18 @@
 CPT excludes whitespace, newline, naming, docstring and import checks; `DISABLED_CHECKS` is that list. A file that
 does not parse (E0001) has no statements, and a file without statements scores 0; the command prints no score there.
 
-Pragmas (`# pylint: disable=...`, `skip-file`) would let a program choose its own score. They are defused before scoring
-and counted: the score is the command's for the program with `pylint:` in its comments rewritten to `pylint;`.
+Pragmas (`# pylint: disable=...`, `skip-file`) would let a program choose its own score. They are counted and not obeyed:
+the score is the command's for the program with `pylint:` in its comments rewritten to `pylint;`.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
-import io
+import itertools
 import os
 import platform
-import re
-import tokenize
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -49,7 +48,7 @@ MEMORY_MB = 4096
 TIMEOUT = Message("F9001", "cptlab-lint-timeout", 0)
 CRASH = Message("F9002", "cptlab-lint-crash", 0)
 
-_PRAGMA = re.compile(r"\bpylint:")
+_MOST_KNOWN = 256  # cached answers that may wait while the linters are busy
 
 
 def pylint_flags(extra_disabled: Sequence[str] = ()) -> list[str]:
@@ -67,21 +66,51 @@ def quality_formula(
     return max(0.0, 10.0 - (float(5 * errors + warnings + refactors + conventions) / statements) * 10)
 
 
-def defuse_pragmas(program: str) -> tuple[str, int]:
-    """The program with `pylint:` made `pylint;` in comments (lines and columns keep), and the number of such comments."""
-    if "pylint:" not in program:
-        return program, 0
-    lines, count = program.split("\n"), 0
-    try:
-        for token in tokenize.generate_tokens(io.StringIO(program).readline):
-            if token.type == tokenize.COMMENT and _PRAGMA.search(token.string):
-                (row, start), end = token.start, token.end[1]
-                line = lines[row - 1]
-                lines[row - 1] = line[:start] + _PRAGMA.sub("pylint;", token.string) + line[end:]
-                count += 1
-    except (tokenize.TokenError, SyntaxError):
-        pass  # pylint will say E0001
-    return "\n".join(lines), count
+def score_stream(
+    items: Iterable[tuple[Any, str]],
+    *,
+    workers: int | None = None,
+    extra_disabled: Sequence[str] = (),
+    cache_dir: str | os.PathLike | None = None,
+) -> Iterator[tuple[Any, Quality]]:
+    """For each (key, program) of `items` one (key, quality), in order of completion.
+
+    Items are pulled as they are needed, so any number of them takes bounded memory. Equal programs are checked each time
+    unless there is a cache. Arguments as in `score_programs`.
+    """
+    items = iter(items)
+    known: deque[tuple[Any, Quality]] = deque()  # answers of the cache that wait to be handed out
+    with ExitStack() as stack:
+        cache, pool, ended = None, None, False
+        if cache_dir is not None:
+            cache = stack.enter_context(QualityCache(cache_dir, _cache_context(extra_disabled)))
+
+        def requests() -> Iterator[tuple[tuple[Any, str], dict[str, str]]]:
+            nonlocal ended
+            for key, program in items:
+                quality = cache.get(program) if cache else None
+                if quality is None:
+                    yield (key, program), {"source": program}
+                    continue
+                known.append((key, quality))
+                if len(known) >= _MOST_KNOWN:
+                    return
+            ended = True
+
+        while not ended:
+            unknown = requests()
+            first = list(itertools.islice(unknown, 1))
+            if first:
+                pool = pool or stack.enter_context(linter_pool(workers or available_cpus(), extra_disabled))
+                for (key, program), answer in pool.answers(itertools.chain(first, unknown)):
+                    quality = _quality(answer)
+                    if cache and quality.messages[:1] not in ((TIMEOUT,), (CRASH,)):
+                        cache.put(program, quality)
+                    yield key, quality
+                    while known:
+                        yield known.popleft()
+            while known:
+                yield known.popleft()
 
 
 def score_programs(
@@ -95,39 +124,25 @@ def score_programs(
     """The quality of each program, in order. Equal programs are checked once.
 
     `workers`: linter processes, by default one per CPU. `extra_disabled`: further pylint messages to leave out.
-    `cache_dir`: keep scores there by content (and by versions of pylint, astroid and Python, and by the list of
-    checks); processes may share it. What a program imports is not part of the key: clear the cache after changing
-    installed packages. `progress` gets the number of programs settled since its last call.
+    `cache_dir`: keep scores there by content (and by the list of checks, and the versions of Python, pylint and every
+    other installed package, as a program may import any); processes may share it, and what is in it is not checked
+    again. `progress` gets the number of programs settled since its last call.
     """
     qualities: list[Quality | None] = [None] * len(programs)
     places: dict[str, list[int]] = {}
     for index, program in enumerate(programs):
         places.setdefault(program, []).append(index)
-
-    def settle(program: str, quality: Quality) -> None:
-        for index in places[program]:
+    settled = score_stream(
+        ((indices, program) for program, indices in places.items()),
+        workers=min(workers or available_cpus(), len(places)),
+        extra_disabled=extra_disabled,
+        cache_dir=cache_dir,
+    )
+    for indices, quality in settled:
+        for index in indices:
             qualities[index] = quality
         if progress is not None:
-            progress(len(places[program]))
-
-    with ExitStack() as stack:
-        cache = None
-        if cache_dir is not None:
-            cache = stack.enter_context(QualityCache(cache_dir, _cache_context(extra_disabled)))
-        todo = []
-        for program in places:
-            known = cache.get(program) if cache else None
-            if known is None:
-                todo.append(program)
-            else:
-                settle(program, known)
-        if todo:
-            pool = stack.enter_context(linter_pool(min(workers or available_cpus(), len(todo)), extra_disabled))
-            for (program, pragmas), answer in pool.answers(_requests(todo)):
-                quality = _quality(answer, pragmas)
-                if cache and quality.messages[:1] not in ((TIMEOUT,), (CRASH,)):
-                    cache.put(program, quality)
-                settle(program, quality)
+            progress(len(indices))
     return qualities
 
 
@@ -138,22 +153,16 @@ def linter_pool(workers: int, extra_disabled: Sequence[str] = ()) -> ServerPool:
     return ServerPool("cptlab.judging.linter_server", arguments, workers, environment)
 
 
-def _requests(programs: Sequence[str]) -> Any:
-    for program in programs:
-        source, pragmas = defuse_pragmas(program)
-        yield (program, pragmas), {"source": source}
-
-
-def _quality(answer: dict[str, Any] | None, pragmas: int) -> Quality:
+def _quality(answer: dict[str, Any] | None) -> Quality:
     if answer is None or "failed" in answer:
         timeout = answer is not None and answer["failed"] in ("cpu", "wall")
-        return Quality(0.0, 0, True, (TIMEOUT if timeout else CRASH,), pragmas)
+        return Quality(0.0, 0, True, (TIMEOUT if timeout else CRASH,))
     messages = tuple(Message(*message) for message in answer["messages"])
     counts = {kind: sum(message.id[0] == kind for message in messages) for kind in "EWRCF"}
     score = quality_formula(answer["statements"], counts["E"], counts["W"], counts["R"], counts["C"], counts["F"])
-    return Quality(score, answer["statements"], counts["F"] > 0, messages, pragmas)
+    return Quality(score, answer["statements"], counts["F"] > 0, messages, answer["pragmas"])
 
 
 def _cache_context(extra_disabled: Sequence[str]) -> str:
-    versions = [importlib.metadata.version(name) for name in ("pylint", "astroid")]
-    return " ".join([CHECKS_VERSION, *versions, platform.python_version(), *pylint_flags(sorted(extra_disabled))])
+    packages = sorted(f"{found.name}=={found.version}" for found in importlib.metadata.distributions())
+    return " ".join([CHECKS_VERSION, platform.python_version(), *packages, *pylint_flags(sorted(extra_disabled))])

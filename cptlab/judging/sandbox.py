@@ -1,59 +1,88 @@
 """Running generated programs: what is covered here, and what is not.
 
-Covered. A program runs in a forked child of a small server that was started as a fresh interpreter. The child has its
-own session, a scratch working directory that is removed after it, a bare environment (no tokens), and the descriptors
-0 to 3 alone (stdin, stdout, stderr and the pipe for its report). It is limited in
-- CPU time, per test. The server reads the child's CPU clock from outside; RLIMIT_CPU is the backstop. This, and not the
-  machine's load, decides about timeouts;
-- wall time, per test, a generous backstop for programs that sleep;
-- address space (RLIMIT_AS), size of each file and of stdout (RLIMIT_FSIZE), open files, size of its report;
-- processes: a seccomp filter refuses new processes and programs, to root too; threads are bounded by the address space.
-  The same filter refuses sockets and signals to other processes, and root's capabilities are dropped. Where the kernel
-  has no such filter (`Sandbox.confined` is False), RLIMIT_NPROC stands in, which does not bind root.
-It returns plain data only. Expected values never enter the server or the child; correctness.py compares outside both.
-When a run ends, whatever is left of its session or has become an orphan of the server is killed. Strings hash and
-`random` is seeded alike in every run, so a verdict can be repeated.
+Levels, the strongest first; each server probes what it got, and `sandbox_level` says it:
 
-Not covered. The file system: a program can read what this user can read (so tasks on disk), and overwrite or delete
-files of this user outside its scratch directory, if it knows where. The number of files, and so the disk. The memory of
-the user's other processes, for an ordinary user on a kernel without Yama. What a program does to its own report: it can
-only spoil its own verdict. Faults of the kernel. The filter knows x86-64 and arm64 (arm64 was not tried); all of this is
-for Linux. Programs that honestly need subprocesses or sockets fail.
+namespaces  A program runs in user, mount, pid, network and IPC namespaces, under a root of its own in which only the
+            interpreter's files exist, read-only, and an empty /tmp of bounded size and number of files (jail.py).
+landlock    The same files may be read and one folder written; nothing else. Still open: metadata of the user's own files
+            (chmod, utime), and the disk, but for the size of each file.
+seccomp     The file system is open: a program can read, overwrite and delete what this user can.
+limits      As seccomp, and RLIMIT_NPROC instead of the filter: new processes, sockets and signals are open too.
+
+At every level a program runs in a forked child of a small server that was started as a fresh interpreter, with its own
+session, a scratch directory that is emptied after it, a bare environment (no tokens), and the descriptors 0 to 3 alone.
+It is limited in
+- time, per test: CPU time and the time in which it slept. The server reads the CPU clocks from outside; RLIMIT_CPU is the
+  backstop. So the machine's load does not decide; wall time is a generous backstop;
+- address space (RLIMIT_AS), size of each file and of stdout (RLIMIT_FSIZE), open files, size of its answers;
+- processes: a seccomp filter refuses new processes and programs, sockets, signals to others, tracing, System V and POSIX
+  message queues and keys, to root too; threads are bounded by the address space. Root's capabilities are dropped.
+It returns plain data only. Expected values and comparison are outside: in this process, or for tests that are the
+benchmark's own Python in an examiner's process beside it (examiner.py), which shares nothing with it but a socket and
+the scratch directory. When a run ends, whatever is left of it is killed. Strings hash and `random` is seeded alike in
+every run, so a verdict can be repeated.
+
+Not covered. What a program does to its own answers: it can only spoil its own verdict. Reading the interpreter's own
+files, installed packages included (cptlab's own are hidden only by namespaces). Memory of the user's other processes, at
+the levels below namespaces, for an ordinary user on a kernel without Yama. Faults of the kernel. The filter knows x86-64
+and arm64 (arm64 was not tried); all of this is for Linux. Programs that honestly need subprocesses or sockets fail.
 """
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from cptlab.errors import UserError
 from cptlab.judging.pool import ServerPool, available_cpus
+
+LEVELS = ("limits", "seccomp", "landlock", "namespaces")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one program may use. CPU and wall seconds are per test, loading counts as one."""
+    """What one program may use. Seconds are per test, loading counts as one."""
 
-    cpu_seconds: float = 2.0
-    wall_seconds: float = 30.0
-    memory_mb: int = 1024  # address space, the interpreter's own (about 50) included
+    cpu_seconds: float = 2.0  # CPU time and sleep together
+    wall_seconds: float = 60.0
+    memory_mb: int = 2048  # address space, the interpreter's own (about 250 with numpy) included
     output_mb: int = 8  # of stdout, of each file and of the returned values together
+    scratch_mb: int = 64  # of all files together, only in namespaces
+    scratch_files: int = 4096
     processes: int = 32  # used only where there is no seccomp filter
+
+    def for_task(self, cpu_seconds: float | None) -> Limits:
+        """These limits with the time that a task asks for, where it is more."""
+        seconds = max(self.cpu_seconds, cpu_seconds or 0.0)
+        return replace(self, cpu_seconds=seconds, wall_seconds=max(self.wall_seconds, 10 * seconds))
 
 
 @dataclass(frozen=True)
 class Program:
-    """A program and its inputs: JSON texts of argument lists for a function, stdin texts for a script (None)."""
+    """A program and its inputs: JSON texts of argument lists for a function, stdin texts for a script (None).
+
+    With `tests`, compiled by correctness.py, there are no inputs; `steps` is their number, and `alone` says that they get
+    an examiner of their own.
+    """
 
     source: str
     entry_point: str | None
-    inputs: tuple[str, ...]
+    inputs: tuple[str, ...] = ()
+    tests: bytes | None = None
+    steps: int = 0
+    alone: bool = False
+    cpu_seconds: float | None = None
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one process said and how it ended. `cause`: exit, signal, cpu, wall or flood. Nothing here is trusted."""
+    """What one process said and how it ended. `cause`: exit, signal, cpu, sleep, wall, flood, or lost where the
+    examiner did not come to its end. Nothing here is trusted, but for the lines of a program with tests: those are the
+    examiner's."""
 
     lines: tuple[str, ...]
     cause: str
@@ -62,32 +91,63 @@ class Run:
 
 
 class Sandbox:
-    """Servers that run programs; a context manager."""
+    """Servers that run programs; a context manager. `level` and `protections` say what holds the programs in.
 
-    def __init__(self, workers: int | None = None, limits: Limits | None = None) -> None:
-        self.limits = limits or Limits()
-        environment = {"PATH": os.defpath, "LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
+    `at_least`: the weakest level that will do, else a UserError. `strongest`: use no stronger one (for tests).
+    """
+
+    def __init__(
+        self,
+        workers: int | None = None,
+        limits: Limits | None = None,
+        at_least: str = "landlock",
+        strongest: str = LEVELS[-1],
+    ) -> None:
+        self.limits, self.at_least = limits or Limits(), at_least
+        environment = {"PATH": os.defpath, "LANG": "C.UTF-8", "TZ": "UTC", "PYTHONHASHSEED": "0"}
+        environment |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         if "LD_LIBRARY_PATH" in os.environ:  # some interpreters do not start without
             environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
-        self._pool = ServerPool("cptlab.judging.candidate_server", {}, workers or available_cpus(), environment)
+        arguments = {"strongest": strongest, "limits": asdict(self.limits), "preloaded": []}
+        self._pool = ServerPool("cptlab.judging.candidate_server", arguments, workers or available_cpus(), environment)
 
     def __enter__(self) -> Sandbox:
         self._pool.__enter__()
-        self.confined: bool = self._pool.hello["confined"]
+        self.level: str = self._pool.hello["level"]
+        self.protections: dict[str, bool] = self._pool.hello["protections"]
+        if LEVELS.index(self.level) < LEVELS.index(self.at_least):
+            self.__exit__()
+            raise UserError(
+                f"This system holds programs in by {self.level!r} only, and {self.at_least!r} is asked for. Allow user "
+                f"namespaces or Landlock on it, or accept the weaker protection: sandbox={self.level}."
+            )
         return self
 
     def __exit__(self, *error: object) -> None:
         self._pool.__exit__(*error)
 
     def run(self, programs: Iterable[tuple[Any, Program]]) -> Iterator[tuple[Any, list[Run]]]:
-        """For each (key, program), in the order in which they end, (key, runs): one run for a function, one per input
-        for a script, up to the first that had to be ended. No runs if the program took its server down twice.
+        """For each (key, program), in the order in which they end, (key, runs): one run for a function or a program with
+        tests, one per input for a script, up to the first that had to be ended. No runs if the program took its server
+        down twice. Programs are taken from the iterable as servers become free.
         """
-        limits = asdict(self.limits)
-        requests = (
-            (key, {"source": p.source, "entry_point": p.entry_point, "inputs": p.inputs, "limits": limits})
-            for key, p in programs
-        )
-        for key, answer in self._pool.answers(requests):
+        for key, answer in self._pool.answers((key, self._request(program)) for key, program in programs):
             runs = [] if answer is None else answer["runs"]
-            yield key, [Run(tuple(r["lines"]), r["cause"], r["code"], r["stdout"]) for r in runs]
+            yield key, [Run(**{**run, "lines": tuple(run["lines"])}) for run in runs]
+
+    def _request(self, program: Program) -> dict[str, Any]:
+        tests = None
+        if program.tests is not None:  # not through the server, whose memory the program inherits
+            tests = self._pool.scratch / f"tests-{hashlib.sha256(program.tests).hexdigest()}"
+            if not tests.exists():
+                tests.write_bytes(program.tests)
+        return {"source": program.source, "entry_point": program.entry_point, "inputs": program.inputs,
+                "tests": tests and str(tests), "steps": program.steps, "alone": program.alone,
+                "limits": asdict(self.limits.for_task(program.cpu_seconds))}  # fmt: skip
+
+
+@functools.cache
+def sandbox_level() -> dict[str, Any]:
+    """What this system offers: {"level": one of LEVELS, "protections": {what is refused: whether it was, when tried}}."""
+    with Sandbox(workers=1, at_least=LEVELS[0]) as sandbox:
+        return {"level": sandbox.level, "protections": sandbox.protections}

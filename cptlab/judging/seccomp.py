@@ -1,4 +1,5 @@
-"""A system-call filter for the candidate process: no new processes or programs, no sockets, no signals to others.
+"""A system-call filter for the candidate process: no new processes or programs, no sockets, no signals to others, no objects
+of inter-process communication or keys, which would outlive the process.
 
 RLIMIT_NPROC does not bind root and counts a whole user; this filter binds everyone and concerns one process alone.
 Threads stay allowed. A refused call fails with EPERM, so Python raises PermissionError.
@@ -7,8 +8,8 @@ Threads stay allowed. A refused call fails with EPERM, so Python raises Permissi
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
-import platform
 import struct
 
 from cptlab.judging.forkserver import libc
@@ -20,6 +21,7 @@ _EPERM, _ENOSYS = 1, 38
 _NR, _ARCH, _ARG0 = 0, 4, 16  # offsets in struct seccomp_data (little-endian machines)
 _CLONE_THREAD = 0x10000
 _X32 = 0x40000000
+_THIS_PROCESS = 0x7A5C91E3  # stands for the process id in the template
 _CAP_DAC_READ_SEARCH = 1 << 2
 
 # Audit architecture; calls that are refused; those refused unless their first argument is this process (or 0, it too).
@@ -28,41 +30,60 @@ _TABLES = {
         0xC000003E,
         dict(fork=57, vfork=58, execve=59, execveat=322, tkill=200, ptrace=101, process_vm_readv=310,
              process_vm_writev=311, socket=41, pidfd_send_signal=424, rt_sigqueueinfo=129, rt_tgsigqueueinfo=297,
-             unshare=272, setns=308, mount=165, bpf=321, io_uring_setup=425),
+             unshare=272, setns=308, mount=165, bpf=321, io_uring_setup=425, shmget=29, semget=64, msgget=68,
+             mq_open=240, add_key=248, request_key=249, keyctl=250, perf_event_open=298, userfaultfd=323),
         dict(clone=56, clone3=435, kill=62, tgkill=234, prlimit64=302),
     ),
     "aarch64": (
         0xC00000B7,
         dict(execve=221, execveat=281, tkill=130, ptrace=117, process_vm_readv=270, process_vm_writev=271, socket=198,
              pidfd_send_signal=424, rt_sigqueueinfo=138, rt_tgsigqueueinfo=240, unshare=97, setns=268, mount=40,
-             bpf=280, io_uring_setup=425),
+             bpf=280, io_uring_setup=425, shmget=194, semget=190, msgget=186, mq_open=180, add_key=217,
+             request_key=218, keyctl=219, perf_event_open=241, userfaultfd=282),
         dict(clone=220, clone3=435, kill=129, tgkill=131, prlimit64=261),
     ),
 }  # fmt: skip
 
 
+def no_new_privileges() -> bool:
+    """No program that this process starts gains privileges; what the filter and Landlock ask for first."""
+    return libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+
+
+def works() -> bool:
+    """Whether a child can be confined."""
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if no_new_privileges() and confine() else 1)
+    return os.waitpid(pid, 0)[1] == 0
+
+
 def confine() -> bool:
     """Install the filter in this process, for good; False where the kernel or the machine has none."""
-    table = _TABLES.get(platform.machine())
-    if table is None:
+    program = _template()
+    if program is None:
         return False
-    program = _program(*table, os.getpid())
+    program = program.replace(struct.pack("I", _THIS_PROCESS), struct.pack("I", os.getpid()))
     code = ctypes.create_string_buffer(program, len(program))
     header = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code)))
-    if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
-        return False
     return libc.prctl(_PR_SET_SECCOMP, _FILTER, ctypes.addressof(header), 0, 0) == 0
 
 
-def drop_capabilities() -> None:
-    """Give up root's powers over limits and other processes; only reading any file stays (an interpreter may need it).
+def drop_capabilities(all_of_them: bool) -> None:
+    """Give up root's powers. Only reading any file may stay, which an interpreter below /root needs outside a jail.
 
     A process with more capabilities, such as the judge, can then no longer be traced or have its memory read.
     """
+    kept = 0 if all_of_them else _CAP_DAC_READ_SEARCH
     header = struct.pack("Ii", 0x20080522, 0)
-    for kept in (_CAP_DAC_READ_SEARCH, 0):
-        if libc.capset(header, struct.pack("6I", kept, kept, 0, 0, 0, 0)) == 0:
-            return
+    if libc.capset(header, struct.pack("6I", kept, kept, 0, 0, 0, 0)) != 0:  # an ordinary user has none to keep
+        libc.capset(header, struct.pack("6I", 0, 0, 0, 0, 0, 0))
+
+
+@functools.cache
+def _template() -> bytes | None:
+    table = _TABLES.get(os.uname().machine)
+    return _program(*table, _THIS_PROCESS) if table else None
 
 
 def _program(architecture: int, refused: dict[str, int], own_only: dict[str, int], pid: int) -> bytes:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from cptlab.errors import UserError
-from cptlab.records import DIFFICULTIES, Task
+from cptlab.records import Task
+from cptlab.tasks.splits import split_tasks
 
 
 @dataclass(frozen=True)
@@ -21,13 +23,18 @@ class Benchmark:
         tasks = [task for task in self.tasks if task.split == split]
         if not tasks:
             there = ", ".join(sorted({task.split for task in self.tasks}))
-            raise UserError(f"Benchmark {self.name} has no split {split!r}. Choose one of: {there}.")
+            raise UserError(
+                f"Benchmark {self.name} has no split {split!r}. Choose one of: {there}; or divide its tasks anew with "
+                "benchmark.fractions=[8,1,1] (train, validation, test), where it has that setting."
+            )
         if limit is None or limit >= len(tasks):
             return tasks
-        queues = [[task for task in tasks if task.difficulty == difficulty] for difficulty in DIFFICULTIES]
+        queues: dict[str, list[Task]] = {}
+        for task in tasks:
+            queues.setdefault(task.difficulty, []).append(task)
         kept: set[str] = set()
         while len(kept) < limit:
-            for queue in queues:
+            for queue in queues.values():
                 if queue and len(kept) < limit:
                     kept.add(queue.pop(0).id)
         return [task for task in tasks if task.id in kept]
@@ -38,3 +45,11 @@ class Benchmark:
         for task in self.tasks:
             digest.update(repr(task).encode())
         return digest.hexdigest()[:16]
+
+
+def divided(tasks: Sequence[Task], fractions: Sequence[float] | None) -> tuple[Task, ...]:
+    """The tasks with splits train, validation and test in proportion to `fractions`; None leaves theirs as they are."""
+    if fractions is None:
+        return tuple(tasks)
+    splits = split_tasks([task.id for task in tasks], [task.difficulty for task in tasks], list(fractions))
+    return tuple(replace(task, split=splits[task.id]) for task in tasks)

@@ -1,0 +1,143 @@
+"""The trusted side of a 'check' task: runs the benchmark's own tests, in a process that the candidate cannot reach.
+
+Expected values and comparison are here; of the program it sees the plain values that come back (channel.py). What it
+reports: one line for the loading, then one for each test. It is forked from the judging server before that holds anything
+secret, and serves many programs, each in a fresh namespace; tests that use unittest, which may patch and leave behind what
+they like, get an examiner of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import marshal
+import os
+import random
+import re
+import socket
+import sys
+import types
+from collections.abc import Sequence
+from typing import Any
+
+from cptlab.judging.channel import FUNCTIONS, Channel, Lost, Remote
+from cptlab.judging.forkserver import write_all
+
+
+def serve(control: socket.socket) -> None:
+    """Do what comes over `control`: a limit in bytes, with the descriptors of tests, channel and report."""
+    while True:
+        text, fds, _, _ = socket.recv_fds(control, 64, 3)
+        if not text:
+            return
+        tests, channel, report = fds
+        with open(tests, "rb") as file:
+            content = file.read()
+        random.seed(0)
+        if "numpy" in sys.modules:
+            sys.modules["numpy"].random.seed(0)
+        try:
+            examine(channel, report, content, int(text))
+        finally:
+            os.close(channel)
+            os.close(report)
+
+
+def examine(channel_fd: int, report_fd: int, tests: bytes, max_bytes: int) -> None:
+    """Load, then run every test: lines ["loaded"] or why not, then ["passed"] or why not, up to the program's end."""
+
+    def say(*words: Any) -> None:
+        write_all(report_fd, json.dumps(words).encode() + b"\n")
+
+    entry_point, of_program, setup, units = marshal.loads(tests)
+    channel = Channel(channel_fd, Remote, _FOR_THE_PROGRAM, max_bytes)
+    module = sys.modules["__main__"] = types.ModuleType("__main__")
+    namespace = module.__dict__
+    failed: list[Any] | None = None  # why no test can be run
+    try:
+        message = channel.receive()
+        if message != ["loaded"]:
+            say(*_load_failure(message))
+            return
+        found = {}
+        for name in {*of_program, entry_point} - {None}:
+            try:
+                found[name] = channel.ask("global", name)
+            except NameError:
+                pass
+        if entry_point is not None:
+            if not isinstance(found.get(entry_point), Remote):
+                say("raised", f"there is no function {entry_point}")
+                return
+            found["candidate"] = found[entry_point]
+            if entry_point not in of_program:
+                del found[entry_point]
+        found["run_case"] = lambda case, method: _run_case(namespace[case], method)
+        say("loaded")
+        namespace.update(found)
+        exec(setup, namespace)
+        namespace.update(found)
+    except BaseException as error:
+        failed = _outcome(error)
+    for unit in units:
+        outcome = failed or _run(unit, namespace)
+        if outcome[0] == "lost":
+            return
+        say(*outcome)
+        if outcome[0] == "unreadable":
+            failed = outcome
+
+
+def _run(unit: types.CodeType, namespace: dict[str, Any]) -> list[Any]:
+    try:
+        exec(unit, namespace)
+        return ["passed"]
+    except BaseException as error:  # also what the program raised
+        return _outcome(error)
+
+
+def _run_case(case: Any, method: str) -> None:
+    import unittest
+
+    case.setUpClass()
+    try:
+        case(method).debug()
+    except unittest.SkipTest:
+        pass
+    finally:
+        case.tearDownClass()
+        case.doClassCleanups()
+
+
+def _outcome(error: BaseException) -> list[Any]:
+    said = getattr(error, "candidate", None)
+    if isinstance(error, Lost):
+        return ["unreadable", str(error)] if error.args else ["lost"]
+    if isinstance(error, MemoryError):
+        return ["memory"]
+    if isinstance(said, str):
+        return ["exited" if isinstance(error, SystemExit) else "raised", said]
+    try:
+        text = str(error)
+    except BaseException:
+        text = ""
+    kind = type(error).__name__
+    return ["failed", text if isinstance(error, AssertionError) else f"the test raised {kind}: {text}"]
+
+
+def _load_failure(message: Any) -> Sequence[Any]:
+    """What the candidate said instead of ["loaded"], if it is of the right form."""
+    if isinstance(message, list) and message and message[0] in ("raised", "exited", "not_parsed", "memory"):
+        return [message[0], *(str(word)[:300] for word in message[1:2])]
+    return ["unreadable"]
+
+
+def _attribute(target: Any, name: str, *value: Any) -> Any:
+    """getattr or setattr on what a test handed over, which must not lead to the test itself."""
+    if isinstance(target, (types.FunctionType, types.MethodType, types.ModuleType, type)) or re.match("_|assert", name):
+        raise AttributeError(f"{name} is not for the program")
+    return setattr(target, name, *value) if value else getattr(target, name)
+
+
+_FOR_THE_PROGRAM = {name: FUNCTIONS[name] for name in (
+    "call len bool iter next str int float getitem contains enter exit eq".split()
+)} | {"getattr": _attribute, "setattr": _attribute}  # fmt: skip

@@ -1,0 +1,121 @@
+"""Where a benchmark's rows come from: files below a data directory, else the Hugging Face hub.
+
+Rows are dicts, the same from both, and one function per benchmark makes a Task of a row.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cptlab.errors import UserError
+from cptlab.records import Task
+
+Row = tuple[str, dict[str, Any]]  # where it stands, for error messages, and what it holds
+
+
+@dataclass(frozen=True)
+class Source:
+    """One benchmark's file and its place on the hub.
+
+    `file` is below the data directory: .jsonl, or .json with a list, plain or with .gz added. `hub` are the arguments
+    of `datasets.load_dataset`, `splits` the hub splits that are taken.
+    """
+
+    file: str
+    hub: tuple[str, ...]
+    splits: tuple[str, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_rows(source: Source, data_dir: str | os.PathLike | None) -> Iterator[Row]:
+    """The rows of the file if it is there, else those of the hub, each with its hub split under "split".
+
+    Raises UserError for a data directory that does not exist, an unreadable file, and where the hub cannot be reached.
+    """
+    path = find_file(data_dir, source.file)
+    return file_rows(path) if path is not None else _hub_rows(source)
+
+
+def check_data_dir(data_dir: str | os.PathLike | None) -> None:
+    """UserError unless `data_dir` is None or a directory."""
+    if data_dir is not None and not Path(data_dir).is_dir():
+        raise UserError(f"There is no data directory {data_dir}. Correct paths.data_dir (or the environment variable "
+                        "CPTLAB_DATA_DIR), or set it to null to load benchmarks from the Hugging Face hub.")
+
+
+def find_file(data_dir: str | os.PathLike | None, name: str) -> Path | None:
+    """The file `name` or `name.gz` below the data directory, or None."""
+    check_data_dir(data_dir)
+    if data_dir is None:
+        return None
+    return next((path for ending in ("", ".gz") if (path := Path(data_dir) / (name + ending)).is_file()), None)
+
+
+def file_rows(path: Path) -> Iterator[Row]:
+    """The rows of a .jsonl file, or of a .json file with a list; either may be compressed (.gz)."""
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8") as file:
+            if ".jsonl" in path.suffixes:
+                for number, line in enumerate(file, 1):
+                    if line.strip():
+                        yield _row(f"{path}, line {number}", line)
+            else:
+                for number, row in enumerate(json.load(file)):
+                    yield _row(f"{path}, row {number}", row)
+    except (OSError, EOFError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({error}). Take a fresh copy of that file.") from None
+
+
+def _row(where: str, content: Any) -> Row:
+    if isinstance(content, str):
+        try:
+            content = json.loads(content)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{where} is not JSON ({error}). Correct or delete it, or take a fresh copy.") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{where} is not an object with named fields. Correct or delete it, or take a fresh copy.")
+    return where, content
+
+
+def _hub_rows(source: Source) -> Iterator[Row]:
+    import datasets  # slow to import, and only needed here
+
+    name = source.hub[0] if not source.options else str(next(iter(source.options["data_files"].values())))
+    for split in source.splits:
+        try:
+            rows = datasets.load_dataset(*source.hub, split=split, **source.options)
+        except Exception as error:  # no network, offline mode, renamed data set: each has its own class
+            reason = (str(error).strip().splitlines() or [""])[0][:200]
+            raise UserError(
+                f"{name} could not be loaded from the Hugging Face hub ({type(error).__name__}: {reason}). Connect to "
+                f"the hub, or give a directory with {source.file} in it as paths.data_dir or CPTLAB_DATA_DIR."
+            ) from None
+        for number, row in enumerate(rows):
+            yield f"{name}, split {split}, row {number}", row | {"split": split}
+
+
+def make_tasks(rows: Iterable[Row], make: Callable[[dict[str, Any]], Task | None]) -> list[Task]:
+    """`make(row)` for every row, without the None among them. A row that it cannot read is a UserError naming the row.
+
+    A task given again, word for word, counts once; another task under the same id is a UserError.
+    """
+    tasks: dict[str, Task] = {}
+    for where, row in rows:
+        try:
+            task = make(row)
+        except KeyError as error:
+            problem = f"there is no field {error}"
+        except (TypeError, ValueError, AttributeError, IndexError, SyntaxError) as error:
+            problem = str(error) or type(error).__name__
+        else:
+            if task is None or tasks.setdefault(task.id, task) == task:
+                continue
+            problem = f"task {task.id} was given before, with other content"
+        raise UserError(f"{where}: {problem}. Correct or delete that row, or take a fresh copy of the data.") from None
+    return list(tasks.values())

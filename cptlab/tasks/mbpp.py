@@ -1,0 +1,166 @@
+"""MBPP (Austin et al. 2021, arXiv 2108.07732), its sanitized part, and MBPP+ (EvalPlus, arXiv 2305.01210).
+
+The prompt is a docstring with the description and the assertions; a program is what follows it. Tests call functions
+and classes of the program by name. Public tests are the assertions that the prompt shows; hidden ones are MBPP's
+challenge tests (11 tasks of the full set have some) and EvalPlus's loop over its inputs.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from cptlab.errors import UserError
+from cptlab.records import Prompt, Span, Task, Test
+from cptlab.tasks.benchmark import Benchmark, divided
+from cptlab.tasks.files import Source, make_tasks, read_rows
+
+SPLITS = ("prompt", "test", "validation", "train")
+FULL = Source("mbpp/mbpp.jsonl", ("google-research-datasets/mbpp", "full"), SPLITS)
+SANITIZED = Source("mbpp/sanitized-mbpp.json", ("google-research-datasets/mbpp", "sanitized"), SPLITS)
+PLUS = Source("mbppplus/MbppPlus-OriginFmt.jsonl", ("evalplus/mbppplus",), ("test",))
+
+SHOTS = (2, 3, 4)  # the tasks that the paper shows as examples
+_CPU_SECONDS = {}  # of references that need long
+
+
+def mbpp(data_dir: str | None = None, shots: int = 0, fractions: Sequence[float] | None = None) -> Benchmark:
+    """974 tasks in the splits of the paper: prompt 1-10, test 11-510, validation 511-600, train 601-974.
+
+    `shots`: how many solved tasks (of 2, 3 and 4, as in the paper) the prompt shows first.
+    """
+    return _original("mbpp", FULL, data_dir, shots, fractions)
+
+
+def mbpp_sanitized(data_dir: str | None = None, shots: int = 0, fractions: Sequence[float] | None = None) -> Benchmark:
+    """The 427 tasks that the authors verified by hand, in the splits of `mbpp`."""
+    return _original("mbpp_sanitized", SANITIZED, data_dir, shots, fractions)
+
+
+def mbpp_plus(data_dir: str | None = None, fractions: Sequence[float] | None = None) -> Benchmark:
+    """EvalPlus's 378 tasks with its prompts, which show one assertion; in split test unless `fractions` divide them."""
+    return Benchmark("mbpp_plus", divided(make_tasks(read_rows(PLUS, data_dir), _plus_task), fractions))
+
+
+def _original(
+    name: str, source: Source, data_dir: str | None, shots: int, fractions: Sequence[float] | None
+) -> Benchmark:
+    if not 0 <= shots <= len(SHOTS):
+        raise UserError(f"benchmark.shots={shots} cannot be: the paper's examples are {len(SHOTS)}. Give 0 to {len(SHOTS)}.")
+    rows = list(read_rows(source, data_dir))
+    by_id = {row.get("task_id"): row for _, row in rows}
+    if missing := [number for number in SHOTS[:shots] if number not in by_id]:
+        raise UserError(f"{name} has no task {missing[0]} to show as an example. Set benchmark.shots=0, or take the "
+                        "whole data set.")
+    examples = [by_id[number] for number in SHOTS[:shots]]
+    return Benchmark(name, divided(make_tasks(rows, lambda row: _task(row, name, examples)), fractions))
+
+
+def _task(row: dict[str, Any], benchmark: str, examples: Sequence[dict[str, Any]]) -> Task:
+    number, code = row["task_id"], _lines(row["code"])
+    shown = [_lines(test) for test in row["test_list"]]
+    hidden = [_lines(test) for test in row.get("challenge_test_list", ())]
+    before = "\n".join([*row.get("test_imports", ()), _lines(row.get("test_setup_code", ""))])
+    imports, names = needed_names(code, "\n".join([before, *shown, *hidden]))
+    return Task(
+        id=f"Mbpp/{number}",
+        benchmark=benchmark,
+        split=_split(number),
+        difficulty="",
+        kind="check",
+        prompt=_prompt(_text(row), shown, examples),
+        entry_point=_entry_point(code, shown[0]),
+        public_tests=tuple(Test(code=test) for test in shown),
+        hidden_tests=tuple(Test(code=test) for test in hidden),
+        reference=code,
+        setup="\n".join([*imports, before]),
+        names=names,
+        cpu_seconds=_CPU_SECONDS.get((benchmark, number)),
+    )
+
+
+def _plus_task(row: dict[str, Any]) -> Task:
+    number, code, test = row["task_id"], _lines(row["code"]), row["test"]
+    loop_at = test.rindex("\nfor ") + 1
+    inputs = re.compile(r"^(inputs|results) = .*$", re.MULTILINE)  # up to 800,000 characters, no names among them
+    shown = row["test_list"][0]
+    imports, names = needed_names(code, "\n".join([*row["test_imports"], inputs.sub("", test), shown]))
+    return Task(
+        id=f"Mbpp/{number}",
+        benchmark="mbpp_plus",
+        split="test",
+        difficulty="",
+        kind="check",
+        prompt=_prompt(re.sub(r"https?://\S+", "", _text(row)), [shown], ()),  # EvalPlus's prompts have no links
+        entry_point=_entry_point(code, shown),
+        public_tests=(Test(code=shown),),
+        hidden_tests=(Test(code=test[loop_at:]),),
+        reference=code,
+        setup="\n".join([*imports, *row["test_imports"], test[:loop_at]]),
+        names=names,
+        cpu_seconds=_CPU_SECONDS.get(("mbpp_plus", number)),
+    )
+
+
+def _text(row: dict[str, Any]) -> str:
+    return row["text"] if "text" in row else row["prompt"]
+
+
+def _lines(text: str) -> str:
+    return text.replace("\r\n", "\n")
+
+
+def _split(number: int) -> str:
+    return "prompt" if number <= 10 else "test" if number <= 510 else "validation" if number <= 600 else "train"
+
+
+def _prompt(text: str, tests: Sequence[str], examples: Sequence[dict[str, Any]]) -> Prompt:
+    shots = "".join(
+        f'"""\n{_text(row)}\n{"".join(_lines(t) + chr(10) for t in row["test_list"])}"""\n{_lines(row["code"])}\n\n\n'
+        for row in examples
+    )
+    nl_at = len(shots) + len('"""\n')
+    tests_at = nl_at + len(text) + 1
+    shown = "\n".join(tests)
+    spans = [Span("nl", nl_at, nl_at + len(text)), Span("tests", tests_at, tests_at + len(shown))]
+    if shots:
+        spans.insert(0, Span("shots", 0, len(shots.rstrip())))
+    return Prompt(f'{shots}"""\n{text}\n{shown}\n"""\n', "", tuple(spans))
+
+
+def _entry_point(code: str, assertion: str) -> str:
+    """The function of the reference that the assertion calls (of several, the outermost)."""
+    defined = {node.name for node in ast.parse(code).body if isinstance(node, ast.FunctionDef)}
+    for node in ast.walk(ast.parse(assertion)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in defined:
+            return node.func.id
+    raise ValueError(f"the test {assertion!r} calls no function of the reference")
+
+
+def needed_names(code: str, tests: str) -> tuple[list[str], tuple[str, ...]]:
+    """What `tests` take from the program `code`: the imports that they rely on, and the names that it defines.
+
+    A name that the tests bind themselves is theirs.
+    """
+    tree = ast.parse(tests)
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    used -= {name for statement in tree.body for name in _bound(statement)}
+    imports, names = [], []
+    for statement in ast.parse(code).body:
+        found = [name for name in _bound(statement) if name in used]
+        if found and isinstance(statement, (ast.Import, ast.ImportFrom)):
+            imports.append(ast.unparse(statement))
+        else:
+            names += found
+    return imports, tuple(sorted(set(names)))
+
+
+def _bound(statement: ast.stmt) -> list[str]:
+    """The names that a statement at the top of a module binds."""
+    if isinstance(statement, (ast.FunctionDef, ast.ClassDef)):
+        return [statement.name]
+    if isinstance(statement, (ast.Import, ast.ImportFrom)):
+        return [(alias.asname or alias.name).split(".")[0] for alias in statement.names]
+    return [node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
