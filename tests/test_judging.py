@@ -1,4 +1,4 @@
-"""Verdicts on honest, broken and hostile programs. (A later issue holds the full attack suite.)"""
+"""Verdicts on honest, broken and hostile programs. tests/test_attacks.py has the attack suite."""
 
 import json
 import os
@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from cptlab.errors import UserError
-from cptlab.judging import candidate_server
-from cptlab.judging.correctness import judge_programs, same_output, same_value
-from cptlab.judging.sandbox import Limits, Program, Sandbox
+from cptlab.judging import correctness, plain
+from cptlab.judging.correctness import judge_programs, judge_stream, same_output, same_value
+from cptlab.judging.sandbox import LEVELS, Limits, Program, Sandbox
 from cptlab.records import Prompt, Task, Test
 
 LIMITS = Limits(cpu_seconds=0.5, wall_seconds=8, memory_mb=256, output_mb=1)
@@ -28,6 +28,11 @@ def call_task(*tests, public=1, entry_point="f"):
 def script_task(*tests):
     tests = tuple(Test(expected=expected, stdin=stdin) for stdin, expected in tests)
     return Task("s", "b", "test", "introductory", "stdin", Prompt("p"), None, tests[:1], tests[1:])
+
+
+def check_task(setup, *tests):
+    tests = tuple(Test(code=code) for code in tests)
+    return Task("c", "b", "test", "", "check", Prompt("p"), "f", hidden_tests=tests, setup=setup)
 
 
 DOUBLE = call_task(((1,), 2), ((2,), 4), ((3,), 6))
@@ -91,7 +96,8 @@ CALLS = {
     "def f(x):\n    return P(2 * x).v": ("passed", 1, 2),
     "print('noise')\ndef f(x):\n    print(x)\n    return 2 * x\n"
     "if __name__ == '__main__':\n    input()": ("passed", 1, 2),
-    "import os\ndef f(x):\n    return 2 * x if len(os.listdir('/proc/self/fd')) == 5 else 0": ("passed", 1, 2),
+    "import os\ndef f(x):\n    for fd in range(4, 99):\n        try:\n            os.fstat(fd)\n        except OSError:\n"
+    "            continue\n        return fd\n    return 2 * x": ("passed", 1, 2),
     "import os\ndef f(x):\n    os.mkdir('d')\n    os.chmod('d', 0)\n    return 2 * x": ("error", 1, 0),  # 'd' exists
 }
 
@@ -147,13 +153,21 @@ def test_arguments_are_fresh_for_every_test():
     assert judge_programs([(program, task)])[0].passed
 
 
-def test_a_timeout_does_not_depend_on_sleeping_or_on_load():
-    sleeper = "import time\ndef f(x):\n    time.sleep(0.6)\n    return 2 * x"  # above the CPU limit in wall time
+def test_sleep_counts_as_time_and_the_machines_load_does_not():
+    sleeper = "import time\ndef f(x):\n    time.sleep(0.3)\n    return 2 * x"
     assert judge_programs([(sleeper, DOUBLE)], limits=LIMITS)[0].passed
     forever = "import time\ndef f(x):\n    time.sleep(1000)"
     begin = time.monotonic()
-    (verdict,) = judge_programs([(forever, DOUBLE)], limits=Limits(cpu_seconds=0.5, wall_seconds=1))
-    assert verdict.status == "timeout" and "wall" in verdict.reason and time.monotonic() - begin < 10
+    (verdict,) = judge_programs([(forever, DOUBLE)], limits=LIMITS)
+    assert verdict.status == "timeout" and "slept" in verdict.reason and time.monotonic() - begin < 10
+    busy = "def f(x):\n    for _ in range(2_000_000):\n        pass\n    return 2 * x"  # about 0.05 s of CPU time
+    load = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(4 * len(os.sched_getaffinity(0)))]
+    try:
+        assert judge_programs([(busy, DOUBLE)], limits=LIMITS)[0].passed
+    finally:
+        for process in load:
+            process.kill()
+            process.wait()
 
 
 def test_budgets_are_per_test():
@@ -182,23 +196,32 @@ def test_expected_values_never_reach_the_candidate():
     )
     counts = []
     for args in ("[1]", f"[{secret}]"):  # the second shows that it would be found
-        with Sandbox(1) as sandbox:
+        with Sandbox(1, at_least="seccomp", strongest="seccomp") as sandbox:  # a jail has no /proc
             ((_, runs),) = sandbox.run([(0, Program(peek, "f", (args,)))])
         counts.append(json.loads(runs[0].lines[1])[1])
-    assert judge_programs([(peek, task)])[0].status == "failed"
+    assert judge_programs([(peek, task)])[0].status in ("failed", "error")
     assert counts[1] > counts[0]
+    checked = check_task("SECRET = %d" % secret, f"found = candidate(1)\nassert found == SECRET or found == {secret}, found")
+    with Sandbox(1, at_least="seccomp", strongest="seccomp") as sandbox:
+        program = Program(peek, "f", tests=correctness._compiled(checked), steps=1)
+        for _ in range(2):  # nor does the server hold them after a first program
+            ((_, runs),) = sandbox.run([(0, program)])
+            assert json.loads(runs[0].lines[1]) == ["failed", str(counts[0])]
 
 
 def test_environment_and_scratch_folder(monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "secret")
     program = (
-        "import os\ndef f(x):\n    open('left', 'w').close()\n    return [os.environ.get('WANDB_API_KEY'), os.getcwd()]"
+        "import os\ndef f(x):\n    open('left', 'x').close()\n    return [os.environ.get('WANDB_API_KEY'), os.getcwd()]"
     )
-    with Sandbox(1, LIMITS) as sandbox:
-        runs = dict(sandbox.run([(i, Program(program, "f", ("[1]",))) for i in range(2)]))
-        folders = [json.loads(run[0].lines[1])[1] for run in runs.values()]
-        assert [key for key, _ in folders] == [None, None]
-        assert not any(Path(folder).exists() for _, folder in folders)
+    for level in LEVELS:
+        with Sandbox(1, LIMITS, at_least="limits", strongest=level) as sandbox:
+            runs = dict(sandbox.run([(i, Program(program, "f", ("[1]",))) for i in range(2)]))
+            folders = [json.loads(run[0].lines[1])[1] for run in runs.values()]
+            assert [key for key, _ in folders] == [None, None]
+            if sandbox.level != "namespaces":
+                assert os.listdir(folders[0][1]) == []
+        assert not (Path(folders[0][1]) / "left").exists()
 
 
 def test_no_process_is_left_by_a_fork_bomb():
@@ -206,13 +229,52 @@ def test_no_process_is_left_by_a_fork_bomb():
         "import os\ndef f(x):\n    while True:\n        try:\n            os.fork()\n        except OSError:\n            pass"
     )
     with Sandbox(1, LIMITS) as sandbox:
-        if not sandbox.confined and os.geteuid() == 0:
-            pytest.skip("no seccomp here: nothing bounds the processes of root")
         ((_, runs),) = sandbox.run([(0, Program(bomb, "f", ("[1]",)))])
         assert runs[0].cause == "cpu"
         (server,) = sandbox._pool._servers
-        children = Path(f"/proc/{server.pid}/task/{server.pid}/children")
-        assert children.read_text() == ""
+        while children := Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split():
+            assert len(children) == 1 and sandbox.level == "namespaces"  # the server's inner process
+            server.pid = int(children[0])
+
+
+PROGRAMS = {
+    "def f(x): return sum(x)": "passed",
+    "def f(x): return 0": "failed",
+    "def f(x): return open('/etc/hostname').read()": "error",
+    "def f(x): open('a', 'w').write('b'); return sum(x) if open('a').read() == 'b' else 0": "passed",
+    "import numpy\ndef f(x): return numpy.sum(x)": "passed",
+    "def f(x):\n    while True: pass": "timeout",
+    "import socket\ndef f(x): socket.socket()": "error",
+    "import os\ndef f(x): os._exit(0)": "error",
+    "import ctypes\ndef f(x): ctypes.string_at(0)": "crashed",
+    "def f(x): return [0] * 10**10": "memory",
+    "class A:\n    def __eq__(self, other): return True\ndef f(x): return A()": "failed",
+}
+
+
+@pytest.mark.parametrize("level", LEVELS[1:])
+def test_verdicts_are_the_same_at_every_level(level):
+    task = check_task("", "assert candidate([1, 2]) == 3", "x = [1, 2]\nassert candidate(x) == 3 and x == [1, 2]")
+    items = [(source, source, task) for source in PROGRAMS]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(correctness, "Sandbox", lambda *_: Sandbox(2, LIMITS, at_least=level, strongest=level))
+        verdicts = {source: verdict.status for source, verdict in judge_stream(items)}
+    readable = {"def f(x): return open('/etc/hostname').read()": "failed"} if level == "seccomp" else {}
+    assert verdicts == PROGRAMS | readable
+
+
+def test_a_weaker_sandbox_than_asked_for_is_refused():
+    with pytest.raises(UserError, match="sandbox=seccomp"), Sandbox(1, strongest="seccomp"):
+        pass
+
+
+def test_the_probe_sees_what_is_open():
+    found = {}
+    for level in LEVELS:
+        with Sandbox(1, at_least="limits", strongest=level) as sandbox:
+            found[sandbox.level] = {name for name, refused in sandbox.protections.items() if not refused}
+    assert found["namespaces"] == found["landlock"] == set()
+    assert found["seccomp"] == {"reading", "writing"}
 
 
 def test_a_killed_judge_leaves_no_process():
@@ -291,7 +353,7 @@ DIFFERENT = [
 
 
 def through_the_pipe(value):
-    return json.loads(json.dumps(candidate_server.encode(value)))
+    return json.loads(json.dumps(plain.encode(value)))
 
 
 @pytest.mark.parametrize("expected, value", SAME)

@@ -7,6 +7,7 @@ Nothing here is secret from the program: the expected values never enter this pr
 from __future__ import annotations
 
 import atexit
+import contextlib
 import importlib
 import io
 import json
@@ -21,9 +22,9 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from cptlab.judging import examiner, jail, seccomp
+from cptlab.judging import examiner, jail, mirror, seccomp
 from cptlab.judging.channel import FUNCTIONS, Borrowed, Channel, Lost
-from cptlab.judging.forkserver import Ending, Helper, run_forked, serve, write_all
+from cptlab.judging.forkserver import Ending, Helper, run_forked, serve, tidy, write_all
 from cptlab.judging.plain import encode
 
 # What programs import most, so that the children need not.
@@ -44,12 +45,23 @@ class Confinement:
         self.filtered = strongest != "limits" and seccomp.works()
         self.level = "seccomp" if self.filtered else "limits"
         if self.filtered and strongest == "namespaces":
-            if jail.enter(self.folder, limits["scratch_mb"], limits["scratch_files"]):
+
+            def afterwards() -> None:
+                with contextlib.suppress(OSError):  # the main process was quicker
+                    os.rmdir(self.folder)
+                tidy(scratch)
+
+            if jail.enter(self.folder, limits["scratch_mb"], limits["scratch_files"], afterwards):
                 self.level, self.root = "namespaces", self.folder
         if self.filtered and self.root is None and strongest in ("namespaces", "landlock"):
             self.rules = jail.landlock_rules(self.folder)
             self.level = "landlock" if self.rules is not None else self.level
         self.user_tasks = 0 if self.filtered else _tasks_of_user()
+
+    def begin(self) -> None:
+        """The part of `enter` that needs a descriptor of the server's."""
+        if not seccomp.no_new_privileges() or (self.rules is not None and not jail.landlock(self.rules)):
+            os._exit(71)
 
     def enter(self) -> None:
         """Hold this process in, for good. Its working directory becomes the scratch directory."""
@@ -60,9 +72,8 @@ class Confinement:
         os.environ["TMPDIR"] = os.environ["HOME"] = scratch
         if "tempfile" in sys.modules:
             sys.modules["tempfile"].tempdir = None
-        held = seccomp.no_new_privileges() and (self.rules is None or jail.landlock(self.rules))
         seccomp.drop_capabilities(all_of_them=self.root is not None)
-        if not held or (self.filtered and not seccomp.confine()):
+        if self.filtered and not seccomp.confine():
             os._exit(71)
 
     def clean(self) -> None:
@@ -79,13 +90,8 @@ def main(arguments: dict[str, Any]) -> None:
     there is one run for all inputs (JSON texts of argument lists), else one for each (stdin texts), up to the first that
     had to be ended; `lines` are then what the child reported, see `_run_calls` and `_run_script`.
     """
-    for name in [*_PRELOADED, *arguments["preloaded"]]:
-        try:
-            importlib.import_module(name)
-        except ImportError:
-            pass
-    if "numpy" in sys.modules:
-        sys.modules["numpy"].random.seed(0)  # children inherit it
+    for name in _PRELOADED:
+        importlib.import_module(name)
     confinement = Confinement(arguments["scratch"], arguments["strongest"], arguments["limits"])
 
     judge: _Examiner | None = None
@@ -94,6 +100,8 @@ def main(arguments: dict[str, Any]) -> None:
         nonlocal judge
         if request["tests"] is not None:
             judge = judge or _Examiner(confinement, request["limits"])
+            for module in request["imports"]:
+                judge.prepare(module)
             run = _run_tests(request, judge, confinement)
             alive = judge.alive()
             if not alive:
@@ -131,6 +139,14 @@ class _Examiner:
             finally:
                 os._exit(70)
         theirs.close()
+        self.imported: set[str] = set()
+
+    def prepare(self, module: str) -> None:
+        """Import what tests need before their time begins."""
+        if module not in self.imported:
+            self.imported.add(module)
+            self.control.send(module.encode())
+            self.control.recv(64)
 
     def alive(self) -> bool:
         return os.waitpid(self.pid, os.WNOHANG)[0] == 0
@@ -157,7 +173,7 @@ def _run_tests(request: dict[str, Any], judge: _Examiner, confinement: Confineme
 
     def child(fd: int) -> None:
         _enter((), fd, limits, wanted, confinement)
-        _run_checked(request["source"])
+        _run_checked(request["source"], request["alone"])
 
     ending = run_forked(child, **_budget(limits, wanted), examiner=Helper(judge.pid, start))
     confinement.clean()
@@ -203,6 +219,7 @@ def _run(request: dict[str, Any], inputs: list[str], confinement: Confinement) -
 
 def _enter(standard: tuple[int, ...], fd: int, limits: dict[str, Any], steps: int, confinement: Confinement) -> None:
     """Make this process the candidate's (or the examiner's): descriptors 0 to 3, scratch directory, limits."""
+    confinement.begin()
     silence = os.open(os.devnull, os.O_RDWR)
     channel = os.dup(fd)  # out of the way of 0 to 3
     for target in (0, 1, 2):
@@ -268,7 +285,7 @@ def _run_calls(source: str, entry_point: str, inputs: list[str]) -> None:
             write_all(_REPORT, b'["value", ' + result[0].encode() + b"]\n")
 
 
-def _run_checked(source: str) -> None:
+def _run_checked(source: str, mirrored: bool) -> None:
     """Says ["loaded"] or why not to the examiner, then does what it asks for as long as it asks."""
     module = _module(source)
     if module is None:
@@ -279,13 +296,30 @@ def _run_checked(source: str) -> None:
             raise NameError(name)
         return module.__dict__[name]
 
-    channel = Channel(_REPORT, Borrowed, FUNCTIONS | {"global": named}, 1 << 40)
+    offered = FUNCTIONS | {"global": named} | (mirror.functions(module) if mirrored else {})
+    channel = Channel(_REPORT, Borrowed, offered, 1 << 40)
     channel.send(["loaded"])
+    if mirrored:
+        sys.stdout = _Output(channel)
     try:
         while True:
             channel.send(channel.answer(channel.receive()))
     except Lost:
         pass
+
+
+class _Output(io.TextIOBase):
+    """What the program prints goes to the examiner's stdout, where a test may catch it."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        self.channel.ask("print", text)
+        return len(text)
 
 
 def _run_script(source: str) -> None:

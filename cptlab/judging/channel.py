@@ -8,6 +8,7 @@ candidate's side is not trusted: all that it can do here is to give plain answer
 
 from __future__ import annotations
 
+import _thread
 import json
 import operator
 import os
@@ -44,6 +45,7 @@ class Channel:
         self.own: list[Any] = []  # what was handed out, by number
         self.numbers: dict[int, int] = {}
         self.buffer = bytearray()
+        self.turn = _thread.RLock()  # a program's threads ask one after the other
 
     def send(self, message: Any) -> None:
         view = memoryview(_dumps(message).encode() + b"\n")
@@ -77,6 +79,10 @@ class Channel:
 
     def ask(self, function: str, *arguments: Any, **keywords: Any) -> Any:
         """Have the other side do `function`; its value, or the exception that it raised."""
+        with self.turn:
+            return self._ask(function, arguments, keywords)
+
+    def _ask(self, function: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         self.send([function, [self.pack(value) for value in arguments], {k: self.pack(v) for k, v in keywords.items()}])
         while True:
             message = self.receive()

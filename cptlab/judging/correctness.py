@@ -33,6 +33,8 @@ from cptlab.judging.pool import available_cpus
 from cptlab.judging.sandbox import Limits, Program, Run, Sandbox
 from cptlab.records import Task, Test, Verdict, to_json
 
+_SLOW_IMPORTS = ("numpy", "unittest")
+
 
 def judge_programs(
     items: Sequence[tuple[str, Task]],
@@ -53,6 +55,7 @@ def judge_programs(
     places: dict[tuple[str, str], list[int]] = {}
     for index, (source, task) in enumerate(items):
         if id(task) not in names:
+            _check(task)
             names[id(task)] = to_json(task)
         places.setdefault((source, names[id(task)]), []).append(index)
     if not items:
@@ -88,8 +91,16 @@ def judge_stream(
                 prepared[id(task)] = task, () if tests else tuple(_input(task, test) for test in task.tests), tests
             _, inputs, tests = prepared[id(task)]
             entry_point = None if task.kind == "stdin" else task.entry_point
-            alone = "unittest" in task.setup
-            yield (key, task), Program(source, entry_point, inputs, tests, len(task.tests), alone, task.cpu_seconds)
+            yield (key, task), Program(
+                source,
+                entry_point,
+                inputs,
+                tests,
+                steps=len(task.tests),
+                imports=tuple(name for name in _SLOW_IMPORTS if name in task.setup),
+                alone="unittest" in task.setup,
+                cpu_seconds=task.cpu_seconds,
+            )
 
     with Sandbox(workers, limits, at_least) as sandbox:
         for (key, task), runs in sandbox.run(programs()):
@@ -276,7 +287,7 @@ def _compiled(task: Task) -> bytes:
         raise UserError(
             f"Task {task.id}: its tests are not Python ({error}). Correct the benchmark's file, or take a fresh copy."
         ) from None
-    return marshal.dumps((task.entry_point, task.names, codes[0], codes[1:]))
+    return marshal.dumps((task.entry_point, task.names, "unittest" in task.setup, codes[0], codes[1:]))
 
 
 def _check(task: Task) -> None:

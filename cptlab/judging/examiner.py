@@ -8,6 +8,8 @@ they like, get an examiner of their own.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import marshal
 import os
@@ -19,16 +21,23 @@ import types
 from collections.abc import Sequence
 from typing import Any
 
+from cptlab.judging import mirror
 from cptlab.judging.channel import FUNCTIONS, Channel, Lost, Remote
 from cptlab.judging.forkserver import write_all
 
 
 def serve(control: socket.socket) -> None:
-    """Do what comes over `control`: a limit in bytes, with the descriptors of tests, channel and report."""
+    """Do what comes over `control`: the name of a module to import ahead, which is answered; or a limit in bytes, with the
+    descriptors of tests, channel and report."""
     while True:
         text, fds, _, _ = socket.recv_fds(control, 64, 3)
         if not text:
             return
+        if not fds:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(text.decode())
+            control.send(text)
+            continue
         tests, channel, report = fds
         with open(tests, "rb") as file:
             content = file.read()
@@ -48,7 +57,7 @@ def examine(channel_fd: int, report_fd: int, tests: bytes, max_bytes: int) -> No
     def say(*words: Any) -> None:
         write_all(report_fd, json.dumps(words).encode() + b"\n")
 
-    entry_point, of_program, setup, units = marshal.loads(tests)
+    entry_point, of_program, mirrored, setup, units = marshal.loads(tests)
     channel = Channel(channel_fd, Remote, _FOR_THE_PROGRAM, max_bytes)
     module = sys.modules["__main__"] = types.ModuleType("__main__")
     namespace = module.__dict__
@@ -73,9 +82,14 @@ def examine(channel_fd: int, report_fd: int, tests: bytes, max_bytes: int) -> No
                 del found[entry_point]
         found["run_case"] = lambda case, method: _run_case(namespace[case], method)
         say("loaded")
+        if mirrored:
+            mirror.install(channel)
         namespace.update(found)
         exec(setup, namespace)
         namespace.update(found)
+        if mirrored:  # written to be one module with the program, which may use what they import
+            modules = {name: value.__name__ for name, value in namespace.items() if isinstance(value, types.ModuleType)}
+            channel.ask("imported", modules)
     except BaseException as error:
         failed = _outcome(error)
     for unit in units:
@@ -134,10 +148,12 @@ def _load_failure(message: Any) -> Sequence[Any]:
 def _attribute(target: Any, name: str, *value: Any) -> Any:
     """getattr or setattr on what a test handed over, which must not lead to the test itself."""
     if isinstance(target, (types.FunctionType, types.MethodType, types.ModuleType, type)) or re.match("_|assert", name):
+        if name == "__name__" and not value:
+            return target.__name__
         raise AttributeError(f"{name} is not for the program")
     return setattr(target, name, *value) if value else getattr(target, name)
 
 
 _FOR_THE_PROGRAM = {name: FUNCTIONS[name] for name in (
-    "call len bool iter next str int float getitem contains enter exit eq".split()
-)} | {"getattr": _attribute, "setattr": _attribute}  # fmt: skip
+    "call len bool iter next str int float getitem setitem delitem contains enter exit eq".split()
+)} | {"getattr": _attribute, "setattr": _attribute, "print": lambda text: sys.stdout.write(text)}  # fmt: skip

@@ -93,6 +93,17 @@ def serve(answer: Callable[[Any], Any], hello: Any) -> None:
         pass
 
 
+def tidy(scratch: str) -> None:
+    """Remove what is left in the pool's folder, at the end of a server: the main process may have been killed."""
+    try:
+        for name in os.listdir(scratch):
+            if name.startswith("tests-"):
+                os.unlink(os.path.join(scratch, name))
+        os.rmdir(scratch)
+    except OSError:
+        pass  # other servers are still at work, or the main process was quicker
+
+
 def run_forked(
     child: Callable[[int], None],
     *,
@@ -165,7 +176,7 @@ def _watch(
     poll.register(reader, select.POLLIN)
     poll.register(pidfd, select.POLLIN)
     poll.register(0, 0)  # hang-up only
-    pids, child_ended = [pid, *helpers], False
+    pids, child_ended, wanted = [pid, *helpers], False, steps
     data = bytearray()
     cpu_start = looked_cpu = sum(map(_cpu, pids))
     wall_start = looked = time.monotonic()
@@ -197,6 +208,9 @@ def _watch(
                     steps -= 1
                     cpu_start, wall_start, slept = sum(map(_cpu, pids)), time.monotonic(), 0.0
                 if closed and helpers:
+                    if data.count(b"\n") < wanted and not child_ended:  # the child's end shows later than its last word
+                        poll.unregister(reader)
+                        child_ended = any(fd == pidfd for fd, _ in poll.poll(1000))
                     return bytes(data), "end" if child_ended else "exit"
                 if closed and reader in ready:
                     poll.unregister(reader)  # closed by the child, which may go on

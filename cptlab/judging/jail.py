@@ -17,11 +17,13 @@ import signal
 import struct
 import sys
 import sysconfig
+from collections.abc import Callable
 
 from cptlab.judging.forkserver import PR_SET_PDEATHSIG, libc
 
 _NEWNS, _NEWUTS, _NEWIPC, _NEWUSER, _NEWPID, _NEWNET = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
 _RDONLY, _NOSUID, _NODEV, _BIND, _REC, _PRIVATE = 1, 2, 4, 4096, 16384, 1 << 18
+_DETACH = 2
 _MOUNT_SETATTR, _AT_RECURSIVE, _AT_FDCWD = 442, 0x8000, -100
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
@@ -44,10 +46,11 @@ def readable_paths() -> list[str]:
     return kept
 
 
-def enter(root: str, scratch_mb: int, scratch_files: int) -> bool:
+def enter(root: str, scratch_mb: int, scratch_files: int, afterwards: Callable[[], None]) -> bool:
     """Put this process into namespaces of its own, as their process 1, with a jail built at `root` (an empty folder).
 
-    False, with nothing changed, where the system refuses any part of it. The process that called stays behind to wait.
+    False, with nothing changed, where the system refuses any part of it. The process that called stays behind to wait for
+    the end and do what is to be done `afterwards`.
     """
     pid = os.fork()
     if pid == 0:  # a trial: what is half done cannot be undone
@@ -58,12 +61,15 @@ def enter(root: str, scratch_mb: int, scratch_files: int) -> bool:
     if pid:
         os.close(0)
         os.close(1)
-        os._exit(1 if os.waitpid(pid, 0)[1] else 0)
+        status = os.waitpid(pid, 0)[1]
+        libc.umount2(root.encode(), _DETACH)
+        afterwards()
+        os._exit(1 if status else 0)
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     return _build(root, scratch_mb, scratch_files)
 
 
-def _in_child(action) -> bool:
+def _in_child(action: Callable[[], bool]) -> bool:
     pid = os.fork()
     if pid == 0:
         os._exit(0 if action() else 1)

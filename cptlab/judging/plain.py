@@ -24,6 +24,9 @@ _SCALARS = {  # (module, class) -> how it is written
     ("datetime", "time"): lambda value: value.isoformat(),
     ("datetime", "timedelta"): lambda value: [value.days, value.seconds, value.microseconds],
     ("uuid", "UUID"): lambda value: value.hex,
+    ("pathlib", "PosixPath"): str,
+    ("pathlib", "PurePosixPath"): str,
+    ("array", "array"): lambda value: [value.typecode, value.tolist()],
 }
 
 Keep = Callable[[Any], Any]
@@ -111,8 +114,10 @@ def _plain_zone(value: Any) -> bool:
 
 def decode(data: Any, resolve: Callable[[str, Any], Any] | None = None) -> Any:
     """The value that `encode` wrote. Kinds that are not plain go to `resolve(kind, content)`. ValueError for nonsense."""
-    if data is None or isinstance(data, (bool, int, float, str)):
+    if data is None or isinstance(data, (bool, int, str)):
         return data
+    if isinstance(data, float):
+        return data if data == data or "numpy" not in sys.modules else sys.modules["numpy"].nan  # compared by identity
     if isinstance(data, list):
         return [decode(item, resolve) for item in data]
     if not isinstance(data, dict) or len(data) != 1:
@@ -156,6 +161,10 @@ def _decode_kind(kind: str, content: Any, resolve: Callable[[str, Any], Any] | N
         return getattr(importlib.import_module("datetime"), kind).fromisoformat(content)
     if kind == "timedelta":
         return importlib.import_module("datetime").timedelta(*content)
+    if kind in ("PosixPath", "PurePosixPath"):
+        return getattr(importlib.import_module("pathlib"), kind)(content)
+    if kind == "array":
+        return importlib.import_module("array").array(*content)
     if kind in ("Decimal", "UUID"):
         return getattr(importlib.import_module(kind.lower()), kind)(content)
     if kind == "type":

@@ -24,17 +24,12 @@ import importlib, json, os, sys
 module, parent, arguments = sys.argv[1:]
 sys.path.insert(0, parent)
 server = importlib.import_module(module)
+from cptlab.judging.forkserver import tidy
 sys.path.remove(parent)
 del sys.argv[1:]
 arguments = json.loads(arguments)
 server.main(arguments)
-try:  # should the main process have been killed
-    for name in os.listdir(arguments["scratch"]):
-        if name.startswith("tests-"):
-            os.unlink(os.path.join(arguments["scratch"], name))
-    os.rmdir(arguments["scratch"])
-except OSError:
-    pass
+tidy(arguments["scratch"])
 """
 
 

@@ -65,8 +65,8 @@ class Limits:
 class Program:
     """A program and its inputs: JSON texts of argument lists for a function, stdin texts for a script (None).
 
-    With `tests`, compiled by correctness.py, there are no inputs; `steps` is their number, and `alone` says that they get
-    an examiner of their own.
+    With `tests`, compiled by correctness.py, there are no inputs; `steps` is their number, `imports` what they import that
+    takes time, and `alone` says that they get an examiner of their own.
     """
 
     source: str
@@ -74,6 +74,7 @@ class Program:
     inputs: tuple[str, ...] = ()
     tests: bytes | None = None
     steps: int = 0
+    imports: tuple[str, ...] = ()
     alone: bool = False
     cpu_seconds: float | None = None
 
@@ -108,7 +109,7 @@ class Sandbox:
         environment |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         if "LD_LIBRARY_PATH" in os.environ:  # some interpreters do not start without
             environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
-        arguments = {"strongest": strongest, "limits": asdict(self.limits), "preloaded": []}
+        arguments = {"strongest": strongest, "limits": asdict(self.limits)}
         self._pool = ServerPool("cptlab.judging.candidate_server", arguments, workers or available_cpus(), environment)
 
     def __enter__(self) -> Sandbox:
@@ -142,7 +143,8 @@ class Sandbox:
             if not tests.exists():
                 tests.write_bytes(program.tests)
         return {"source": program.source, "entry_point": program.entry_point, "inputs": program.inputs,
-                "tests": tests and str(tests), "steps": program.steps, "alone": program.alone,
+                "tests": tests and str(tests), "steps": program.steps, "imports": program.imports,
+                "alone": program.alone,
                 "limits": asdict(self.limits.for_task(program.cpu_seconds))}  # fmt: skip
 
 
