@@ -78,9 +78,7 @@ class Confinement:
 
     def clean(self) -> None:
         """Empty the scratch directory."""
-        folder = self.folder if self.root is None else self.root + jail.SCRATCH
-        for name in os.listdir(folder):
-            _remove(os.path.join(folder, name))
+        _empty(self.folder if self.root is None else self.root + jail.SCRATCH)
 
 
 def main(arguments: dict[str, Any]) -> None:
@@ -122,7 +120,7 @@ def main(arguments: dict[str, Any]) -> None:
 
     serve(answer, {"level": confinement.level, "protections": _probe(confinement, arguments)})
     if confinement.root is None:
-        _remove(confinement.folder)
+        os.rmdir(confinement.folder)
 
 
 class _Examiner:
@@ -420,15 +418,30 @@ def _tasks_of_user() -> int:
     return count + 1
 
 
-def _remove(path: str) -> None:
-    if not os.path.isdir(path) or os.path.islink(path):
-        os.unlink(path)
+def _empty(folder: str) -> None:
+    """Remove all in `folder`, whatever its modes and however deep it is: the content of a folder moves up, then it goes."""
+    os.chmod(folder, stat.S_IRWXU)
+    names = os.listdir(folder)
+    if not names:
         return
-    import shutil  # rarely needed, and it would make every fork slower
-
-    os.chmod(path, stat.S_IRWXU)
-    for root, folders, _ in os.walk(path):
-        for name in folders:
-            if not os.path.islink(inner := os.path.join(root, name)):
-                os.chmod(inner, stat.S_IRWXU)
-    shutil.rmtree(path, ignore_errors=True)
+    top = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    moved, prefix = 0, os.urandom(8).hex()  # which no program could have guessed
+    while names:
+        for name in names:
+            try:
+                os.unlink(name, dir_fd=top)
+                continue
+            except (IsADirectoryError, PermissionError):
+                os.chmod(name, stat.S_IRWXU, dir_fd=top)  # no link, that would be gone
+            inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=top)
+            for entry in os.scandir(inner):
+                if entry.is_dir(follow_symlinks=False):
+                    os.chmod(entry.name, stat.S_IRWXU, dir_fd=inner)  # to move a folder changes it
+                    moved += 1
+                    os.rename(entry.name, f"{prefix}-{moved}", src_dir_fd=inner, dst_dir_fd=top)
+                else:
+                    os.unlink(entry.name, dir_fd=inner)
+            os.close(inner)
+            os.rmdir(name, dir_fd=top)
+        names = os.listdir(top)
+    os.close(top)

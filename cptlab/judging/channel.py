@@ -19,6 +19,7 @@ from typing import Any
 from cptlab.judging.plain import decode, encode
 
 _dumps, _loads = json.dumps, json.loads  # a program may replace the module's
+_MAX_ARGUMENTS = 10_000  # characters, of an exception's
 _MUTABLE = (list, dict, set, bytearray)
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "call": lambda function, *arguments, **keywords: function(*arguments, **keywords),
@@ -94,7 +95,10 @@ class Channel:
                 except (ValueError, RecursionError, TypeError, IndexError, KeyError):
                     raise Lost("its answer cannot be read") from None
             if message[0] == "raised" and len(message) == 4:
-                raise exception(*message[1:])
+                error = exception(*message[1:])
+                if isinstance(error, StopIteration) and function != "next":
+                    raise RuntimeError("the program raised StopIteration") from error  # would end a loop of the test's
+                raise error
             self.send(self.answer(message))
 
     def _settle(self, message: list[Any], arguments: tuple[Any, ...]) -> Any:
@@ -154,6 +158,8 @@ def failure(error: BaseException) -> list[Any]:
     try:
         names = [f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__ if kind is not object]
         arguments = encode(list(error.args))
+        if len(_dumps(arguments)) > _MAX_ARGUMENTS:
+            arguments = []
     except BaseException:  # a hostile exception
         names, arguments = ["builtins.Exception"], []
     try:

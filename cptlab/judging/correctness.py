@@ -201,7 +201,7 @@ def _check_outcomes(task: Task, runs: Sequence[Run], rule: str) -> list[tuple[st
     said = [_said(line) for line in run.lines] if run else []
     if said[:1] != [["loaded"]]:
         return [_failure(said[0]) if said else _ended(run)] * len(task.tests)
-    outcomes = [_failure(words) for words in said[1 : 1 + len(task.tests)]]
+    outcomes = [("passed", "") if words == ["passed"] else _failure(words) for words in said[1 : 1 + len(task.tests)]]
     return outcomes + [_ended(run)] * (len(task.tests) - len(outcomes))
 
 
@@ -211,13 +211,13 @@ def _script_outcomes(task: Task, runs: Sequence[Run], rule: str) -> list[tuple[s
     for test, run in zip(task.tests, runs, strict=False):
         said = _said(run.lines[0]) if run.lines else None
         left_at_once = said is None and run.cause == "exit" and run.code == 0  # os._exit(0)
-        if said == ["ended"] or left_at_once:
+        if (said == ["ended"] and run.cause == "exit") or left_at_once:
             if same(test.expected, run.stdout):
                 outcomes.append(("passed", ""))
             else:
                 outcomes.append(("failed", f"expected {_short(test.expected)}, printed {_short(run.stdout)}"))
         else:
-            outcomes.append(_failure(said) if said else _ended(run))
+            outcomes.append(_failure(said) if said and run.cause == "exit" else _ended(run))
     end = _ended(runs[-1] if runs else None)
     return outcomes + [end] * (len(task.tests) - len(outcomes))
 
@@ -237,8 +237,6 @@ def _said(line: str) -> list[Any]:
 
 def _failure(words: list[Any]) -> tuple[str, str]:
     kind = words[0]
-    if kind == "passed":
-        return "passed", ""
     if kind == "failed":
         return "failed", _short(words[1], quote=False)
     if kind == "not_parsed":
@@ -314,6 +312,7 @@ def _plain(value: Any) -> bool:
 
 def _short(value: Any, quote: bool = True) -> str:
     text = repr(value) if quote or not isinstance(value, str) else value
+    text = text.encode("utf-8", "backslashreplace").decode()  # half a character cannot be written to a file
     return text if len(text) <= 120 else text[:117] + "..."
 
 

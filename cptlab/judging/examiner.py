@@ -115,8 +115,9 @@ def _run_case(case: Any, method: str) -> None:
     case.setUpClass()
     try:
         case(method).debug()
-    except unittest.SkipTest:
-        pass
+    except unittest.SkipTest as error:
+        if hasattr(error, "candidate"):  # it is the test that may skip
+            raise
     finally:
         case.tearDownClass()
         case.doClassCleanups()

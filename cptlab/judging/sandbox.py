@@ -49,7 +49,7 @@ class Limits:
 
     cpu_seconds: float = 2.0  # CPU time and sleep together
     wall_seconds: float = 60.0
-    memory_mb: int = 2048  # address space, the interpreter's own (about 250 with numpy) included
+    memory_mb: int = 1024  # address space, the interpreter's own (about 50, with numpy 250) included
     output_mb: int = 8  # of stdout, of each file and of the returned values together
     scratch_mb: int = 64  # of all files together, only in namespaces
     scratch_files: int = 4096
