@@ -68,8 +68,8 @@ class Task:
 
     `kind` is 'call' (a function `entry_point`, tests are data), 'stdin' (a script) or 'check' (tests are the benchmark's
     own Python). For 'check', `setup` is the benchmark's code that runs before the tests, and `names` are the names in
-    both that stand for what the program defines; `candidate` stands for the entry point. `cpu_seconds` is the time a test
-    of this task needs where the usual limit is too short. `rules` are the comparison rules of its tests, the one that
+    both that stand for what the program defines; `candidate` stands for the entry point. `cpu_seconds` and `memory_mb` are
+    what a test of this task needs where the usual limits are too low. `rules` are the comparison rules of its tests, the one that
     decides first: strict, official (APPS).
     """
 
@@ -87,6 +87,7 @@ class Task:
     setup: str = ""
     names: tuple[str, ...] = ()
     cpu_seconds: float | None = None
+    memory_mb: int | None = None
     rules: tuple[str, ...] = ("strict",)
 
     @property

@@ -97,6 +97,8 @@ def main(arguments: dict[str, Any]) -> None:
     def answer(request: dict[str, Any]) -> dict[str, Any]:
         nonlocal judge
         if request["tests"] is not None:
+            if judge is not None and request["alone"]:
+                judge = judge.end()
             judge = judge or _Examiner(confinement, request["limits"])
             for module in request["imports"]:
                 judge.prepare(module)
@@ -164,14 +166,14 @@ def _run_tests(request: dict[str, Any], judge: _Examiner, confinement: Confineme
     def start(channel: int, report: int) -> None:
         tests = os.open(request["tests"], os.O_RDONLY)
         try:
-            socket.send_fds(judge.control, [str(limits["output_mb"] << 20).encode()], [tests, channel, report])
+            socket.send_fds(judge.control, [str(limits["answers_mb"] << 20).encode()], [tests, channel, report])
         except OSError:
             pass  # it has died, and its report is at its end
         os.close(tests)
 
     def child(fd: int) -> None:
         _enter((), fd, limits, wanted, confinement)
-        _run_checked(request["source"], request["alone"])
+        _run_checked(request["source"], request["mirrored"])
 
     ending = run_forked(child, **_budget(limits, wanted), examiner=Helper(judge.pid, start))
     confinement.clean()
@@ -229,6 +231,7 @@ def _enter(standard: tuple[int, ...], fd: int, limits: dict[str, Any], steps: in
     sys.stdin = sys.__stdin__ = io.TextIOWrapper(open(0, "rb", closefd=False), encoding="utf-8")
     sys.stdout = sys.__stdout__ = io.TextIOWrapper(open(1, "wb", closefd=False), encoding="utf-8")
     sys.stderr = sys.__stderr__ = io.TextIOWrapper(open(2, "wb", closefd=False), encoding="utf-8", write_through=True)
+    sys.stdin.mode, sys.stdout.mode, sys.stderr.mode = "r", "w", "w"
     random.seed(0)  # forking gave it a new one
     memory, size = limits["memory_mb"] << 20, limits["output_mb"] << 20
     cpu = int(limits["cpu_seconds"] * (steps + 1)) + 2  # the server's clock decides; this is its backstop
@@ -335,7 +338,8 @@ def _run_script(source: str) -> None:
         if "threading" in sys.modules:
             sys.modules["threading"]._shutdown()
         atexit._run_exitfuncs()
-        sys.stdout.flush()
+        if not sys.stdout.closed:
+            sys.stdout.flush()
 
     if _guarded(run):
         _say("ended")

@@ -23,13 +23,11 @@ _MAX_ARGUMENTS = 10_000  # characters, of an exception's
 _MUTABLE = (list, dict, set, bytearray)
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "call": lambda function, *arguments, **keywords: function(*arguments, **keywords),
-    **{f.__name__: f for f in (getattr, setattr, delattr, len, bool, iter, next, str, int, float, abs, hash, reversed)},
-    **{name: getattr(operator, name) for name in (
-        "getitem setitem delitem contains eq ne lt le gt ge add sub mul truediv floordiv mod neg matmul and_ or_ xor index"
-    ).split()},
+    **{f.__name__: f for f in (getattr, setattr, len, bool, iter, next, str, int, float)},
+    **{name: getattr(operator, name) for name in ("getitem", "setitem", "delitem", "contains")},
     "enter": lambda manager: type(manager).__enter__(manager),
     "exit": lambda manager, *error: type(manager).__exit__(manager, *error),
-}  # fmt: skip
+}
 
 
 class Lost(Exception):
@@ -235,20 +233,18 @@ class _StandIn:
         return self._channel.ask("exit", self, None, None, None)
 
 
-def _forward(method: str, function: str) -> None:
-    setattr(_StandIn, method, lambda self, *arguments: self._channel.ask(function, self, *arguments))
-
-
-for _name in ("len", "bool", "next", "str", "int", "float", "abs", "reversed", "getitem", "setitem", "delitem", "contains",
-              "lt", "le", "gt", "ge", "add", "sub", "mul", "truediv", "floordiv", "mod", "neg", "matmul"):  # fmt: skip
-    _forward(f"__{_name}__", _name)
+def _forward(kind: type, functions: tuple[str, ...]) -> None:
+    for name in functions:
+        setattr(kind, f"__{name}__", lambda self, *arguments, name=name: self._channel.ask(name, self, *arguments))
 
 
 class Remote(_StandIn):
-    """An object of the candidate, in the examiner."""
+    """An object of the candidate, in the examiner. It is not asked to compare or to calculate: it could always agree."""
 
 
 class Borrowed(_StandIn):
     """An object of the examiner, in the candidate."""
 
 
+_forward(_StandIn, ("len", "bool", "next", "str", "int", "float", "getitem"))
+_forward(Borrowed, ("setitem", "delitem", "contains"))

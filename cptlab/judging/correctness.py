@@ -28,7 +28,6 @@ from typing import Any
 
 from cptlab.errors import UserError
 from cptlab.judging.official import same_output_official, same_value_official
-from cptlab.judging.plain import decode
 from cptlab.judging.pool import available_cpus
 from cptlab.judging.sandbox import Limits, Program, Run, Sandbox
 from cptlab.records import Task, Test, Verdict, to_json
@@ -98,8 +97,10 @@ def judge_stream(
                 tests,
                 steps=len(task.tests),
                 imports=tuple(name for name in _SLOW_IMPORTS if name in task.setup),
-                alone="unittest" in task.setup,
+                alone="unittest" in task.setup or task.memory_mb is not None,
+                mirrored="unittest" in task.setup,
                 cpu_seconds=task.cpu_seconds,
+                memory_mb=task.memory_mb,
             )
 
     with Sandbox(workers, limits, at_least) as sandbox:
@@ -191,9 +192,27 @@ def _accepts(rule: str, expected: Any, encoded: Any) -> bool:
     if rule == "strict":
         return same_value(expected, encoded)
     try:
-        return same_value_official(expected, decode(encoded))
-    except (ValueError, RecursionError):  # no plain value
+        return same_value_official(expected, _json_value(encoded))
+    except (ValueError, RecursionError):
         return False
+
+
+def _json_value(encoded: Any) -> Any:
+    """The value that `encoded` stands for, if tests can expect it. ValueError for others, which can be costly to make."""
+    if isinstance(encoded, list):
+        return [_json_value(item) for item in encoded]
+    if not isinstance(encoded, dict):
+        return encoded
+    ((kind, content),) = encoded.items()
+    if kind == "tuple" and isinstance(content, list):
+        return tuple(_json_value(item) for item in content)
+    if kind == "int" and isinstance(content, str):
+        return int(content, 16)
+    if kind == "dict" and isinstance(content, list):
+        pairs = [pair for pair in content if isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)]
+        if len(pairs) == len(content):
+            return {key: _json_value(item) for key, item in pairs}
+    raise ValueError("no value that JSON has")
 
 
 def _check_outcomes(task: Task, runs: Sequence[Run], rule: str) -> list[tuple[str, str]]:

@@ -14,7 +14,6 @@ import json
 import marshal
 import os
 import random
-import re
 import socket
 import sys
 import types
@@ -147,14 +146,18 @@ def _load_failure(message: Any) -> Sequence[Any]:
 
 
 def _attribute(target: Any, name: str, *value: Any) -> Any:
-    """getattr or setattr on what a test handed over, which must not lead to the test itself."""
-    if isinstance(target, (types.FunctionType, types.MethodType, types.ModuleType, type)) or re.match("_|assert", name):
-        if name == "__name__" and not value:
-            return target.__name__
+    """getattr or setattr on what a test handed over, which must not lead to the test itself or change what a mock says."""
+    if name == "__name__" and not value:
+        return target.__name__
+    mock = sys.modules.get("unittest.mock")
+    is_mock = mock is not None and isinstance(target, mock.NonCallableMock)
+    if name.startswith("_") or isinstance(target, (types.FunctionType, types.MethodType, types.ModuleType, type)):
         raise AttributeError(f"{name} is not for the program")
+    if is_mock and (hasattr(mock.Mock, name) or name.startswith("assert") or isinstance((*value, None)[0], Remote)):
+        raise AttributeError(f"{name} of a mock is not for the program")
     return setattr(target, name, *value) if value else getattr(target, name)
 
 
 _FOR_THE_PROGRAM = {name: FUNCTIONS[name] for name in (
-    "call len bool iter next str int float getitem setitem delitem contains enter exit eq".split()
+    "call len bool iter next str int float getitem setitem delitem contains enter exit".split()
 )} | {"getattr": _attribute, "setattr": _attribute, "print": lambda text: sys.stdout.write(text)}  # fmt: skip

@@ -166,6 +166,21 @@ def _cpu(pid: int) -> float:
     return time.clock_gettime((~pid << 3) | 2)
 
 
+def _delay(pids: list[int]) -> float | None:
+    """Seconds that the processes' threads were ready and had to wait for a CPU; None where the kernel does not say."""
+    total = 0
+    try:
+        if os.readlink("/proc/self") != str(os.getpid()):
+            return None  # a /proc of other namespaces, in which these numbers are other processes
+        for pid in pids:
+            for thread in os.listdir(f"/proc/{pid}/task"):
+                with open(f"/proc/{pid}/task/{thread}/schedstat", "rb") as file:
+                    total += int(file.read().split()[1])
+    except (OSError, IndexError):
+        return None
+    return total / 1e9
+
+
 def _watch(
     pid: int, helpers: list[int], reader: int, cpu_seconds: float, wall_seconds: float, max_bytes: int, steps: int
 ) -> tuple[bytes, str]:
@@ -180,14 +195,18 @@ def _watch(
     data = bytearray()
     cpu_start = looked_cpu = sum(map(_cpu, pids))
     wall_start = looked = time.monotonic()
-    slept = 0.0
+    slept, looked_delay = 0.0, None
     try:
         while True:
             cpu, now = sum(map(_cpu, pids)), time.monotonic()
             if now - looked > _LOOK / 2:
-                if cpu - looked_cpu < _ASLEEP * (now - looked):
-                    slept += now - looked
-                looked_cpu, looked = cpu, now
+                delay = _delay(pids)
+                idle = now - looked - (cpu - looked_cpu)
+                if None not in (delay, looked_delay):
+                    slept += max(0.0, idle - max(0.0, delay - looked_delay))
+                elif cpu - looked_cpu < _ASLEEP * idle:  # without its delays, only what is plain to see
+                    slept += idle
+                looked_cpu, looked_delay, looked = cpu, delay, now
             left = cpu_seconds - (cpu - cpu_start) - slept
             if left <= 0:
                 return bytes(data), "sleep" if 2 * slept > cpu_seconds else "cpu"

@@ -104,11 +104,16 @@ def _build(root: str, scratch_mb: int, scratch_files: int) -> bool:
                 os.symlink(os.readlink(f"/{name}"), f"{root}/{name}")
         for name in _DEVICES:
             _bind(f"/dev/{name}", f"{root}/dev/{name}")
+        os.symlink(SCRATCH, f"{root}/dev/shm")  # POSIX semaphores and shared memory lie there
         os.mkdir(root + SCRATCH)
         _mount("tmpfs", root + SCRATCH, "tmpfs", _NOSUID | _NODEV, f"size={scratch_mb}m,nr_inodes={scratch_files},mode=700")
         _read_only(root, recursive=False)
     except OSError:
         return False
+    try:
+        _mount("proc", "/proc", "proc", 0)  # for this server's own view, where a container does not refuse it
+    except OSError:
+        pass
     return True
 
 

@@ -6,13 +6,17 @@ object with one key, its kind. Subclasses count as their plain base. Decoding ma
 
 from __future__ import annotations
 
+import array
+import base64
 import collections
 import importlib
+import itertools
 import sys
 from collections.abc import Callable
 from typing import Any
 
-MAX_DEPTH, MAX_ITEMS = 100, 1_000_000
+MAX_DEPTH, MAX_ITEMS = 100, 5_000_000
+_LONG = 10_000  # items of a list
 _TYPES = (bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset, range, type(None), object)
 _TYPE_NAMES = {kind: kind.__name__ for kind in _TYPES}
 _NAMED_TYPES = {kind.__name__: kind for kind in _TYPES}
@@ -36,7 +40,7 @@ def encode(value: Any, keep: Keep | None = None, depth: int = 0, budget: list[in
     """`value` as JSON data; what is not plain is {"other": type name}, or whatever `keep` makes of it.
 
     With `keep`, values of a few more types (Decimal, datetime, Counter, numpy arrays, ...) are told apart and kept.
-    ValueError where the value is deeper than 100 or has more than a million items.
+    ValueError where the value is deeper than 100 or has more than five million items.
     """
     budget = budget if budget is not None else [MAX_ITEMS]
     budget[0] -= 1
@@ -56,6 +60,10 @@ def encode(value: Any, keep: Keep | None = None, depth: int = 0, budget: list[in
         return float.__add__(value, 0.0)
     if issubclass(kind, str):
         return str.__str__(value)
+    if kind is list and keep is not None and len(value) > _LONG:
+        rows = _encode_rows(value)
+        if rows is not None:
+            return rows
     if issubclass(kind, list):
         return [encode(item, keep, depth + 1, budget) for item in list.__iter__(value)]
     if issubclass(kind, tuple):
@@ -77,6 +85,31 @@ def _encode_pairs(value: dict, keep: Keep | None, depth: int, budget: list[int])
     return [
         [encode(key, keep, depth + 1, budget), encode(item, keep, depth + 1, budget)] for key, item in dict.items(value)
     ]
+
+
+def _encode_rows(value: list) -> Any:
+    """A long list of tuples that share few objects: the objects once, and for each row their numbers; None for others.
+
+    Some references return gigabytes of such tuples, which would take minutes item by item.
+    """
+    if set(map(type, value)) != {tuple}:
+        return None
+    objects = {id(item): item for item in itertools.chain.from_iterable(itertools.islice(value, _LONG))}
+    numbers = {key: number for number, key in enumerate(objects)}
+    if len(numbers) > 256 or not set(map(type, objects.values())) <= {bool, int, float, str, type(None)}:
+        return None
+    try:
+        cells = bytes(map(numbers.__getitem__, map(id, itertools.chain.from_iterable(value))))
+    except KeyError:
+        return None
+    lengths = array.array("I", map(len, value)).tobytes()
+    texts = [base64.b64encode(part).decode() for part in (lengths, cells)]
+    return {"rows": [[encode(item) for item in objects.values()], *texts]}
+
+
+def _decode_rows(objects: list[Any], lengths: str, cells: str) -> list[tuple]:
+    items = map([decode(item) for item in objects].__getitem__, base64.b64decode(cells))
+    return [tuple(itertools.islice(items, length)) for length in array.array("I", base64.b64decode(lengths))]
 
 
 def _encode_special(value: Any, kind: type, keep: Keep, depth: int, budget: list[int]) -> Any:
@@ -164,11 +197,13 @@ def _decode_kind(kind: str, content: Any, resolve: Callable[[str, Any], Any] | N
     if kind in ("PosixPath", "PurePosixPath"):
         return getattr(importlib.import_module("pathlib"), kind)(content)
     if kind == "array":
-        return importlib.import_module("array").array(*content)
+        return array.array(*content)
     if kind in ("Decimal", "UUID"):
         return getattr(importlib.import_module(kind.lower()), kind)(content)
     if kind == "type":
         return _NAMED_TYPES[content]
+    if kind == "rows":
+        return _decode_rows(*content)
     if kind == "numpy":
         return _decode_numpy(*content)
     if resolve is None:

@@ -50,15 +50,16 @@ class Limits:
     cpu_seconds: float = 2.0  # CPU time and sleep together
     wall_seconds: float = 60.0
     memory_mb: int = 1024  # address space, the interpreter's own (about 50, with numpy 250) included
-    output_mb: int = 8  # of stdout, of each file and of the returned values together
+    output_mb: int = 8  # of stdout, of each file and of all values that a function returned
+    answers_mb: int = 512  # of all that a program with tests in Python answers
     scratch_mb: int = 64  # of all files together, only in namespaces
     scratch_files: int = 4096
     processes: int = 32  # used only where there is no seccomp filter
 
-    def for_task(self, cpu_seconds: float | None) -> Limits:
-        """These limits with the time that a task asks for, where it is more."""
-        seconds = max(self.cpu_seconds, cpu_seconds or 0.0)
-        return replace(self, cpu_seconds=seconds, wall_seconds=max(self.wall_seconds, 10 * seconds))
+    def for_task(self, cpu_seconds: float | None, memory_mb: int | None) -> Limits:
+        """These limits with the time and memory that a task asks for, where it is more."""
+        seconds, memory = max(self.cpu_seconds, cpu_seconds or 0.0), max(self.memory_mb, memory_mb or 0)
+        return replace(self, cpu_seconds=seconds, wall_seconds=max(self.wall_seconds, 10 * seconds), memory_mb=memory)
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Program:
     """A program and its inputs: JSON texts of argument lists for a function, stdin texts for a script (None).
 
     With `tests`, compiled by correctness.py, there are no inputs; `steps` is their number, `imports` what they import that
-    takes time, and `alone` says that they get an examiner of their own.
+    takes time, `alone` says that they get an examiner of their own, `mirrored` that it uses mirror.py.
     """
 
     source: str
@@ -76,7 +77,9 @@ class Program:
     steps: int = 0
     imports: tuple[str, ...] = ()
     alone: bool = False
+    mirrored: bool = False
     cpu_seconds: float | None = None
+    memory_mb: int | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,7 @@ class Sandbox:
     ) -> None:
         self.limits, self.at_least = limits or Limits(), at_least
         environment = {"PATH": os.defpath, "LANG": "C.UTF-8", "TZ": "UTC", "PYTHONHASHSEED": "0"}
+        environment["MALLOC_ARENA_MAX"] = "1"  # each arena of a thread would take 64 MB of the address space
         environment |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         if "LD_LIBRARY_PATH" in os.environ:  # some interpreters do not start without
             environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
@@ -144,8 +148,8 @@ class Sandbox:
                 tests.write_bytes(program.tests)
         return {"source": program.source, "entry_point": program.entry_point, "inputs": program.inputs,
                 "tests": tests and str(tests), "steps": program.steps, "imports": program.imports,
-                "alone": program.alone,
-                "limits": asdict(self.limits.for_task(program.cpu_seconds))}  # fmt: skip
+                "alone": program.alone, "mirrored": program.mirrored,
+                "limits": asdict(self.limits.for_task(program.cpu_seconds, program.memory_mb))}  # fmt: skip
 
 
 @functools.cache

@@ -1,5 +1,5 @@
-"""A system-call filter for the candidate process: no new processes or programs, no sockets, no signals to others, no objects
-of inter-process communication or keys, which would outlive the process.
+"""A system-call filter for the candidate process: no new processes or programs, no sockets, no signals to others, no changes of
+priority, no objects of inter-process communication or keys, which would outlive the process.
 
 RLIMIT_NPROC does not bind root and counts a whole user; this filter binds everyone and concerns one process alone.
 Threads stay allowed. A refused call fails with EPERM, so Python raises PermissionError.
@@ -18,8 +18,9 @@ _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS, _FILTER = 22, 38, 2
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # BPF: ld abs, jeq, jge, jset, ret
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _EPERM, _ENOSYS = 1, 38
-_NR, _ARCH, _ARG0 = 0, 4, 16  # offsets in struct seccomp_data (little-endian machines)
+_NR, _ARCH, _ARG0, _ARG1 = 0, 4, 16, 24  # offsets in struct seccomp_data (little-endian machines)
 _CLONE_THREAD = 0x10000
+_SIGNALLING = (8, 10, 15)  # fcntl's F_SETOWN, F_SETSIG, F_SETOWN_EX
 _X32 = 0x40000000
 _THIS_PROCESS = 0x7A5C91E3  # stands for the process id in the template
 _CAP_DAC_READ_SEARCH = 1 << 2
@@ -31,16 +32,20 @@ _TABLES = {
         dict(fork=57, vfork=58, execve=59, execveat=322, tkill=200, ptrace=101, process_vm_readv=310,
              process_vm_writev=311, socket=41, pidfd_send_signal=424, rt_sigqueueinfo=129, rt_tgsigqueueinfo=297,
              unshare=272, setns=308, mount=165, bpf=321, io_uring_setup=425, shmget=29, semget=64, msgget=68,
-             mq_open=240, add_key=248, request_key=249, keyctl=250, perf_event_open=298, userfaultfd=323),
-        dict(clone=56, clone3=435, kill=62, tgkill=234, prlimit64=302),
+             mq_open=240, add_key=248, request_key=249, keyctl=250, perf_event_open=298, userfaultfd=323,
+             setpriority=141, sched_setparam=142, sched_setscheduler=144, sched_setaffinity=203, sched_setattr=314,
+             ioprio_set=251),
+        dict(clone=56, clone3=435, kill=62, tgkill=234, prlimit64=302, fcntl=72),
     ),
     "aarch64": (
         0xC00000B7,
         dict(execve=221, execveat=281, tkill=130, ptrace=117, process_vm_readv=270, process_vm_writev=271, socket=198,
              pidfd_send_signal=424, rt_sigqueueinfo=138, rt_tgsigqueueinfo=240, unshare=97, setns=268, mount=40,
              bpf=280, io_uring_setup=425, shmget=194, semget=190, msgget=186, mq_open=180, add_key=217,
-             request_key=218, keyctl=219, perf_event_open=241, userfaultfd=282),
-        dict(clone=220, clone3=435, kill=129, tgkill=131, prlimit64=261),
+             request_key=218, keyctl=219, perf_event_open=241, userfaultfd=282,
+             setpriority=140, sched_setparam=118, sched_setscheduler=119, sched_setaffinity=122, sched_setattr=274,
+             ioprio_set=30),
+        dict(clone=220, clone3=435, kill=129, tgkill=131, prlimit64=261, fcntl=25),
     ),
 }  # fmt: skip
 
@@ -115,5 +120,10 @@ def _program(architecture: int, refused: dict[str, int], own_only: dict[str, int
         lines.append((_EQUAL, 0, 1, 0 if name == "prlimit64" else pid))  # kill(0) would signal the whole group
         lines.append((_RETURN, 0, 0, _ALLOW))
         refuse()
+    lines.append((_EQUAL, 0, 5, own_only["fcntl"]))
+    lines.append((_LOAD, 0, 0, _ARG1))
+    for jump, command in zip((2, 1, 0), _SIGNALLING, strict=True):
+        lines.append((_EQUAL, jump, 1 if jump == 0 else 0, command))
+    refuse()
     lines.append((_RETURN, 0, 0, _ALLOW))
     return b"".join(struct.pack("HBBI", *line) for line in lines)
