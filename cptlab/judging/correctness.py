@@ -1,8 +1,8 @@
 """Verdicts: programs run in the sandbox, their answers compared here, where the expected values are.
 
 Comparison. Call-based: exact, with types told apart (1, 1.0 and True differ; NaN equals NaN). A tuple counts as the list
-of its items, because tests are JSON and cannot tell them apart; subclasses (Counter, namedtuple, IntEnum) count as their
-plain base; dict keys are strings; anything that is not plain data equals nothing. Script: stdout as text, without blanks
+of its items, because tests are JSON and cannot tell them apart; subclasses (Counter, namedtuple, IntEnum) and numpy's
+numbers count as their plain base; dict keys are strings; anything that is not plain data equals nothing. Script: stdout as text, without blanks
 at the ends of lines and without blank lines at the end. These are the rules `strict`; `official` is APPS's own
 (official.py). Check: whatever the benchmark's own tests say of the values that came back (examiner.py).
 

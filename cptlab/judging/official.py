@@ -55,16 +55,15 @@ def _close(lines: Sequence[str], wanted: Sequence[str]) -> bool:
 def _same_token_sets(lines: Sequence[str], wanted: Sequence[str], read: Callable[[str], Any]) -> bool:
     """Whether both are the same set of sets of tokens, as `read` understands tokens; False where it raises ValueError.
 
-    Lines without tokens are left out of `lines` only. Ends at the first token or line that is not wanted, so that a
-    flood of text makes no big sets.
+    Lines without tokens are left out of `lines` only. A flood of text costs little: equal lines are read once, and the
+    first token that is not wanted ends it.
     """
     try:
         wanted_sets = {frozenset(map(read, line.split())) for line in wanted}
-        vocabulary = frozenset().union(*wanted_sets)
-        found = set()
-        for line in lines:
+        vocabulary, found = frozenset().union(*wanted_sets), set()
+        for line in set(lines):
             tokens = set()
-            for token in map(read, line.split()):
+            for token in map(read, set(line.split())):
                 if token not in vocabulary:
                     return False
                 tokens.add(token)

@@ -78,7 +78,12 @@ def encode(value: Any, keep: Keep | None = None, depth: int = 0, budget: list[in
         return {"bytes": bytes.hex(value)}
     if issubclass(kind, complex):
         return {"complex": [value.real, value.imag]}
-    return {"other": kind.__name__} if keep is None else keep(value)
+    if keep is not None:
+        return keep(value)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and issubclass(kind, (numpy.bool_, numpy.number)):
+        return encode(value.item(), keep, depth + 1, budget)
+    return {"other": kind.__name__}
 
 
 def _encode_pairs(value: dict, keep: Keep | None, depth: int, budget: list[int]) -> list[Any]:
