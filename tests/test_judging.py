@@ -13,7 +13,8 @@ import pytest
 
 from cptlab.errors import UserError
 from cptlab.judging import correctness, plain
-from cptlab.judging.correctness import judge_programs, judge_stream, same_output, same_value
+from cptlab.judging.comparison import same_output, same_value
+from cptlab.judging.correctness import judge_programs, judge_stream
 from cptlab.judging.sandbox import LEVELS, Limits, Program, Sandbox
 from cptlab.records import Prompt, Task, Test
 

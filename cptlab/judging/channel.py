@@ -30,6 +30,12 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
+def _int(digits: str) -> int:
+    if len(digits) > 20:  # longer ones are written as {"int": hex}
+        raise ValueError("an integer that is too long")
+    return int(digits)
+
+
 class Lost(Exception):
     """The other process has ended (no argument), or says what cannot be understood (why)."""
 
@@ -72,7 +78,7 @@ class Channel:
         line = bytes(self.buffer[:end])
         del self.buffer[: end + 1]
         try:
-            return _loads(line)
+            return _loads(line, parse_int=_int)
         except (ValueError, RecursionError):
             raise Lost("its answer cannot be read") from None
 

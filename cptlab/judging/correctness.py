@@ -1,10 +1,7 @@
 """Verdicts: programs run in the sandbox, their answers compared here, where the expected values are.
 
-Comparison. Call-based: exact, with types told apart (1, 1.0 and True differ; NaN equals NaN). A tuple counts as the list
-of its items, because tests are JSON and cannot tell them apart; subclasses (Counter, namedtuple, IntEnum) and numpy's
-numbers count as their plain base; dict keys are strings; anything that is not plain data equals nothing. Script: stdout as text, without blanks
-at the ends of lines and without blank lines at the end. These are the rules `strict`; `official` is APPS's own
-(official.py). Check: whatever the benchmark's own tests say of the values that came back (examiner.py).
+Call-based tasks and scripts are compared by the rules of comparison.py; for a 'check' task whatever the benchmark's own
+tests say of the values that came back is the outcome (examiner.py).
 
 Status, decided by the first test that was not passed, public tests before hidden ones:
 passed      every test was passed
@@ -21,13 +18,12 @@ from __future__ import annotations
 
 import json
 import marshal
-import math
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from cptlab.errors import UserError
-from cptlab.judging.official import same_output_official, same_value_official
+from cptlab.judging.comparison import same_json_value, same_text
 from cptlab.judging.pool import available_cpus
 from cptlab.judging.sandbox import Limits, Program, Run, Sandbox
 from cptlab.records import Task, Test, Verdict, to_json
@@ -94,7 +90,8 @@ def judge_stream(
                 source,
                 entry_point,
                 inputs,
-                tests,
+                tests=tests,
+                prelude=_prelude(task, source),
                 steps=len(task.tests),
                 imports=tuple(name for name in _SLOW_IMPORTS if name in task.setup),
                 alone="unittest" in task.setup or task.memory_mb is not None,
@@ -136,49 +133,18 @@ def _status(outcomes: Sequence[tuple[str, str]]) -> str:
     return next((status for status, _ in outcomes if status != "passed"), "passed")
 
 
-def same_value(expected: Any, encoded: Any) -> bool:
-    """Whether `encoded`, made by `candidate_server.encode` or by an adversary, stands for the JSON value `expected`."""
-    if isinstance(expected, (list, tuple)):
-        items = encoded["tuple"] if isinstance(encoded, dict) and list(encoded) == ["tuple"] else encoded
-        if not isinstance(items, list) or len(items) != len(expected):
-            return False
-        return all(same_value(one, item) for one, item in zip(expected, items, strict=True))
-    if isinstance(expected, dict):
-        pairs = encoded["dict"] if isinstance(encoded, dict) and list(encoded) == ["dict"] else None
-        if not isinstance(pairs, list) or len(pairs) != len(expected):
-            return False
-        if not all(isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) for pair in pairs):
-            return False
-        found = dict(pairs)
-        return found.keys() == expected.keys() and all(same_value(expected[key], found[key]) for key in expected)
-    if type(expected) is int and not -(1 << 63) <= expected < 1 << 63:
-        return encoded == {"int": hex(expected)}
-    if type(expected) is float and math.isnan(expected):
-        return type(encoded) is float and math.isnan(encoded)
-    return type(encoded) is type(expected) and encoded == expected
-
-
-def same_output(expected: str, printed: str) -> bool:
-    """Whether two texts agree but for blanks at the ends of lines and blank lines at the end."""
-    return _lines(expected) == _lines(printed)
-
-
-def _lines(text: str) -> list[str]:
-    lines = [line.rstrip() for line in text.replace("\r\n", "\n").split("\n")]
-    while lines and not lines[-1]:
-        lines.pop()
-    return lines
-
-
 def _call_outcomes(task: Task, runs: Sequence[Run], rule: str) -> list[tuple[str, str]]:
     run = runs[0] if runs else None
     said = [_said(line) for line in run.lines] if run else []
+    wrapped = "official" in task.rules and all(_is_wrapped(test.expected) for test in task.tests)
     outcomes = []
     if said[:1] == [["loaded"]]:
         for test, words in zip(task.tests, said[1:], strict=False):
             if words[0] != "value":
                 outcomes.append(_failure(words))
-            elif _accepts(rule, test.expected, words[1]):
+            elif same_json_value(rule, test.expected, words[1]) or (
+                wrapped and same_json_value(rule, test.expected[0], words[1])
+            ):
                 outcomes.append(("passed", ""))
             else:
                 outcomes.append(("failed", f"expected {_short(test.expected)}, got {_show(words[1])}"))
@@ -188,31 +154,9 @@ def _call_outcomes(task: Task, runs: Sequence[Run], rule: str) -> list[tuple[str
     return outcomes + [end] * (len(task.tests) - len(outcomes))
 
 
-def _accepts(rule: str, expected: Any, encoded: Any) -> bool:
-    if rule == "strict":
-        return same_value(expected, encoded)
-    try:
-        return same_value_official(expected, _json_value(encoded))
-    except (ValueError, RecursionError):
-        return False
-
-
-def _json_value(encoded: Any) -> Any:
-    """The value that `encoded` stands for, if tests can expect it. ValueError for others, which can be costly to make."""
-    if isinstance(encoded, list):
-        return [_json_value(item) for item in encoded]
-    if not isinstance(encoded, dict):
-        return encoded
-    ((kind, content),) = encoded.items()
-    if kind == "tuple" and isinstance(content, list):
-        return tuple(_json_value(item) for item in content)
-    if kind == "int" and isinstance(content, str):
-        return int(content, 16)
-    if kind == "dict" and isinstance(content, list):
-        pairs = [pair for pair in content if isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)]
-        if len(pairs) == len(content):
-            return {key: _json_value(item) for key, item in pairs}
-    raise ValueError("no value that JSON has")
+def _is_wrapped(expected: Any) -> bool:
+    """Some tasks of APPS have every expected value in a list of one."""
+    return isinstance(expected, list) and len(expected) == 1
 
 
 def _check_outcomes(task: Task, runs: Sequence[Run], rule: str) -> list[tuple[str, str]]:
@@ -226,12 +170,11 @@ def _check_outcomes(task: Task, runs: Sequence[Run], rule: str) -> list[tuple[st
 
 def _script_outcomes(task: Task, runs: Sequence[Run], rule: str) -> list[tuple[str, str]]:
     outcomes = []
-    same = same_output if rule == "strict" else same_output_official
     for test, run in zip(task.tests, runs, strict=False):
         said = _said(run.lines[0]) if run.lines else None
         left_at_once = said is None and run.cause == "exit" and run.code == 0  # os._exit(0)
         if (said == ["ended"] and run.cause == "exit") or left_at_once:
-            if same(test.expected, run.stdout):
+            if same_text(rule, test.expected, run.stdout):
                 outcomes.append(("passed", ""))
             else:
                 outcomes.append(("failed", f"expected {_short(test.expected)}, printed {_short(run.stdout)}"))
@@ -244,7 +187,7 @@ def _script_outcomes(task: Task, runs: Sequence[Run], rule: str) -> list[tuple[s
 def _said(line: str) -> list[Any]:
     """A line of a report: a word and what goes with it; ["unreadable"] if it is not of that form."""
     try:
-        words = json.loads(line)
+        words = json.loads(line, parse_int=_int)
     except (ValueError, RecursionError):
         return ["unreadable"]
     lengths = {"loaded": 1, "ended": 1, "passed": 1, "memory": 1, "value": 2, "raised": 2, "exited": 2, "not_parsed": 2,
@@ -252,6 +195,13 @@ def _said(line: str) -> list[Any]:
     if isinstance(words, list) and words and isinstance(words[0], str) and lengths.get(words[0]) == len(words):
         return words
     return ["unreadable"]
+
+
+def _int(digits: str) -> int:
+    """Longer integers are written as {"int": hex}; reading these digits could take for ever."""
+    if len(digits) > 20:
+        raise ValueError("an integer that is too long")
+    return int(digits)
 
 
 def _failure(words: list[Any]) -> tuple[str, str]:
@@ -293,6 +243,14 @@ def _ended(run: Run | None) -> tuple[str, str]:
 
 def _input(task: Task, test: Test) -> str:
     return json.dumps(test.args) if task.kind == "call" else (test.stdin or "")
+
+
+def _prelude(task: Task, source: str) -> str:
+    """The imports that the benchmark puts before a program; numpy, which takes long, only where it may be used."""
+    if task.kind == "check":
+        return ""
+    lines = task.setup.splitlines(keepends=True)
+    return "".join(line for line in lines if "numpy" not in line or "np" in source)
 
 
 def _compiled(task: Task) -> bytes:

@@ -66,13 +66,14 @@ class Limits:
 class Program:
     """A program and its inputs: JSON texts of argument lists for a function, stdin texts for a script (None).
 
-    With `tests`, compiled by correctness.py, there are no inputs; `steps` is their number, `imports` what they import that
+    `prelude` is what the benchmark puts before the program. With `tests`, compiled by correctness.py, there are no inputs; `steps` is their number, `imports` what they import that
     takes time, `alone` says that they get an examiner of their own, `mirrored` that it uses mirror.py.
     """
 
     source: str
     entry_point: str | None
     inputs: tuple[str, ...] = ()
+    prelude: str = ""
     tests: bytes | None = None
     steps: int = 0
     imports: tuple[str, ...] = ()
@@ -147,6 +148,7 @@ class Sandbox:
             if not tests.exists():
                 tests.write_bytes(program.tests)
         return {"source": program.source, "entry_point": program.entry_point, "inputs": program.inputs,
+                "prelude": program.prelude,
                 "tests": tests and str(tests), "steps": program.steps, "imports": program.imports,
                 "alone": program.alone, "mirrored": program.mirrored,
                 "limits": asdict(self.limits.for_task(program.cpu_seconds, program.memory_mb))}  # fmt: skip

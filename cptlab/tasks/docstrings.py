@@ -12,7 +12,8 @@ import builtins
 import doctest
 import re
 
-from cptlab.records import Prompt, Span
+from cptlab.records import Prompt
+from cptlab.tasks.spans import spans_of
 
 _EXAMPLES = re.compile(r"[\W_]*(for\s+(the\s+)?)?(e\.?g\.?|examples?|sample)\s*\d*\s*[:.]?\s*$", re.IGNORECASE)
 _SECTION = re.compile(r"\s*(notes?|constraints?|constrain|restrictions?|variables?|hints?|args|parameters|returns?|raises"
@@ -28,8 +29,8 @@ def docstring_prompt(text: str, entry_point: str) -> Prompt:
     Spans: `code` around the docstring of `entry_point`, and in it `nl` and `tests`, without blanks at their ends.
     """
     start, end = _docstring(text, entry_point)
-    spans = [("code", 0, start), *_cut(text, start, end, entry_point), ("code", end, len(text))]
-    return Prompt(text, text, tuple(span for name, *ends in spans if (span := _trimmed(text, name, *ends))))
+    cuts = [("code", 0, start), *_cut(text, start, end, entry_point), ("code", end, len(text))]
+    return Prompt(text, text, spans_of(text, cuts))
 
 
 def docstring_tests(text: str, entry_point: str) -> list[str]:
@@ -88,13 +89,6 @@ def _cut(text: str, start: int, end: int, entry_point: str) -> list[tuple[str, i
         start += len(line)
         after_blank = not line.strip()
     return spans
-
-
-def _trimmed(text: str, name: str, start: int, end: int) -> Span | None:
-    inside = text[start:end]
-    if not re.search(r"\w", inside):
-        return None
-    return Span(name, start + len(inside) - len(inside.lstrip()), start + len(inside.rstrip()))
 
 
 def _doctests(content: str) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,7 +109,8 @@ def make_tasks(rows: Iterable[Row], make: Callable[[dict[str, Any]], Task | None
     tasks: dict[str, Task] = {}
     for where, row in rows:
         try:
-            task = make(row)
+            with warnings.catch_warnings(action="ignore"):  # programs with "\d" and the like
+                task = make(row)
         except KeyError as error:
             problem = f"there is no field {error}"
         except (TypeError, ValueError, AttributeError, IndexError, SyntaxError) as error:

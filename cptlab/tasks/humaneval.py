@@ -1,9 +1,9 @@
 """HumanEval (Chen et al. 2021, arXiv 2107.03374) and HumanEval+ (EvalPlus, arXiv 2305.01210).
 
 A program continues the prompt, which is a signature with its docstring. The tests are the benchmark's own `check`: for
-HumanEval each of its assertions is a test, for HumanEval+, whose thousands of inputs stand in one loop, the whole of it
-is one. Both run after the prompt and the reference solution, since some tests call these or their helpers. Public tests
-are the examples in the docstring that can be read (docstrings.py): 392 for 138 of the 164 tasks.
+HumanEval each of its assertions is a test, for HumanEval+ each part of its loop (evalplus.py). They run after the prompt
+and the reference solution, since some tests call these or their helpers. Public tests are the examples in the docstring
+that can be read (docstrings.py): 379 for 137 of the 164 tasks.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ from typing import Any
 from cptlab.records import Task, Test
 from cptlab.tasks.benchmark import Benchmark, divided
 from cptlab.tasks.docstrings import docstring_prompt, docstring_tests
+from cptlab.tasks.evalplus import loop_tests
 from cptlab.tasks.files import Source, make_tasks, read_rows
 
 ORIGINAL = Source("humaneval/HumanEval.jsonl", ("openai/openai_humaneval",), ("test",))
 PLUS = Source("humanevalplus/HumanEvalPlus-OriginFmt.jsonl", ("evalplus/humanevalplus",), ("test",))
 
+# of tasks whose reference takes more than half a second for a part of EvalPlus's loop
+_CPU_SECONDS = {f"HumanEval/{number}": 10.0 for number in (15, 83, 130, 139)}
 # examples in docstrings that the reference and the tests contradict
 _WRONG_EXAMPLES = {
     "HumanEval/47": ("assert candidate([-10, 4, 6, 1000, 10, 20]) == 15.0",),
@@ -40,9 +43,7 @@ def humaneval(data_dir: str | None = None, fractions: Sequence[float] | None = N
 
 def humaneval_plus(data_dir: str | None = None, fractions: Sequence[float] | None = None) -> Benchmark:
     """HumanEval's tasks with EvalPlus's tests and corrected references, in split test unless `fractions` divide them."""
-    tasks = make_tasks(
-        read_rows(PLUS, data_dir), lambda row: _task(row, "humaneval_plus", (row["test"], ["check(candidate)"]))
-    )
+    tasks = make_tasks(read_rows(PLUS, data_dir), lambda row: _task(row, "humaneval_plus", loop_tests(row["test"])))
     return Benchmark("humaneval_plus", divided(tasks, fractions))
 
 
@@ -64,6 +65,7 @@ def _task(row: dict[str, Any], benchmark: str, tests: tuple[str, list[str]]) -> 
         hidden_tests=tuple(Test(code=unit) for unit in units),
         reference=reference,
         setup=f"{reference}\n\n{preamble}",
+        cpu_seconds=_CPU_SECONDS.get(row["task_id"]) if benchmark == "humaneval_plus" else None,
     )
 
 

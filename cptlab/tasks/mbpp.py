@@ -13,9 +13,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from cptlab.errors import UserError
-from cptlab.records import Prompt, Span, Task, Test
+from cptlab.records import Prompt, Task, Test
 from cptlab.tasks.benchmark import Benchmark, divided
+from cptlab.tasks.evalplus import loop_tests
 from cptlab.tasks.files import Source, make_tasks, read_rows
+from cptlab.tasks.spans import spans_of
 
 SPLITS = ("prompt", "test", "validation", "train")
 FULL = Source("mbpp/mbpp.jsonl", ("google-research-datasets/mbpp", "full"), SPLITS)
@@ -23,7 +25,10 @@ SANITIZED = Source("mbpp/sanitized-mbpp.json", ("google-research-datasets/mbpp",
 PLUS = Source("mbppplus/MbppPlus-OriginFmt.jsonl", ("evalplus/mbppplus",), ("test",))
 
 SHOTS = (2, 3, 4)  # the tasks that the paper shows as examples
-_CPU_SECONDS = {}  # of references that need long
+# of tasks whose reference takes more than half a second for a test
+_CPU_SECONDS = {123: 20.0}
+_PLUS_MEMORY_MB = {255: 6144}  # its reference returns 1.7 million tuples of 77
+_PLUS_CPU_SECONDS = {123: 10.0, 255: 60.0, 271: 60.0, 389: 10.0, 392: 60.0, 583: 10.0, 599: 60.0}
 
 
 def mbpp(data_dir: str | None = None, shots: int = 0, fractions: Sequence[float] | None = None) -> Benchmark:
@@ -77,16 +82,15 @@ def _task(row: dict[str, Any], benchmark: str, examples: Sequence[dict[str, Any]
         reference=code,
         setup="\n".join([*imports, before]),
         names=names,
-        cpu_seconds=_CPU_SECONDS.get((benchmark, number)),
+        cpu_seconds=_CPU_SECONDS.get(number),
     )
 
 
 def _plus_task(row: dict[str, Any]) -> Task:
-    number, code, test = row["task_id"], _lines(row["code"]), row["test"]
-    loop_at = test.rindex("\nfor ") + 1
-    inputs = re.compile(r"^(inputs|results) = .*$", re.MULTILINE)  # up to 800,000 characters, no names among them
-    shown = row["test_list"][0]
-    imports, names = needed_names(code, "\n".join([*row["test_imports"], inputs.sub("", test), shown]))
+    number, code, shown = row["task_id"], _lines(row["code"]), row["test_list"][0]
+    before, units = loop_tests(row["test"])
+    values = re.compile(r"^(inputs|results) = .*$", re.MULTILINE)  # up to 800,000 characters, no names among them
+    imports, names = needed_names(code, "\n".join([*row["test_imports"], values.sub("", before), units[0], shown]))
     return Task(
         id=f"Mbpp/{number}",
         benchmark="mbpp_plus",
@@ -96,11 +100,12 @@ def _plus_task(row: dict[str, Any]) -> Task:
         prompt=_prompt(re.sub(r"https?://\S+", "", _text(row)), [shown], ()),  # EvalPlus's prompts have no links
         entry_point=_entry_point(code, shown),
         public_tests=(Test(code=shown),),
-        hidden_tests=(Test(code=test[loop_at:]),),
+        hidden_tests=tuple(Test(code=unit) for unit in units),
         reference=code,
-        setup="\n".join([*imports, *row["test_imports"], test[:loop_at]]),
+        setup="\n".join([*imports, *row["test_imports"], before]),
         names=names,
-        cpu_seconds=_CPU_SECONDS.get(("mbpp_plus", number)),
+        cpu_seconds=_PLUS_CPU_SECONDS.get(number),
+        memory_mb=_PLUS_MEMORY_MB.get(number),
     )
 
 
@@ -124,10 +129,9 @@ def _prompt(text: str, tests: Sequence[str], examples: Sequence[dict[str, Any]])
     nl_at = len(shots) + len('"""\n')
     tests_at = nl_at + len(text) + 1
     shown = "\n".join(tests)
-    spans = [Span("nl", nl_at, nl_at + len(text)), Span("tests", tests_at, tests_at + len(shown))]
-    if shots:
-        spans.insert(0, Span("shots", 0, len(shots.rstrip())))
-    return Prompt(f'{shots}"""\n{text}\n{shown}\n"""\n', "", tuple(spans))
+    whole = f'{shots}"""\n{text}\n{shown}\n"""\n'
+    cuts = [("shots", 0, len(shots)), ("nl", nl_at, nl_at + len(text)), ("tests", tests_at, tests_at + len(shown))]
+    return Prompt(whole, "", spans_of(whole, cuts))
 
 
 def _entry_point(code: str, assertion: str) -> str:
