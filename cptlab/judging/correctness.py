@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import marshal
+import re
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -250,7 +251,7 @@ def _prelude(task: Task, source: str) -> str:
     if task.kind == "check":
         return ""
     lines = task.setup.splitlines(keepends=True)
-    return "".join(line for line in lines if "numpy" not in line or "np" in source)
+    return "".join(line for line in lines if "numpy" not in line or re.search(r"\bnp\b", source))
 
 
 def _compiled(task: Task) -> bytes:

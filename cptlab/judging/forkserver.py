@@ -203,7 +203,9 @@ def _watch(
                 delay = _delay(pids)
                 idle = now - looked - (cpu - looked_cpu)
                 if None not in (delay, looked_delay):
-                    slept += max(0.0, idle - max(0.0, delay - looked_delay))
+                    asleep = idle - max(0.0, delay - looked_delay)
+                    if asleep > (now - looked) / 2:  # less can be the hypervisor's doing
+                        slept += asleep
                 elif cpu - looked_cpu < _ASLEEP * idle:  # without its delays, only what is plain to see
                     slept += idle
                 looked_cpu, looked_delay, looked = cpu, delay, now

