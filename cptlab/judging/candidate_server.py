@@ -28,6 +28,9 @@ def main(arguments: dict[str, Any]) -> None:
     there is one run for all inputs (JSON texts of argument lists), else one for each (stdin texts), up to the first that
     had to be ended; `lines` are then what the child reported, see `run_calls` and `run_script`.
     """
+    # Examiner and candidate speak in turns; on one CPU that costs half as much. Judges that run beside each other differ.
+    cpus = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cpus[(os.getppid() + arguments["worker"]) % len(cpus)]})
     for name in _PRELOADED:
         importlib.import_module(name)
     confinement = Confinement(arguments["scratch"], arguments["strongest"], arguments["limits"])

@@ -12,6 +12,7 @@ import _thread
 import json
 import operator
 import os
+import select
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 from cptlab.judging.plain import decode, encode
 
 _dumps, _loads = json.dumps, json.loads  # a program may replace the module's
+_PATIENCE = 0.02  # seconds
 _MAX_ARGUMENTS = 10_000  # characters, of an exception's
 _MUTABLE = (list, dict, set, bytearray)
 FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -41,11 +43,20 @@ class Lost(Exception):
 
 
 class Channel:
-    """One side of the socket: what the other side may ask for (`functions`), and at most how many bytes it may say."""
+    """One side of the socket: what the other side may ask for (`functions`), and at most how many bytes it may say.
+
+    `waiting` is called when no answer has come for a while.
+    """
 
     def __init__(
-        self, fd: int, stand_in: type[_StandIn], functions: Mapping[str, Callable[..., Any]], max_bytes: int
+        self,
+        fd: int,
+        stand_in: type[_StandIn],
+        functions: Mapping[str, Callable[..., Any]],
+        max_bytes: int,
+        waiting: Callable[[], None] | None = None,
     ) -> None:
+        self.waiting = waiting
         self.fd, self.stand_in, self.functions, self.left = fd, stand_in, functions, max_bytes
         self.own: list[Any] = []  # what was handed out, by number
         self.numbers: dict[int, int] = {}
@@ -65,6 +76,8 @@ class Channel:
         start = 0
         while (end := self.buffer.find(b"\n", start)) < 0:
             start = len(self.buffer)
+            if self.waiting is not None and not select.select([self.fd], [], [], _PATIENCE)[0]:
+                self.waiting()
             try:
                 chunk = os.read(self.fd, 1 << 16)
             except OSError:

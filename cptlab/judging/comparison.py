@@ -13,6 +13,7 @@ from typing import Any
 
 from cptlab.judging.official import same_output_official, same_value_official
 
+
 def same_value(expected: Any, encoded: Any) -> bool:
     """Whether `encoded`, made by `plain.encode` or by an adversary, stands for the JSON value `expected`."""
     if isinstance(expected, (list, tuple)):

@@ -44,6 +44,8 @@ class Confinement:
         if self.filtered and self.root is None and strongest in ("namespaces", "landlock"):
             self.rules = jail.landlock_rules(self.folder)
             self.level = "landlock" if self.rules is not None else self.level
+        if self.filtered and not (seccomp.no_new_privileges() and seccomp.confine_server()):
+            raise RuntimeError("the system-call filter worked for a child and not for the server")
         self.user_tasks = 0 if self.filtered else _tasks_of_user()
 
     def begin(self) -> None:

@@ -17,7 +17,7 @@ import random
 import socket
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from cptlab.judging import mirror
@@ -53,11 +53,27 @@ def serve(control: socket.socket) -> None:
 def examine(channel_fd: int, report_fd: int, tests: bytes, max_bytes: int) -> None:
     """Load, then run every test: lines ["loaded"] or why not, then ["passed"] or why not, up to the program's end."""
 
-    def say(*words: Any) -> None:
-        write_all(report_fd, json.dumps(words).encode() + b"\n")
+    said = bytearray()
 
+    def say(*words: Any) -> None:
+        said.extend(json.dumps(words).encode() + b"\n")
+
+    def flush() -> None:
+        write_all(report_fd, said)
+        said.clear()
+
+    try:
+        _examine(channel_fd, tests, max_bytes, say, flush)
+    finally:
+        flush()
+
+
+def _examine(
+    channel_fd: int, tests: bytes, max_bytes: int, say: Callable[..., None], flush: Callable[[], None]
+) -> None:
+    """`flush` is called when the program lets wait for itself, for its time is counted from the last line reported."""
     entry_point, of_program, mirrored, setup, units = marshal.loads(tests)
-    channel = Channel(channel_fd, Remote, _FOR_THE_PROGRAM, max_bytes)
+    channel = Channel(channel_fd, Remote, _FOR_THE_PROGRAM, max_bytes, waiting=flush)
     module = sys.modules["__main__"] = types.ModuleType("__main__")
     namespace = module.__dict__
     failed: list[Any] | None = None  # why no test can be run

@@ -2,7 +2,7 @@
 
 Parsing a module such as `typing` costs ten times what a program does, and it changes trees that are already there (it
 adds attributes to those of builtins). So trees are shared only among files that open with the same imports: for each such
-opening there is a stem, a fork of the server that has parsed those modules, in their order, as the command does when it
+opening there is a stem, a fork of the server that has parsed those modules in their order, as the command does when it
 comes to those imports. Its children check the files. What else a file imports its own child parses.
 """
 
@@ -33,10 +33,11 @@ from cptlab.judging.forkserver import (
 )
 from cptlab.judging.linter_server import StoppedLinter
 
-SHARED = frozenset(
-    "abc bisect collections collections.abc contextlib copy dataclasses datetime decimal enum fractions functools hashlib"
-    " heapq itertools json math operator os random re statistics string sys time typing".split()
-)
+COSTLY = frozenset(  # 20 to 180 ms, where a short program takes 10
+    "collections collections.abc contextlib dataclasses datetime decimal enum fractions functools os re statistics typing"
+    .split()
+)  # fmt: skip
+CHEAP = frozenset("abc bisect copy hashlib heapq itertools json math operator random string sys time types".split())
 MOST_STEMS = 16
 _IMPORT = re.compile(r"from[ \t]+([\w.]+)[ \t]+import\b|import[ \t]+(.+)")
 _COMMAND_DEPTH = 4  # frames down to PyLinter.check in the `pylint` command: script, run_pylint, Run.__init__, check
@@ -52,23 +53,26 @@ class Stem:
 
 
 def opening(source: str) -> tuple[str, ...]:
-    """The modules of SHARED that a program imports before any other statement, in order."""
-    names: dict[str, None] = {}
+    """What a program imports before any other statement, up to the last of COSTLY, in order."""
+    names: list[str] = []
     for line in source.split("\n"):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         found = _IMPORT.match(line)
         if found is None:
             break
-        imported = [found[1]] if found[1] else [part.split()[0] for part in found[2].split(",") if part.strip()]
-        names.update(dict.fromkeys(name for name in imported if name in SHARED))
-    return tuple(names)
+        imported = [found[1]] if found[1] else [part.strip().split(" ")[0] for part in found[2].split(",")]
+        if not COSTLY.union(CHEAP).issuperset(imported):
+            break
+        names += imported
+    while names and names[-1] not in COSTLY:
+        names.pop()
+    return tuple(dict.fromkeys(names))
 
 
 def serve_files(linter: StoppedLinter, cpu_seconds: float, memory_mb: int) -> None:
     """Serve requests {source} on descriptors 0 and 1; a file may take `cpu_seconds` and `memory_mb` of address space."""
     stems: dict[tuple[str, ...], Stem] = {}  # the one used last is last
-    seen: set[tuple[str, ...]] = {()}
 
     def check(_: Any) -> dict[str, Any]:  # in a stem
         ending = run_forked(
@@ -109,14 +113,11 @@ def serve_files(linter: StoppedLinter, cpu_seconds: float, memory_mb: int) -> No
         with open(linter.path, "wb") as file:
             file.write(request["source"].encode("utf-8", "surrogatepass"))
         modules = opening(request["source"])
-        if modules not in seen:  # a stem is worth its cost from the second file on
-            seen.add(modules)
-            modules = ()
         stem = stems.pop(modules, None) or grow(modules)
         stems[modules] = stem
         if len(stems) > MOST_STEMS:
             _end(stems.pop(next(iter(stems))))
-        write_message(stem.requests, None)
+        write_message(stem.requests, "check")
         return _reply(stem)
 
     serve(answer, {"ready": True})

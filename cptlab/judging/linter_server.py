@@ -8,6 +8,7 @@ the point where the command would read the file. There it stops; linter_forks.py
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 import tokenize
@@ -49,7 +50,7 @@ class StoppedLinter(PyLinter):
             with open(self.path, "rb") as file:
                 try:
                     self.process_tokens(tokenize.tokenize(file.readline))
-                except (tokenize.TokenError, SyntaxError, ValueError):
+                except Exception:  # whatever the tokenizer or a codec says
                     pass
 
     def process_tokens(self, tokens: Iterable[tokenize.TokenInfo]) -> None:
@@ -71,8 +72,9 @@ def stopped_linter(flags: list[str], path: str) -> StoppedLinter:
 
 def main(arguments: dict[str, Any]) -> None:
     """Serve requests {source}; answers {statements, messages, pragmas} or {failed: cause}."""
-    with tempfile.TemporaryDirectory(dir=arguments["scratch"], prefix="lint") as folder:
-        path = os.path.join(os.path.realpath(folder), "cptlab_program.py")
+    folder = os.path.realpath(tempfile.mkdtemp(dir=arguments["scratch"], prefix="lint"))
+    try:
+        path = os.path.join(folder, "cptlab-program.py")  # a name that no program can import
         open(path, "wb").close()
         linter = stopped_linter(arguments["flags"], path)
 
@@ -84,3 +86,5 @@ def main(arguments: dict[str, Any]) -> None:
         for name in set(sys.modules) - loaded:
             del sys.modules[name]
         serve_files(linter, arguments["cpu_seconds"], arguments["memory_mb"])
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

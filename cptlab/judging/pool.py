@@ -41,8 +41,8 @@ def available_cpus() -> int:
 class ServerPool:
     """`workers` servers of one kind, started when entered and gone when left.
 
-    `module` has `main(arguments)`, which calls `forkserver.serve`. `arguments` is JSON data; 'scratch' is added to it,
-    a folder that is removed with the pool. `environment` replaces the servers' environment.
+    `module` has `main(arguments)`, which calls `forkserver.serve`. `arguments` is JSON data; added to it are
+    'scratch', a folder that is removed with the pool, and 'worker', the number of the server. `environment` replaces the servers' environment.
     """
 
     def __init__(self, module: str, arguments: dict[str, Any], workers: int, environment: dict[str, str]) -> None:
@@ -52,7 +52,7 @@ class ServerPool:
     def __enter__(self) -> ServerPool:
         self._scratch = tempfile.TemporaryDirectory(prefix="cptlab-judge-", ignore_cleanup_errors=True)
         self.scratch = Path(self._scratch.name)
-        self._servers = [self._start() for _ in range(self.workers)]
+        self._servers = [self._start(index) for index in range(self.workers)]
         try:
             self.hello = [self._greet(server) for server in self._servers][0]
         except BaseException:
@@ -115,8 +115,8 @@ class ServerPool:
                 for index in busy:  # the caller stopped early: what is running is of no use, and would answer later
                     self._replace(index)
 
-    def _start(self) -> subprocess.Popen:
-        arguments = json.dumps({**self.arguments, "scratch": self._scratch.name})
+    def _start(self, index: int) -> subprocess.Popen:
+        arguments = json.dumps({**self.arguments, "scratch": self._scratch.name, "worker": index})
         command = [sys.executable, "-P", "-c", _START, self.module, _PACKAGE_PARENT, arguments]
         return subprocess.Popen(
             command,
@@ -140,5 +140,5 @@ class ServerPool:
         old.wait()
         old.stdin.close()
         old.stdout.close()
-        self._servers[index] = self._start()
+        self._servers[index] = self._start(index)
         self._greet(self._servers[index])

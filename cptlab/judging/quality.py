@@ -103,7 +103,7 @@ def score_stream(
             if first:
                 pool = pool or stack.enter_context(linter_pool(workers or available_cpus(), extra_disabled))
                 for (key, program), answer in pool.answers(itertools.chain(first, unknown)):
-                    quality = _quality(answer)
+                    quality = quality_of(answer)
                     if cache and quality.messages[:1] not in ((TIMEOUT,), (CRASH,)):
                         cache.put(program, quality)
                     yield key, quality
@@ -153,9 +153,10 @@ def linter_pool(workers: int, extra_disabled: Sequence[str] = ()) -> ServerPool:
     return ServerPool("cptlab.judging.linter_server", arguments, workers, environment)
 
 
-def _quality(answer: dict[str, Any] | None) -> Quality:
+def quality_of(answer: dict[str, Any] | None) -> Quality:
+    """What an answer of `linter_pool` says."""
     if answer is None or "failed" in answer:
-        timeout = answer is not None and answer["failed"] in ("cpu", "wall")
+        timeout = answer is not None and answer["failed"] in ("cpu", "sleep", "wall")
         return Quality(0.0, 0, True, (TIMEOUT if timeout else CRASH,))
     messages = tuple(Message(*message) for message in answer["messages"])
     counts = {kind: sum(message.id[0] == kind for message in messages) for kind in "EWRCF"}

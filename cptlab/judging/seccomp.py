@@ -59,16 +59,27 @@ def works() -> bool:
     """Whether a child can be confined."""
     pid = os.fork()
     if pid == 0:
-        os._exit(0 if no_new_privileges() and confine() else 1)
+        os._exit(0 if no_new_privileges() and confine_server() and confine() else 1)
     return os.waitpid(pid, 0)[1] == 0
 
 
+def confine_server() -> bool:
+    """Install in this process, for good, what no child of it may do either; False where there is no such filter.
+
+    The larger part of the filter: the kernel takes a while over each, and so it does this one once.
+    """
+    return _install(_for_server())
+
+
 def confine() -> bool:
-    """Install the filter in this process, for good; False where the kernel or the machine has none."""
-    program = _template()
+    """Install in this process, for good, what concerns it alone: no processes, signals and limits but its own."""
+    program = _for_child()
+    return _install(program and program.replace(struct.pack("I", _THIS_PROCESS), struct.pack("I", os.getpid())))
+
+
+def _install(program: bytes | None) -> bool:
     if program is None:
         return False
-    program = program.replace(struct.pack("I", _THIS_PROCESS), struct.pack("I", os.getpid()))
     code = ctypes.create_string_buffer(program, len(program))
     header = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code)))
     return libc.prctl(_PR_SET_SECCOMP, _FILTER, ctypes.addressof(header), 0, 0) == 0
@@ -85,45 +96,41 @@ def drop_capabilities(all_of_them: bool) -> None:
         libc.capset(header, struct.pack("6I", 0, 0, 0, 0, 0, 0))
 
 
+_REFUSE = (_RETURN, 0, 0, _ERRNO | _EPERM)
+
+
 @functools.cache
-def _template() -> bytes | None:
-    table = _TABLES.get(os.uname().machine)
-    return _program(*table, _THIS_PROCESS) if table else None
-
-
-def _program(architecture: int, refused: dict[str, int], own_only: dict[str, int], pid: int) -> bytes:
-    lines: list[tuple[int, int, int, int]] = []  # operation, jump if true, jump if false, operand
-
-    def refuse(errno: int = _EPERM) -> None:
-        lines.append((_RETURN, 0, 0, _ERRNO | errno))
-
-    lines.append((_LOAD, 0, 0, _ARCH))
-    lines.append((_EQUAL, 1, 0, architecture))
-    lines.append((_RETURN, 0, 0, _KILL))
-    lines.append((_LOAD, 0, 0, _NR))
-    lines.append((_AT_LEAST, 0, 1, _X32))
-    refuse()
+def _for_server() -> bytes | None:
+    if os.uname().machine not in _TABLES:
+        return None
+    architecture, refused, _ = _TABLES[os.uname().machine]
+    lines = [(_LOAD, 0, 0, _ARCH), (_EQUAL, 1, 0, architecture), (_RETURN, 0, 0, _KILL)]
+    lines += [(_LOAD, 0, 0, _NR), (_AT_LEAST, 0, 1, _X32), _REFUSE]
     for number in refused.values():
-        lines.append((_EQUAL, 0, 1, number))
-        refuse()
-    lines.append((_EQUAL, 0, 1, own_only["clone3"]))  # its flags lie in memory; libc falls back to clone
-    refuse(_ENOSYS)
-    lines.append((_EQUAL, 0, 4, own_only["clone"]))
-    lines.append((_LOAD, 0, 0, _ARG0))
-    lines.append((_ANY_BIT, 0, 1, _CLONE_THREAD))
-    lines.append((_RETURN, 0, 0, _ALLOW))
-    refuse()
+        lines += [(_EQUAL, 0, 1, number), _REFUSE]
+    return _packed(lines)
+
+
+@functools.cache
+def _for_child() -> bytes | None:
+    """With _THIS_PROCESS in the place of the process id. The server's filter has looked at the architecture."""
+    if os.uname().machine not in _TABLES:
+        return None
+    own = _TABLES[os.uname().machine][2]
+    lines = [(_LOAD, 0, 0, _NR), (_EQUAL, 0, 1, own["clone3"])]
+    lines.append((_RETURN, 0, 0, _ERRNO | _ENOSYS))  # its flags lie in memory; libc falls back to clone
+    lines += [(_EQUAL, 0, 4, own["clone"]), (_LOAD, 0, 0, _ARG0), (_ANY_BIT, 0, 1, _CLONE_THREAD)]
+    lines += [(_RETURN, 0, 0, _ALLOW), _REFUSE]
     for name in ("kill", "tgkill", "prlimit64"):
-        lines.append((_EQUAL, 0, 5, own_only[name]))
-        lines.append((_LOAD, 0, 0, _ARG0))
-        lines.append((_EQUAL, 1, 0, pid))
-        lines.append((_EQUAL, 0, 1, 0 if name == "prlimit64" else pid))  # kill(0) would signal the whole group
-        lines.append((_RETURN, 0, 0, _ALLOW))
-        refuse()
-    lines.append((_EQUAL, 0, 5, own_only["fcntl"]))
-    lines.append((_LOAD, 0, 0, _ARG1))
+        lines += [(_EQUAL, 0, 5, own[name]), (_LOAD, 0, 0, _ARG0), (_EQUAL, 1, 0, _THIS_PROCESS)]
+        lines.append((_EQUAL, 0, 1, 0 if name == "prlimit64" else _THIS_PROCESS))  # kill(0) would signal the whole group
+        lines += [(_RETURN, 0, 0, _ALLOW), _REFUSE]
+    lines += [(_EQUAL, 0, 5, own["fcntl"]), (_LOAD, 0, 0, _ARG1)]
     for jump, command in zip((2, 1, 0), _SIGNALLING, strict=True):
         lines.append((_EQUAL, jump, 1 if jump == 0 else 0, command))
-    refuse()
-    lines.append((_RETURN, 0, 0, _ALLOW))
-    return b"".join(struct.pack("HBBI", *line) for line in lines)
+    lines.append(_REFUSE)
+    return _packed(lines)
+
+
+def _packed(lines: list[tuple[int, int, int, int]]) -> bytes:
+    return b"".join(struct.pack("HBBI", *line) for line in [*lines, (_RETURN, 0, 0, _ALLOW)])

@@ -1,0 +1,261 @@
+"""Python source as text with a syntax tree: parsing within a budget, names, and cutting statements out.
+
+For cleaning.py. Nothing is run. Lines count from 1, as in `ast`.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import re
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+
+BUDGET = 1_000_000  # characters that one text's cleaning may parse, in all its attempts
+_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_IMPORTS = (ast.Import, ast.ImportFrom)
+_BUILTINS = frozenset(dir(builtins))
+# what a program's own test run is called
+_TEST_RUN = re.compile(r"(unittest\.main|(doctest\.)?(testmod|run_docstring_examples)|pytest\.main|main|check|tests?"
+                       r"|run_tests?|test_\w+)$")
+
+
+class Parser:
+    """`ast.parse` that never raises, and gives None for all that follows when its budget is used up (`left` is 0)."""
+
+    def __init__(self) -> None:
+        self.left = BUDGET
+
+    def parse(self, text: str) -> ast.Module | SyntaxError | None:
+        """The tree; a SyntaxError that says where; or None where there is no saying (too deep, too long)."""
+        if len(text) > self.left:
+            self.left = 0
+            return None
+        self.left -= len(text)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # invalid escapes
+                tree = ast.parse(text)
+        except SyntaxError as error:
+            return error
+        except (ValueError, RecursionError, MemoryError, OverflowError):
+            return None
+        return None if any(map(leaves_function, tree.body)) else tree
+
+    def tree(self, text: str) -> ast.Module | None:
+        tree = self.parse(text)
+        return tree if isinstance(tree, ast.Module) else None
+
+
+def leaves_function(statement: ast.stmt) -> bool:
+    """Whether it returns or yields, in its own scope; at the top of a module only the compiler would refuse that."""
+    return any(isinstance(node, (ast.Return, ast.Yield, ast.YieldFrom)) for node in _own_nodes(statement))
+
+
+def _own_nodes(statement: ast.stmt) -> Iterable[ast.AST]:
+    """The nodes of a statement that run in the module's own scope; of functions and classes only the node itself."""
+    stack: list[ast.AST] = [statement]
+    while stack:
+        node = stack.pop()
+        yield node
+        if not isinstance(node, (*_SCOPES, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)):
+            stack.extend(ast.iter_child_nodes(node))
+
+
+def bound_names(statement: ast.stmt) -> set[str]:
+    """The module-level names that a top-level statement binds; '*' for a star import."""
+    names: set[str] = set()
+    for node in _own_nodes(statement):
+        if isinstance(node, _SCOPES):
+            names.add(node.name)
+        elif isinstance(node, _IMPORTS):
+            names |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+    return names
+
+
+def read_names(statements: Iterable[ast.stmt]) -> set[str]:
+    """The names that these top-level statements read and do not bind in a scope of their own."""
+    names: set[str] = set()
+    for statement in statements:
+        read, bound = set(), set()
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Name):
+                (read if isinstance(node.ctx, ast.Load) else bound).add(node.id)
+            elif isinstance(node, ast.arg):
+                bound.add(node.arg)
+            elif isinstance(node, ast.ExceptHandler) and node.name:
+                bound.add(node.name)
+            elif isinstance(node, (*_SCOPES, *_IMPORTS)):
+                bound |= bound_names(node)
+        names |= read - bound if isinstance(statement, _SCOPES) else read
+    return names
+
+
+def first_line(statement: ast.stmt) -> int:
+    """With its decorators."""
+    return min([statement.lineno, *(node.lineno for node in getattr(statement, "decorator_list", ()))])
+
+
+def is_inert(statement: ast.stmt) -> bool:
+    """Whether it is a bare name, constant, comparison or the like, or an annotation alone: prose that happens to parse."""
+    if isinstance(statement, ast.AnnAssign):
+        return statement.value is None
+    return isinstance(statement, ast.Expr) and not any(
+        isinstance(node, (ast.Call, ast.Await, ast.Yield, ast.YieldFrom, ast.NamedExpr)) for node in ast.walk(statement)
+    )
+
+
+def unneeded_after(
+    tree: ast.Module, defines: Callable[[ast.stmt], bool], roots: set[str], definitions_too: bool
+) -> list[ast.stmt]:
+    """The statements after the one that `defines` the entry point which only show or test it.
+
+    Those are asserts, print and test calls, bare expressions, `if __name__ == "__main__"`, loops and branches over such
+    statements, and values computed with the entry point or read from stdin that nothing else needs. Before it too: bare
+    words that no statement gives a meaning. `roots` are the names that must stay. `definitions_too`: functions, classes
+    and values that the entry point does not need, as well.
+    """
+    first = next(index for index, statement in enumerate(tree.body) if defines(statement))
+    doubtful = [s for s in tree.body[:first] if is_inert(s)]
+    doubtful += [s for s in tree.body[first + 1 :] if definitions_too or not isinstance(s, (*_SCOPES, *_IMPORTS))]
+    if not doubtful:
+        return []
+    everything = set().union(*map(bound_names, tree.body)) | _BUILTINS
+    meaningless = {id(s) for s in tree.body if isinstance(s, (ast.Expr, ast.AnnAssign)) and "*" not in everything
+                   and read_names([s]) - everything - bound_names(s)}  # fmt: skip
+    entries = set().union(*map(bound_names, filter(defines, tree.body)))
+    needed = read_names(tree.body[: first + 1]) | roots
+    after = tree.body[first + 1 :]
+    grew = True
+    while grew:
+        wanted = [s for s in after if bound_names(s) & needed and not _is_main_block(s)]
+        grew = bool(read_names(wanted) - needed)
+        needed |= read_names(wanted)
+    dropped = [s for s in tree.body[:first] if id(s) in meaningless and is_inert(s)]
+    tainted = set(entries)  # what exists only where the entry point was called
+    for statement in after:
+        if _is_main_block(statement):
+            dropped.append(statement)
+            continue
+        bound = bound_names(statement)
+        if bound & needed or isinstance(statement, _IMPORTS):
+            continue
+        if _is_usage(statement, tainted) or id(statement) in meaningless or (definitions_too and isinstance(statement, (*_SCOPES, ast.Assign))):
+            dropped.append(statement)
+            tainted |= bound
+    return dropped
+
+
+def _is_main_block(statement: ast.stmt) -> bool:
+    test = statement.test if isinstance(statement, ast.If) else None
+    if not isinstance(test, ast.Compare) or len(test.comparators) != 1:
+        return False
+    sides = (test.left, test.comparators[0])
+    return any(isinstance(side, ast.Name) and side.id == "__name__" for side in sides) and any(
+        isinstance(side, ast.Constant) and side.value == "__main__" for side in sides
+    )
+
+
+def _is_usage(statement: ast.stmt, tainted: set[str]) -> bool:
+    if isinstance(statement, ast.Assert) or is_inert(statement):
+        return True
+    if isinstance(statement, (ast.For, ast.If, ast.Try)):
+        parts = [*statement.body, *statement.orelse, *getattr(statement, "finalbody", ())]
+        parts += [inner for handler in getattr(statement, "handlers", ()) for inner in handler.body]
+        within = set(tainted)
+        for part in parts:
+            if not isinstance(part, (ast.Pass, ast.Continue, ast.Break)) and not _is_usage(part, within):
+                return False
+            within |= bound_names(part)
+        return True
+    if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
+        called = ast.unparse(statement.value.func) if _is_dotted(statement.value.func) else ""
+        if called == "print" or _TEST_RUN.fullmatch(called):
+            return True
+    targets = getattr(statement, "targets", None) or [getattr(statement, "target", None)]
+    if any(isinstance(target, (ast.Attribute, ast.Subscript)) for target in targets):
+        return False  # it changes an object that may be needed: f.cache = {}
+    if isinstance(statement, (ast.Expr, ast.Assign, ast.AugAssign, ast.AnnAssign)):
+        return bool(read_names([statement]) & (tainted | {"input"}))
+    return False
+
+
+def _is_dotted(node: ast.expr) -> bool:
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    return isinstance(node, ast.Name)
+
+
+def without(text: str, tree: ast.Module, dropped: Sequence[ast.stmt]) -> str:
+    """`text` without the lines of these top-level statements and the comments that lead to them.
+
+    What follows the last statement that stays goes too, where anything after it was dropped. A statement that shares
+    a line with one that stays, stays.
+    """
+    if not dropped:
+        return text
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    lines = text.split("\n")
+    ids = {id(statement) for statement in dropped}
+    kept = {n for s in tree.body if id(s) not in ids for n in range(first_line(s), s.end_lineno + 1)}
+    gone = {n for s in dropped for n in range(first_line(s), s.end_lineno + 1)} - kept
+    if not gone:
+        return text
+    for number in sorted(gone, reverse=True):
+        above = number - 1
+        while above >= 1 and above not in kept and lines[above - 1].startswith("#"):
+            gone.add(above)
+            above -= 1
+    last = max(kept, default=0)
+    cut = max(gone) > last
+    result = [line for number, line in enumerate(lines, 1) if number not in gone and not (cut and number > last)]
+    return "\n".join(result).rstrip("\n") + "\n" if cut else "\n".join(result)
+
+
+def with_missing(program: str, donors: Iterable[str], roots: set[str], parser: Parser) -> str:
+    """The program, preceded by the donors' imports and definitions of names that it reads but does not bind.
+
+    `roots` are names that it must bind whether or not it reads them. Donors that do not parse give nothing.
+    """
+    tree = parser.tree(program)
+    if tree is None:
+        return program
+    here = set().union(*map(bound_names, tree.body))
+    missing = (read_names(tree.body) | roots) - here - _BUILTINS
+    chunks: list[str] = []
+    for donor in donors:
+        given = parser.tree(donor) if missing else None
+        if given is None:
+            continue
+        picked = _providers(given, missing)
+        lines = donor.replace("\r\n", "\n").split("\n")
+        chunks += ["\n".join(lines[first_line(s) - 1 : s.end_lineno]) for s in given.body if id(s) in picked]
+        missing -= set().union(*(bound_names(s) for s in given.body if id(s) in picked)) if picked else set()
+    if not chunks:
+        return program
+    future = [s.end_lineno for s in tree.body if isinstance(s, ast.ImportFrom) and s.module == "__future__"]
+    lines = program.split("\n")
+    head = lines[: max(future, default=0)]
+    return "\n".join([*head, *chunks, "", "", *lines[len(head) :]])
+
+
+def _providers(tree: ast.Module, missing: set[str]) -> set[int]:
+    """The ids of the top-level statements that give the missing names, and what those need themselves."""
+    kinds = (*_SCOPES, ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign)
+    found: set[int] = set()
+    wanted, grew = set(missing), True
+    while grew:
+        grew = False
+        for statement in tree.body:
+            if not isinstance(statement, kinds) or id(statement) in found:
+                continue
+            if isinstance(statement, ast.ImportFrom) and statement.module == "__future__":
+                continue
+            names = bound_names(statement)
+            if names & wanted or (names == {"*"} and wanted):
+                found.add(id(statement))
+                wanted |= read_names([statement]) - _BUILTINS
+                grew = True
+    return found
