@@ -1,8 +1,10 @@
-"""Evaluate a trained prefix: the base model against the tuned one on held-out tasks.
+"""Evaluate a trained prefix: the base model against the tuned one on held-out tasks. Or programs from elsewhere.
 
     python evaluate.py run=logs/train/runs/<time>
     python evaluate.py                                  (the latest training run)
     python evaluate.py -m decoding=paper,spa
+    python evaluate.py completions=programs.jsonl benchmark=humaneval    (rows with task_id and completion or solution)
+    python evaluate.py completions=new.jsonl against=old.jsonl benchmark=mbpp
 """
 
 from pathlib import Path

@@ -37,11 +37,13 @@ def build_pairs(config: DictConfig, backbone: Any = None) -> Path:
     """Algorithm 1 for the tasks of splits train and validation; the directory with pairs.jsonl and statistics.json.
 
     Kept in the cache under all that it depends on; a killed build goes on where it was. Raises UserError where no
-    pair is left, with what each filter dropped.
+    pair is left, with what each filter dropped. Where `pairs.dataset` names ready-made pairs, they are read instead.
     """
     from cptlab import pairs
     from cptlab.samples import prompt_of, sample_and_judge
 
+    if "dataset" in config.pairs:
+        return _ready_pairs(config, backbone or settings.build(config.backbone, "backbone"))
     benchmark = settings.build(config.benchmark, "benchmark")
     tasks = benchmark.split("train", config.pairs.train_tasks) + benchmark.split(
         "validation", config.pairs.validation_tasks
@@ -61,7 +63,7 @@ def build_pairs(config: DictConfig, backbone: Any = None) -> Path:
             say(f"Pairs: found in {directory}")
             return directory
         judged = sample_and_judge(backbone, tasks, config.pairs.n, sampling, cache=cache, seed=config.pairs.seed,
-                                  workers=config.workers, title="pairs")
+                                  workers=config.workers, sandbox=config.sandbox, title="pairs")
         by_id = {task.id: task for task in tasks}
         counts, found = FilterCounts(), []
         for task_id, completions, qualities, verdicts in judged.by_task():
@@ -81,10 +83,29 @@ def build_pairs(config: DictConfig, backbone: Any = None) -> Path:
     return directory
 
 
+def _ready_pairs(config: DictConfig, backbone: Any) -> Path:
+    """The pairs of a data set, in this backbone's tokens, as `build_pairs` leaves its own."""
+    from cptlab import pairs
+
+    found, counts = settings.build(config.pairs.dataset, "pairs.dataset", encode=backbone.encode_completion,
+                                   max_tokens=backbone.context_length - config.pairs.reserved)
+    content = hashlib.sha256(repr(found).encode()).hexdigest()
+    directory = Path(config.paths.cache) / "pairs" / settings.fingerprint({"ready": content})
+    with locked(directory):
+        if not (directory / STATISTICS_FILE).is_file():
+            statistics = pairs.pair_statistics(found, backbone.encode_completion, backbone.decode)
+            pairs.write_pairs(directory / PAIRS_FILE, found)
+            write_json(directory / STATISTICS_FILE, statistics | {"filters": counts})
+    said = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())
+    say(f"Pairs: {len(found)} ({said}), in {directory}")
+    return directory
+
+
 def train(config: DictConfig, fresh: Path) -> float | None:
     """Pairs, both stages, and `prefix/` in PEFT format in the run directory; the value of `optimized_metric`."""
     started = time.monotonic()
     from cptlab.backbone import save_prefix
+    from cptlab.reporting.curves import last_epochs
     from cptlab.training import make_trainer, train_stages
 
     backbone = settings.build(config.backbone, "backbone")
@@ -96,8 +117,7 @@ def train(config: DictConfig, fresh: Path) -> float | None:
     make_trainer(trainer, logger=False)  # a machine without the devices is found now, not after the pairs
     mine = config.data.pairs_file  # with what it holds, so that a corrected file is a new run
     content = {"backbone": backbone.fingerprint} | ({"pairs": hashlib.sha256(_bytes(mine)).hexdigest()} if mine else {})
-    run = open_run(fresh, Path(config.paths.logs) / "train", _digest(config, **content))
-    say(f"{'Going on with the unfinished run' if run.resumed else 'Run directory:'} {run.directory}")
+    run = _open(config, fresh, "train", **content)
     main_process = settings.is_main_process()
     if main_process:
         OmegaConf.save(config, run.directory / CONFIG_FILE, resolve=True)
@@ -116,7 +136,7 @@ def train(config: DictConfig, fresh: Path) -> float | None:
             return None
         save_prefix(prefix, run.directory / "prefix", backbone,
                     extra={"run": run.directory.name, "backbone": backbone.fingerprint})
-        metrics = _last_epochs(run.directory / "training")
+        metrics = last_epochs(run.directory / "training")
         facts = tracking.provenance(
             ROOT, seed=config.seed, backbone=backbone.fingerprint, pairs=str(pairs_file), pair_statistics=statistics,
             trainable_parameters=sum(p.numel() for p in prefix.parameters()),
@@ -131,16 +151,20 @@ def train(config: DictConfig, fresh: Path) -> float | None:
 
 
 def evaluate(config: DictConfig, fresh: Path) -> float | None:
-    """The base model against the tuned one on held-out tasks; tables, figures and report in the run directory."""
+    """The base model against the tuned one on held-out tasks, or programs that other tools made (`completions`).
+
+    Tables, figures and report in the run directory; returns the value of `optimized_metric`.
+    """
+    if config.completions is not None:
+        return _evaluate_given(config, fresh)
     started = time.monotonic()
     from cptlab.backbone import load_prefix
-    from cptlab.judging.summary import compare, summarise
-    from cptlab.reporting import make_report, print_tables
+    from cptlab.judging.summary import allowed_ks, compare, summarise
     from cptlab.samples import Judged, sample_and_judge
 
     trained = _training_run(config)
-    run = open_run(fresh, Path(config.paths.logs) / "evaluate", _digest(config, run=str(trained)))
-    say(f"{'Going on with the unfinished run' if run.resumed else 'Run directory:'} {run.directory}")
+    sandbox = _sandbox(config)
+    run = _open(config, fresh, "evaluate", run=str(trained))
     source = OmegaConf.load(trained / CONFIG_FILE) if trained else config
     benchmark = settings.build(config.get("benchmark") or source.benchmark, "benchmark")
     node = (config.get("backbone") or source.backbone).copy()
@@ -155,36 +179,105 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
         systems["tuned"] = load_prefix(trained / "prefix", backbone.shape).to(backbone.device)
     OmegaConf.save(config, run.directory / CONFIG_FILE, resolve=True)
     write_jsonl(run.directory / "tasks.jsonl", tasks)
+    ks = allowed_ks({task.id: config.n for task in tasks}, config.ks)
     results: dict[str, Any] = {}
     judged: dict[str, Judged] = {}
     for system, prefix in systems.items():
         judged[system] = sample_and_judge(
             backbone, tasks, config.n, sampling, cache=Path(config.paths.cache), seed=config.seed, prefix=prefix,
-            anchoring=anchoring, extra_disabled=config.extra_disabled, workers=config.workers, title=system,
+            anchoring=anchoring, extra_disabled=config.extra_disabled, workers=config.workers, sandbox=config.sandbox,
+            title=system,
         )
-        write_jsonl(run.directory / system / "completions.jsonl", judged[system].completions)
-        write_jsonl(run.directory / system / "quality.jsonl", judged[system].qualities)
-        write_jsonl(run.directory / system / "verdicts.jsonl", judged[system].verdicts)
-        results[system] = summarise(tasks, config.n, *_by_task(judged[system]), ks=_ks(config))
-    differences = {}
-    if trained:
-        differences = compare(tasks, config.n, _by_task(judged["base"]), _by_task(judged["tuned"]), ks=_ks(config))
+        judged[system].write(run.directory / system)
+        results[system] = summarise(tasks, *judged[system].results(), ks=ks)
+    differences = compare(tasks, judged["base"].results(), judged["tuned"].results(), ks=ks) if trained else {}
     facts = tracking.provenance(
         ROOT, seed=config.seed, n=config.n, split=config.split, benchmark=benchmark.name,
         benchmark_fingerprint=benchmark.fingerprint(), backbone=backbone.name, backbone_fingerprint=backbone.fingerprint,
-        training_run=str(trained) if trained else None, wall_seconds=round(time.monotonic() - started, 1),
-        resumed=run.resumed,
+        training_run=str(trained) if trained else None, sandbox=sandbox,
+        wall_seconds=round(time.monotonic() - started, 1), resumed=run.resumed,
     )
-    write_json(run.directory / METRICS_FILE, {"results": results, "differences": differences, **facts})
-    report = make_report(run.directory)
-    flat = _flat(results)
-    run.finish()
-    print_tables(run.directory)
+    metrics, report = _report(run, results, differences, facts)
     loggers = _loggers(config, run, "evaluate")
     with tracking.finished_at_the_end(loggers):
-        tracking.log_evaluation(loggers, flat, _tables(results))
+        tracking.log_evaluation(loggers, metrics)
     print(f"\nRun directory: {run.directory}\nReport: {report}")
-    return _optimized(config, flat)
+    return _optimized(config, metrics)
+
+
+def _evaluate_given(config: DictConfig, fresh: Path) -> float | None:
+    """Programs in a file, judged as a model's own are: system `given`, and `base` for those of `against`. No model, no
+    torch. The figures are over the tasks that have rows (in both files)."""
+    started = time.monotonic()
+    from cptlab import given
+    from cptlab.judging.summary import allowed_ks, compare, summarise
+
+    benchmark = settings.build(config.benchmark, "benchmark")
+    paths = ({"base": config.against} if config.against is not None else {}) | {"given": config.completions}
+    files = {system: given.check_file(path, benchmark.tasks) for system, path in paths.items()}
+    present = [task for task in benchmark.tasks if any(task.id in file.counts for file in files.values())]
+    shared = given.shared_tasks(present, list(files.values()))
+    ks = allowed_ks({task.id: min(file.counts[task.id] for file in files.values()) for task in shared}, config.ks)
+    for file in files.values():
+        say(file.coverage(benchmark.name, benchmark.tasks))
+    if len(files) > 1:
+        say(f"The figures are over the {len(shared)} tasks that both files have rows for.")
+    sandbox = _sandbox(config)
+    digests = {system: file.digest for system, file in files.items()}
+    run = _open(config, fresh, "evaluate", benchmark=benchmark.fingerprint(), **digests)
+    OmegaConf.save(config, run.directory / CONFIG_FILE, resolve=True)
+    write_jsonl(run.directory / "tasks.jsonl", present)
+    results, judged = {}, {}
+    for system, file in files.items():
+        directory = run.directory / system
+        given.judge_file(file, benchmark.tasks, directory, cache=Path(config.paths.cache), workers=config.workers,
+                         extra_disabled=config.extra_disabled, sandbox=config.sandbox, title=system)
+        given.write_row_verdicts(run.directory / f"verdicts{'' if system == 'given' else '_against'}.jsonl", directory)
+        judged[system] = given.results_by_task(directory)
+        results[system] = summarise(shared, *judged[system], ks=ks)
+    differences = compare(shared, judged["base"], judged["given"], ks=ks) if len(files) > 1 else {}
+    facts = tracking.provenance(
+        ROOT, benchmark=benchmark.name, benchmark_fingerprint=benchmark.fingerprint(),
+        files={system: file.facts() for system, file in files.items()}, sandbox=sandbox,
+        wall_seconds=round(time.monotonic() - started, 1), resumed=run.resumed,
+    )
+    metrics, report = _report(run, results, differences, facts)
+    for system in files:
+        given.drop_journals(run.directory / system)
+    tracking.mirror_without_lightning(config.logger or {}, run.directory, metrics, list(config.tags),
+                                      OmegaConf.to_container(config, resolve=True))
+    print(f"\nRun directory: {run.directory}\nReport: {report}\nOne line a row: {run.directory / 'verdicts.jsonl'}")
+    return _optimized(config, metrics)
+
+
+def _sandbox(config: DictConfig) -> dict[str, Any]:
+    """The sandbox that programs will run in, said to the user. UserError if it is weaker than `sandbox` asks for."""
+    from cptlab.judging.sandbox import Sandbox
+
+    with Sandbox(workers=1, at_least=config.sandbox) as sandbox:
+        found = {"level": sandbox.level, "protections": sandbox.protections}
+    say(f"Sandbox: {found['level']} (asked for: {config.sandbox} or stronger)")
+    return found
+
+
+def _open(config: DictConfig, fresh: Path, task: str, **content: Any) -> Run:
+    """The run of these settings and this content, begun or gone on with."""
+    run = open_run(fresh, Path(config.paths.logs) / task, _digest(config, **content))
+    say(f"{'Going on with the unfinished run' if run.resumed else 'Run directory:'} {run.directory}")
+    return run
+
+
+def _report(run: Run, results: dict[str, Any], differences: dict[str, Any], facts: dict[str, Any]
+            ) -> tuple[dict[str, float], Path]:
+    """metrics.json, tables, figures and report of a run, which is then finished; its metrics by name, the report."""
+    from cptlab.judging.summary import flat
+    from cptlab.reporting import make_report, print_tables
+
+    write_json(run.directory / METRICS_FILE, {"results": results, "differences": differences, **facts})
+    report = make_report(run.directory)
+    run.finish()
+    print_tables(run.directory)
+    return flat(results), report
 
 
 def _training_run(config: DictConfig) -> Path | None:
@@ -199,18 +292,6 @@ def _training_run(config: DictConfig) -> Path | None:
     return directory.resolve()
 
 
-def _by_task(judged: Any) -> tuple[dict[str, list], dict[str, list]]:
-    qualities, verdicts = {}, {}
-    for task_id, _, scores, outcomes in judged.by_task():
-        qualities[task_id], verdicts[task_id] = scores, outcomes
-    return qualities, verdicts
-
-
-def _ks(config: DictConfig) -> tuple[int, ...]:
-    """The k of pass@k: as asked for, or those of 1, 5, 10 and 100 that n allows."""
-    return tuple(config.ks) if config.ks is not None else tuple(k for k in (1, 5, 10, 100) if k <= config.n)
-
-
 def _loggers(config: DictConfig, run: Run, job_type: str) -> list[Any]:
     """The configured loggers of this run; they write below its directory."""
     loggers = []
@@ -220,33 +301,6 @@ def _loggers(config: DictConfig, run: Run, job_type: str) -> list[Any]:
     for logger in loggers:
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
     return loggers
-
-
-def _last_epochs(directory: Path) -> dict[str, float]:
-    """The last row of each stage's epochs.csv, named `<stage>/<quantity>`."""
-    import csv
-
-    metrics: dict[str, float] = {}
-    for stage, name in (("stage1", "comparative"), ("stage2", "nll")):
-        path = directory / stage / "epochs.csv"
-        if path.is_file():
-            with open(path, encoding="utf-8", newline="") as file:
-                last = list(csv.DictReader(file))[-1]
-            metrics |= {f"{name}/{key}": float(value) for key, value in last.items() if value}
-    return metrics
-
-
-def _flat(results: dict[str, Any]) -> dict[str, float]:
-    """results[system][difficulty][metric] as `system/difficulty/metric`, numbers only."""
-    return {f"{system}/{difficulty}/{metric}": float(value)
-            for system, by_difficulty in results.items() for difficulty, metrics in by_difficulty.items()
-            for metric, value in metrics.items() if isinstance(value, (int, float))}
-
-
-def _tables(results: dict[str, Any]) -> dict[str, tuple[list[str], list[list[Any]]]]:
-    """One table of all results for the dashboard."""
-    rows = [[*name.split("/"), value] for name, value in _flat(results).items()]
-    return {"results": (["system", "difficulty", "metric", "value"], rows)}
 
 
 def _optimized(config: DictConfig, metrics: dict[str, float]) -> float | None:

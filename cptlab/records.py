@@ -177,7 +177,13 @@ class Pair:
 
 def to_json(record: Any) -> str:
     """One line of JSON, keys in the order of the fields."""
-    return json.dumps(dataclasses.asdict(record), ensure_ascii=False)
+    content = dataclasses.asdict(record)
+    line = json.dumps(content, ensure_ascii=False)
+    try:
+        line.encode()
+        return line
+    except UnicodeEncodeError:  # half a character, which a model may well print
+        return json.dumps(content)
 
 
 def from_json(kind: type, line: str) -> Any:

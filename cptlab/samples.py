@@ -7,22 +7,20 @@ goes on where it was and an evaluation of the same base model is not repeated by
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from cptlab.backbone import Backbone, Prefix
 from cptlab.decoding import Anchoring, Sampling, generate
 from cptlab.judging.correctness import judge_programs
-from cptlab.judging.quality import PYLINT_VERSION, score_programs
+from cptlab.judging.quality import score_programs
 from cptlab.judging.sandbox import Limits
 from cptlab.pairs import ChunkStore
-from cptlab.records import Completion, Prompt, Quality, Task, Verdict
+from cptlab.progress import progress_bar
+from cptlab.records import Completion, Prompt, Quality, Task, Verdict, write_jsonl
 from cptlab.tasks.template import apply_template
 
 CHUNK_PROGRAMS = 640  # programs that a kill can cost at most
@@ -46,28 +44,27 @@ class Judged:
             yield task_id, self.completions[start:end], self.qualities[start:end], self.verdicts[start:end]
             start = end
 
+    def results(self) -> tuple[dict[str, list[Quality]], dict[str, list[Verdict]]]:
+        """(qualities, verdicts) of each task, as judging.summary takes them."""
+        rows = list(self.by_task())
+        return {row[0]: row[2] for row in rows}, {row[0]: row[3] for row in rows}
 
-@contextmanager
-def progress_bar(title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr with the count, the time taken and the time left."""
-    columns = (TextColumn("{task.description:<34}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit),
-               TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, refresh_per_second=4) as bars:
-        bar = bars.add_task(title, total=total)
-        yield lambda done: bars.advance(bar, done)
-    if not console.is_terminal:
-        console.print(f"{title}: {total} {unit}")
+    def write(self, directory: Path) -> None:
+        """completions.jsonl, quality.jsonl and verdicts.jsonl of an evaluation run's system."""
+        write_jsonl(directory / "completions.jsonl", self.completions)
+        write_jsonl(directory / "quality.jsonl", self.qualities)
+        write_jsonl(directory / "verdicts.jsonl", self.verdicts)
 
 
 def sample_and_judge(
     backbone: Backbone, tasks: Sequence[Task], n: int, sampling: Sampling, *, cache: Path, seed: int = 0,
     prefix: Prefix | None = None, anchoring: Anchoring | None = None, limits: Limits | None = None,
-    extra_disabled: Sequence[str] = (), workers: int | None = None, title: str = "",
+    extra_disabled: Sequence[str] = (), workers: int | None = None, sandbox: str = "landlock", title: str = "",
 ) -> Judged:
     """`n` programs for each task, scored by pylint and run on the tests.
 
-    `title` names the system in the progress bars. Raises UserError where a prompt does not fit the context.
+    `sandbox`: the weakest that will do (judging.sandbox.LEVELS). `title` names the system in the progress bars. Raises
+    UserError where a prompt does not fit the context.
     """
     limits = limits or Limits()
     by_id = {task.id: task for task in tasks}
@@ -97,7 +94,7 @@ def sample_and_judge(
         sampled.compute(sample)
 
     work = {"completions": sampled.fingerprint}
-    scored = ChunkStore(cache / "quality", Quality, work | {"pylint": PYLINT_VERSION, "off": sorted(extra_disabled)}, keys)
+    scored = ChunkStore(cache / "quality", Quality, work | {"pylint": version("pylint"), "off": sorted(extra_disabled)}, keys)
 
     def score(key: str) -> list[Quality]:
         programs = [completion.program for completion in sampled.read(key)]
@@ -108,12 +105,13 @@ def sample_and_judge(
         advance(total - _pending(scored, groups, n))
         scored.compute(score)
 
-    tests = hashlib.sha256(repr([task.tests for task in tasks]).encode()).hexdigest()
+    deciding = [replace(task, prompt=Prompt(""), reference=None) for task in tasks]  # all of a task but these two
+    tests = hashlib.sha256(repr(deciding).encode()).hexdigest()
     judged = ChunkStore(cache / "verdicts", Verdict, work | {"tests": tests, "limits": asdict(limits)}, keys)
 
     def judge(key: str) -> list[Verdict]:
         items = [(completion.program, by_id[completion.task_id]) for completion in sampled.read(key)]
-        return judge_programs(items, workers=workers, limits=limits, progress=advance)
+        return judge_programs(items, workers=workers, limits=limits, progress=advance, at_least=sandbox)
 
     with progress_bar(f"{title}: running the tests", total, "programs") as advance:
         advance(total - _pending(judged, groups, n))

@@ -34,9 +34,14 @@ RULES: dict[str, tuple[type | tuple[type, ...], Callable[[Any], bool], str]] = {
     "n": (int, lambda v: v >= 1, "a whole number from 1 up"),
     "limit": ((int, type(None)), lambda v: v is None or v >= 1, "a whole number from 1 up, or null for all tasks"),
     "workers": ((int, type(None)), lambda v: v is None or v >= 1, "a whole number from 1 up, or null for all cores"),
+    "completions": ((str, type(None)), lambda v: v is None or v != "", "the path of a JSONL file, or null"),
+    "against": ((str, type(None)), lambda v: v is None or v != "", "the path of a JSONL file, or null"),
+    "sandbox": (str, lambda v: v in ("namespaces", "landlock", "seccomp", "limits"),
+                "namespaces, landlock, seccomp or limits"),
     "pairs.n": (int, lambda v: v >= 2, "a whole number from 2 up"),
     "pairs.train_tasks": ((int, type(None)), lambda v: v is None or v >= 1, "a whole number from 1 up, or null"),
     "pairs.validation_tasks": ((int, type(None)), lambda v: v is None or v >= 1, "a whole number from 1 up, or null"),
+    "pairs.reserved": (int, lambda v: v >= 1, "a whole number from 1 up"),
     "pairs.selection.min_gap": ((int, float), lambda v: 0 <= v < 1, "a number from 0 up to 1"),
     "pairs.selection.min_similarity": ((int, float), lambda v: 0 <= v < 1, "a number from 0 up to 1"),
     "decoding.sampling.temperature": ((int, float), lambda v: v >= 0, "a number from 0 (greedy) up"),
@@ -69,7 +74,7 @@ STAGE_SETTINGS = {"first_epochs", "second_epochs", "learning_rate", "second_lear
 # task -> (pattern of a metric that a sweep can optimise, an example)
 METRICS = {
     "train": (r"(comparative|nll)/\w+", "comparative/val_accuracy"),
-    "evaluate": (r"(base|tuned)/(introductory|interview|competition|all)/[\w@]+", "tuned/all/pylint_mean"),
+    "evaluate": (r"(base|tuned|given)/(introductory|interview|competition|all)/[\w@]+", "tuned/all/pylint_mean"),
 }
 
 
@@ -155,8 +160,9 @@ def validate(config: DictConfig) -> None:
         good = isinstance(node, kind) and not (isinstance(node, bool) and kind is not object)
         if not good or not allowed(node):
             raise UserError(f"{name}={node} cannot be: it must be {expected}. Correct that value.")
+    _validate_given(config)
     ks = config.get("ks")
-    if ks and max(ks, default=1) > config.n:
+    if ks and config.get("completions") is None and max(ks, default=1) > config.n:
         raise UserError(
             f"pass@{max(ks)} needs at least {max(ks)} samples per task, and n={config.n}. "
             f"Raise n, or leave {max(ks)} out of ks."
@@ -167,6 +173,21 @@ def validate(config: DictConfig) -> None:
     unknown = set(config.get("stages") or ()) - STAGE_SETTINGS
     if unknown:
         raise UserError(f"There is no setting stages.{min(unknown)}. Choose from {', '.join(sorted(STAGE_SETTINGS))}.")
+
+
+def _validate_given(config: DictConfig) -> None:
+    """The settings of `evaluate.py completions=…`, which loads no model and draws no sample."""
+    if config.get("completions") is None:
+        if config.get("against") is not None:
+            raise UserError("against=… needs completions=…: the file of programs that are compared with it. Give both.")
+        return
+    if config.get("benchmark") is None:
+        raise UserError("completions=… needs the benchmark that the programs are for. Add benchmark=<name>, such as "
+                        "benchmark=humaneval.")
+    for name, usual in (("run", ("latest", None)), ("backbone", (None,)), ("limit", (None,)), ("device", (None,))):
+        if config.get(name) not in usual:
+            raise UserError(f"{name}=… and completions=… contradict each other: a file of programs is judged whole and "
+                            f"without a model. Leave {name} out.")
 
 
 def print_tree(config: DictConfig) -> None:

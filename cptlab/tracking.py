@@ -5,13 +5,14 @@ The local result files are the truth; W&B mirrors them. It runs offline unless t
 
 from __future__ import annotations
 
+import csv
 import importlib.metadata
 import netrc
 import os
 import platform
 import resource
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,15 @@ def csv_logger(save_dir: str) -> Any:
 def wandb_logger(save_dir: str, project: str, group: str | None, job_type: str, tags: list[str],
                  name: str | None = None) -> Any:
     """Lightning's W&B logger, offline where nobody is logged in."""
-    import wandb
     from lightning.pytorch.loggers import WandbLogger
+
+    return WandbLogger(experiment=start_wandb(save_dir, project, group, job_type, tags, name), save_dir=save_dir)
+
+
+def start_wandb(save_dir: str, project: str, group: str | None, job_type: str, tags: list[str],
+                name: str | None = None) -> Any:
+    """A W&B run, offline where nobody is logged in."""
+    import wandb
 
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ.setdefault("WANDB_DIR", save_dir)
@@ -40,10 +48,9 @@ def wandb_logger(save_dir: str, project: str, group: str | None, job_type: str, 
                "dir": save_dir, "settings": wandb.Settings(console="off", silent=True, init_timeout=30)}
     mode = os.environ.get("WANDB_MODE") or ("offline" if is_offline() else "online")
     try:
-        run = wandb.init(mode=mode, **options)
+        return wandb.init(mode=mode, **options)
     except (wandb.errors.Error, TimeoutError, OSError):  # no network, or a key that the server refuses
-        run = wandb.init(mode="offline", **options)
-    return WandbLogger(experiment=run, save_dir=save_dir)
+        return wandb.init(mode="offline", **options)
 
 
 def is_offline() -> bool:
@@ -70,17 +77,37 @@ def finished_at_the_end(loggers: list[Any]) -> Iterator[list[Any]]:
                 logger.experiment.finish(exit_code=int(failed))
 
 
-def log_evaluation(loggers: list[Any], metrics: dict[str, float], tables: dict[str, tuple[list[str], list[list[Any]]]]
-                   ) -> None:
-    """Mirror an evaluation: scalars to every logger, tables (columns, rows) once to W&B."""
+def log_evaluation(loggers: list[Any], metrics: dict[str, float]) -> None:
+    """Mirror an evaluation: scalars to every logger, one table of them to W&B."""
     for logger in loggers:
         logger.log_metrics(metrics)
         if type(logger).__name__ == "WandbLogger":
-            import wandb
-
-            logger.experiment.log({name: wandb.Table(columns=columns, data=rows)
-                                   for name, (columns, rows) in tables.items()})
+            logger.experiment.log({"results": _table(metrics)})
         logger.save()
+
+
+def mirror_without_lightning(loggers: Mapping[str, Any], directory: Path, metrics: dict[str, float], tags: list[str],
+                             config: dict[str, Any]) -> None:
+    """The same for a run that loads no model: Lightning's loggers would bring in torch. `loggers`: their config."""
+    if "csv" in loggers:
+        (directory / "csv").mkdir(exist_ok=True)
+        with open(directory / "csv" / "metrics.csv", "w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(metrics))
+            writer.writeheader()
+            writer.writerow(metrics)
+    if "wandb" in loggers:
+        options = {name: loggers["wandb"].get(name) for name in ("project", "group", "name")}
+        with start_wandb(str(directory), job_type="evaluate", tags=tags, **options) as run:
+            run.config.update(config)
+            run.log(metrics | {"results": _table(metrics)})
+
+
+def _table(metrics: dict[str, float]) -> Any:
+    """W&B's table of metrics named system/difficulty/metric."""
+    import wandb
+
+    rows = [[*name.split("/"), value] for name, value in metrics.items()]
+    return wandb.Table(columns=["system", "difficulty", "metric", "value"], data=rows)
 
 
 def provenance(root: Path, **facts: Any) -> dict[str, Any]:

@@ -13,14 +13,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def data_directory() -> Path:
-    return Path(os.environ.get("CPTLAB_DATA") or ROOT.parent / "shared" / "data")
+    return Path(os.environ.get("CPTLAB_DATA_DIR") or ROOT.parent / "shared" / "data")
 
 
 def pytest_collection_modifyitems(items):
     if not data_directory().is_dir():
         for item in items:
             if "data" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason=f"no benchmark files at {data_directory()} (CPTLAB_DATA)"))
+                item.add_marker(pytest.mark.skip(reason=f"no benchmark files at {data_directory()} (CPTLAB_DATA_DIR)"))
 
 
 @pytest.fixture

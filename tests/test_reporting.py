@@ -118,7 +118,7 @@ def test_levels_and_samples_of_a_run(run):
         "competition": 3,
         "all": 9,
     }
-    assert run.samples_per_task == 6 and len(run.samples("base")) == 54
+    assert run.samples_per_task == "6 samples" and len(run.samples("base")) == 54
     assert run.provenance["git"] == {"commit": "abc", "dirty": False} and "results" not in run.provenance
 
 
@@ -306,6 +306,44 @@ def test_the_k_of_the_metrics_are_shown(stored, tmp_path):
         measure(replace(run, ks=(7,)))
 
 
+def test_figures_are_over_the_tasks_that_every_system_has_samples_of(stored, tmp_path):
+    directory = shutil.copytree(stored, tmp_path / "run")
+    rows = {name: (directory / f"base/{name}.jsonl").read_text().splitlines(True) for name in ("completions", "quality", "verdicts")}
+    for name, lines in rows.items():  # no sample of kata/0, two of kata/1 fewer, the rest backwards
+        (directory / f"base/{name}.jsonl").write_text("".join(lines[8:][::-1]))
+    run = read_run(directory)
+    assert run.samples_per_task == "4 to 6 samples"
+    assert [task.id for task in run.tasks] == [f"kata/{i}" for i in range(1, 9)]
+    assert all(set(answers) == {task.id for task in run.tasks} for answers in run.systems.values())
+    sample = run.systems["base"]["kata/3"][-1]
+    assert sample.completion.sample == 0 and sample.quality == read_run(stored).systems["base"]["kata/3"][0].quality
+    measures = measure(run)
+    assert measures.results["base"]["all"]["tasks"] == measures.differences["tuned"]["all"]["tasks"] == 8
+    assert "4 to 6 samples per task" in tables.quality_table(run, measures.results).title
+    make_report(directory)
+
+
+def test_tasks_without_difficulty_and_with_a_second_rule(tmp_path):
+    directory = store_run(tmp_path, tasks=4, samples=3)
+    tasks = [replace(task, difficulty="", rules=("strict", "official")) for task in read_run(directory).tasks]
+    write_jsonl(directory / "tasks.jsonl", tasks)
+    for system in ("base", "tuned"):
+        status = "failed" if system == "base" else "passed"
+        verdict = Verdict(status, by_rule={"strict": status, "official": "passed"})
+        write_jsonl(directory / system / "verdicts.jsonl", [verdict] * 12)
+    run = read_run(directory)
+    assert list(run.levels) == ["all"]
+    measures = measure(run)
+    table = tables.correctness_table(run, measures.results)
+    assert table.columns == ("System", "P@1", "official P@1")
+    assert [row[1].split()[0] for row in table.rows] == ["0.0", "100.0"]
+    assert [row[2].split()[0] for row in table.rows] == ["100.0", "100.0"]
+    assert tables.differences_table(run, measures.results, measures.differences).rows[0][-2:] == (
+        "+100.0 [+100.0, +100.0]", "+0.0 [+0.0, +0.0]",
+    )
+    make_report(directory)
+
+
 class Outline(HTMLParser):
     """Checks that tags nest; collects ids of sections and everything that would be fetched or run."""
 
@@ -419,9 +457,15 @@ def test_files_that_do_not_fit_together_are_refused(stored, tmp_path):
     (directory / "tasks.jsonl").write_text("".join(tasks[1:]))
     with pytest.raises(UserError, match="completions.jsonl, record 1: task 'kata/0'"):
         read_run(directory)
-    (directory / "tasks.jsonl").write_text("".join(tasks) + tasks[0].replace("kata/0", "kata/new"))
-    with pytest.raises(UserError, match="between 0 and 6 samples"):
+    (directory / "tasks.jsonl").write_text(tasks[0].replace("kata/0", "kata/new"))
+    for system in ("base", "tuned"):
+        for name in ("completions", "quality", "verdicts"):
+            (directory / system / f"{name}.jsonl").rename(directory / system / f"{name}.aside")
+            (directory / system / f"{name}.jsonl").touch()
+    with pytest.raises(UserError, match="no task of which every system has samples"):
         read_run(directory)
+    for path in directory.glob("*/*.aside"):
+        path.rename(path.with_suffix(".jsonl"))
     (directory / "metrics.json").write_text("{")
     (directory / "tasks.jsonl").write_text("".join(tasks))
     with pytest.raises(UserError, match="metrics.json is not JSON"):

@@ -99,7 +99,7 @@ def first_line(statement: ast.stmt) -> int:
 
 
 def is_inert(statement: ast.stmt) -> bool:
-    """Whether it is a bare name, constant, comparison or the like, or an annotation alone: prose that happens to parse."""
+    """Whether it is a bare name, constant, comparison or the like, or an annotation alone: prose that parses."""
     if isinstance(statement, ast.AnnAssign):
         return statement.value is None
     return isinstance(statement, ast.Expr) and not any(
@@ -142,7 +142,8 @@ def unneeded_after(
         bound = bound_names(statement)
         if bound & needed or isinstance(statement, _IMPORTS):
             continue
-        if _is_usage(statement, tainted) or id(statement) in meaningless or (definitions_too and isinstance(statement, (*_SCOPES, ast.Assign))):
+        unused = definitions_too and isinstance(statement, (*_SCOPES, ast.Assign))
+        if unused or id(statement) in meaningless or _is_usage(statement, tainted):
             dropped.append(statement)
             tainted |= bound
     return dropped

@@ -63,6 +63,16 @@ def read_curves(directory: str | os.PathLike) -> tuple[Stage, ...]:
     return tuple(stages)
 
 
+def last_epochs(directory: Path) -> dict[str, float]:
+    """The last row of each stage's epochs.csv below a training directory, named `<stage>/<quantity>`."""
+    metrics: dict[str, float] = {}
+    for stage, name in (("stage1", "comparative"), ("stage2", "nll")):
+        path = directory / stage / EPOCHS
+        if path.is_file():
+            metrics |= {f"{name}/{quantity}": value for quantity, value in _read(path)[-1].items()}
+    return metrics
+
+
 def _read(path: Path) -> list[dict[str, float]]:
     rows = []
     with open(path, encoding="utf-8", newline="") as file:

@@ -69,13 +69,13 @@ def render(figure: Figure) -> dict[str, bytes]:
 
 def quality_figure(run: Run, results: Results) -> Figure:
     """CPT Fig. 7: Mean, Max and Min pylint score by difficulty, one bar a system."""
-    title = f"Pylint score of the generated programs ({run.samples_per_task} samples per task)"
+    title = f"Pylint score of the generated programs ({run.samples_per_task} per task)"
     return _grouped_bars(run, results, QUALITY, title, "pylint score", scale=1, top=10)
 
 
 def correctness_figure(run: Run, results: Results) -> Figure:
     """The pass rates of CPT Table III, drawn like Fig. 7."""
-    title = f"Functional correctness of the generated programs ({run.samples_per_task} samples per task)"
+    title = f"Functional correctness of the generated programs ({run.samples_per_task} per task)"
     return _grouped_bars(run, results, pass_at(results), title, "pass@k (%)", scale=100, top=100)
 
 
@@ -140,7 +140,7 @@ def issues_figure(run: Run, per_task: int | None = None, limit: int = 12) -> Fig
             axes.set_title(head)
         panels[0].set_yticks(range(len(codes)), [f"{code}  {symbols[code]}" for code in codes])
         panels[0].set_ylim(rows - 0.5, -0.5)
-        title = f"Most frequent pylint issues, {len(run.tasks)} tasks, {run.samples_per_task} samples per task"
+        title = f"Most frequent pylint issues, {len(run.tasks)} tasks, {run.samples_per_task} per task"
         _captions(figure, title, "bars: occurrences", panels[0])
     return figure
 

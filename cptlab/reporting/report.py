@@ -53,15 +53,14 @@ class Measures:
 
 def measure(run: Run) -> Measures:
     """Scores, pass rates and paired differences with their intervals, computed from the stored records."""
-    n = run.samples_per_task
     judged = {}
     for system, answers in run.systems.items():
         qualities = {task: [sample.quality for sample in samples] for task, samples in answers.items()}
         verdicts = {task: [sample.verdict for sample in samples] for task, samples in answers.items()}
         judged[system] = (qualities, verdicts)
-    results = {system: summarise(run.tasks, n, *found, ks=run.ks) for system, found in judged.items()}
+    results = {system: summarise(run.tasks, *found, ks=run.ks) for system, found in judged.items()}
     base = judged[run.baseline]
-    differences = {system: compare(run.tasks, n, base, judged[system], ks=run.ks) for system in run.others}
+    differences = {system: compare(run.tasks, base, judged[system], ks=run.ks) for system in run.others}
     return Measures(results, differences)
 
 
@@ -144,7 +143,7 @@ def _page(run: Run, measures: Measures, shown: Mapping[str, str]) -> str:
     """The report, complete in one file: pictures are inlined, and nothing is fetched or run."""
     benchmarks = sorted({task.benchmark for task in run.tasks})
     title = f"{' and '.join(run.systems)} on {', '.join(benchmarks)}"
-    lead = [f"{len(run.tasks)} tasks, {run.samples_per_task} samples of each per system."]
+    lead = [f"{len(run.tasks)} tasks, {run.samples_per_task} of each per system."]
     lead += [_summary(run, measures, system) for system in run.others]
     if "kata" in benchmarks:
         lead.append("kata is a synthetic benchmark: these figures say nothing about any other model or benchmark.")

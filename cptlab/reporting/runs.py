@@ -6,27 +6,36 @@ RUN_DIR/<system>/completions.jsonl  quality.jsonl  verdicts.jsonl      line i of
 
 from __future__ import annotations
 
+import functools
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cptlab.errors import UserError
-from cptlab.records import DIFFICULTIES, Completion, Quality, Task, Verdict, read_jsonl
+from cptlab.records import DIFFICULTIES, Completion, Message, Quality, Task, Verdict, from_json, read_jsonl
 
 BASELINE, TUNED = "base", "tuned"
 REMAKE = "Give the directory of an evaluation run, or remake it with `python evaluate.py run=<train run directory>`."
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
-    """One judged program."""
+    """One judged program. Its text stays in the file, at byte `place`, so that a run of any size can be read."""
 
-    completion: Completion
     quality: Quality
     verdict: Verdict
+    finished: bool
+    file: Path
+    place: int
+
+    @property
+    def completion(self) -> Completion:
+        with open(self.file, "rb") as file:
+            file.seek(self.place)
+            return from_json(Completion, file.readline().decode("utf-8"))
 
     @property
     def parses(self) -> bool:
@@ -39,8 +48,9 @@ class Sample:
 class Run:
     """An evaluation run. `systems[name][task_id]` holds the samples of one task in stored order.
 
-    The first system is the one that the others are compared with. `provenance` is metrics.json without its figures,
-    `ks` the k of the pass@k named there (None where there are none), `config` the text of config.yaml.
+    `tasks` are those of which every system has samples, in numbers that may differ. The first system is the one that the
+    others are compared with. `provenance` is metrics.json without its figures, `ks` the k of the pass@k named there
+    (None where there are none), `config` the text of config.yaml.
     """
 
     directory: Path
@@ -70,15 +80,19 @@ class Run:
         return [sample for task in self.tasks for sample in self.systems[system][task.id]]
 
     @property
-    def samples_per_task(self) -> int:
-        return len(self.systems[self.baseline][self.tasks[0].id])
+    def samples_per_task(self) -> str:
+        """'20 samples', or '1 to 12 samples' where tasks differ."""
+        counts = {len(answers[task.id]) for answers in self.systems.values() for task in self.tasks}
+        low, high = min(counts), max(counts)
+        number = str(low) if low == high else f"{low} to {high}"
+        return f"{number} {'sample' if number == '1' else 'samples'}"
 
 
 def read_run(directory: str | os.PathLike) -> Run:
     """The evaluation run stored in `directory`.
 
-    Raises UserError for a missing or malformed file, for files of different length, and where the number of samples
-    is not the same for every task and system.
+    Raises UserError for a missing or malformed file, for files of different length, and where no task has samples of
+    every system.
     """
     directory = Path(directory)
     if not directory.is_dir():
@@ -91,22 +105,21 @@ def read_run(directory: str | os.PathLike) -> Run:
         raise UserError(f"{directory} holds no system (no <system>/completions.jsonl). {REMAKE}")
     first = [name for name in (BASELINE, TUNED) if name in names]
     systems = {name: _read_system(directory / name, tasks) for name in first + sorted(names - set(first))}
-    counts = {len(samples) for answers in systems.values() for samples in answers.values()}
-    if len(counts) > 1:
-        raise UserError(
-            f"{directory} holds between {min(counts)} and {max(counts)} samples per task and system; they can only be "
-            f"compared where the number is the same. {REMAKE}"
-        )
+    shared = tuple(task for task in tasks if all(answers[task.id] for answers in systems.values()))
+    if not shared:
+        raise UserError(f"{directory} holds no task of which every system has samples. {REMAKE}")
+    systems = {name: {task.id: answers[task.id] for task in shared} for name, answers in systems.items()}
     metrics = _read_metrics(directory / "metrics.json")
     provenance = {key: value for key, value in metrics.items() if key not in ("results", "differences")}
     ks = _ks(metrics.get("results"))
-    return Run(directory, tasks, systems, provenance, ks, _text(directory / "config.yaml"))
+    return Run(directory, shared, systems, provenance, ks, _text(directory / "config.yaml"))
 
 
 def _read_system(directory: Path, tasks: tuple[Task, ...]) -> dict[str, tuple[Sample, ...]]:
-    completions = _read(directory / "completions.jsonl", Completion)
-    qualities = _read(directory / "quality.jsonl", Quality)
-    verdicts = _read(directory / "verdicts.jsonl", Verdict)
+    file = directory / "completions.jsonl"
+    completions = list(_places(file))
+    qualities = [_shared(quality) for quality in _read(directory / "quality.jsonl", Quality)]
+    verdicts = list(_read(directory / "verdicts.jsonl", Verdict))
     if not len(completions) == len(qualities) == len(verdicts):
         raise UserError(
             f"The files in {directory} are of different length: {len(completions)} completions, {len(qualities)} "
@@ -114,13 +127,38 @@ def _read_system(directory: Path, tasks: tuple[Task, ...]) -> dict[str, tuple[Sa
         )
     samples: dict[str, list[Sample]] = {task.id: [] for task in tasks}
     for number, row in enumerate(zip(completions, qualities, verdicts, strict=True), 1):
-        if row[0].task_id not in samples:
-            raise UserError(
-                f"{directory / 'completions.jsonl'}, record {number}: task {row[0].task_id!r} is not in tasks.jsonl. "
-                + REMAKE
-            )
-        samples[row[0].task_id].append(Sample(*row))
+        (task_id, finished, place), quality, verdict = row
+        if task_id not in samples:
+            raise UserError(f"{file}, record {number}: task {task_id!r} is not in tasks.jsonl. {REMAKE}")
+        samples[task_id].append(Sample(quality, verdict, finished, file, place))
     return {task_id: tuple(found) for task_id, found in samples.items()}
+
+
+def _places(path: Path) -> Iterator[tuple[str, bool, int]]:
+    """(task id, finished, byte offset) of each completion, whose texts are not kept."""
+    _require(path)
+    place = 0
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                try:
+                    completion = from_json(Completion, line.decode("utf-8"))
+                except ValueError as error:
+                    raise UserError(
+                        f"{path}, line {number}: {error}. Correct or delete that line, or remake the file."
+                    ) from None
+                yield completion.task_id, completion.finished, place
+            place += len(line)
+
+
+@functools.cache
+def _one(message: Message) -> Message:
+    return message
+
+
+def _shared(quality: Quality) -> Quality:
+    """The same, its messages shared with all others that are equal."""
+    return replace(quality, messages=tuple(map(_one, quality.messages)))
 
 
 def _read_metrics(path: Path) -> dict[str, Any]:
@@ -142,9 +180,9 @@ def _ks(results: Any) -> tuple[int, ...] | None:
     return tuple(sorted(found)) or None
 
 
-def _read(path: Path, kind: type) -> list[Any]:
+def _read(path: Path, kind: type) -> Iterator[Any]:
     _require(path)
-    return list(read_jsonl(path, kind))
+    return read_jsonl(path, kind)
 
 
 def _text(path: Path) -> str:

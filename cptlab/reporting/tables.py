@@ -29,21 +29,25 @@ Results = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
 def pass_at(results: Results) -> dict[str, str]:
-    """The pass@k metrics that every system and level has, with their headings: {'pass@5': 'P@5', ...}, k ascending."""
+    """The pass@k metrics that every system and level has, with their headings, k ascending.
+
+    {'pass@1': 'P@1', 'pass@5': 'P@5', ...}, then those under further rules: 'official_pass@1': 'official P@1'.
+    """
     found = [set(metrics) for levels in results.values() for metrics in levels.values()]
-    names = {name for name in set.intersection(*found) if name.startswith("pass@") and not name.endswith("_ci")}
-    return {name: f"P@{name[5:]}" for name in sorted(names, key=lambda name: int(name[5:]))}
+    names = [name.partition("pass@") for name in set.intersection(*found) if not name.endswith("_ci")]
+    names = sorted((rule, int(k)) for rule, is_rate, k in names if is_rate)
+    return {f"{rule}pass@{k}": f"{rule.replace('_', ' ')}P@{k}" for rule, k in names}
 
 
 def quality_table(run: Run, results: Results) -> Table:
     """CPT Table II: one row a system; Mean, Max and Min pylint score of each difficulty."""
-    title = f"Code quality: pylint score (0 to 10), {run.samples_per_task} samples per task"
+    title = f"Code quality: pylint score (0 to 10), {run.samples_per_task} per task"
     return _metric_table(run, results, QUALITY, "quality", title)
 
 
 def correctness_table(run: Run, results: Results) -> Table:
     """CPT Table III: one row a system; pass@k of each difficulty, in percent."""
-    title = f"Functional correctness: pass@k in percent, {run.samples_per_task} samples per task"
+    title = f"Functional correctness: pass@k in percent, {run.samples_per_task} per task"
     return _metric_table(run, results, pass_at(results), "correctness", title)
 
 
@@ -109,7 +113,7 @@ def verdicts_table(run: Run) -> Table:
         for system, answers in run.systems.items():
             samples = [sample for task in tasks for sample in answers[task.id]]
             counts = {status: sum(s.verdict.status == status for s in samples) for status in STATUSES}
-            counts["cut_off"] = sum(not s.completion.finished for s in samples)
+            counts["cut_off"] = sum(not s.finished for s in samples)
             counts["with_pragmas"] = sum(s.quality.pragmas > 0 for s in samples)
             rows.append((level, system, str(len(samples)), *(str(count) for count in counts.values())))
             records.append({"difficulty": level, "system": system, "programs": len(samples), **counts})
@@ -230,7 +234,7 @@ def arrow(number: int) -> str:
 
 
 def _unit(metric: str) -> tuple[int, int]:
-    return (100, 1) if metric.startswith("pass@") else (1, 2)
+    return (100, 1) if "pass@" in metric else (1, 2)
 
 
 def _count(issues: Mapping[str, Issue], code: str) -> int:
