@@ -207,7 +207,7 @@ class Surroundings:
             return False
 
 
-# Its scratch directory is empty and its own; its priority, scheduler and processors are those of this process.
+# Its scratch directory is empty and its own; priority and scheduler are those of this process, and one CPU is its own.
 SOUND = """
 import os
 left, mode = os.listdir(), os.stat(".").st_mode
@@ -216,7 +216,7 @@ def f(x):
     os.mkdir(f"folder{x}")
     return 2 * x if not left and mode & 0o700 == 0o700 and state == STATE else [left, mode, state]
 """
-STATE = os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0), len(os.sched_getaffinity(0))
+STATE = os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0), 1
 MARKERS = {
     "call": (SOUND.replace("STATE", str(STATE)), "def f(x):\n    return x + 1"),
     "stdin": ("print(int(input()) + 1)", "print(2)"),

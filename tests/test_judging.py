@@ -202,7 +202,7 @@ def test_expected_values_never_reach_the_candidate():
         counts.append(json.loads(runs[0].lines[1])[1])
     assert judge_programs([(peek, task)])[0].status in ("failed", "error")
     assert counts[1] > counts[0]
-    checked = check_task("SECRET = %d" % secret, f"found = candidate(1)\nassert found == SECRET or found == {secret}, found")
+    checked = check_task(f"SECRET = {secret}", f"found = candidate(1)\nassert found == SECRET or found == {secret}, found")
     with Sandbox(1, at_least="seccomp", strongest="seccomp") as sandbox:
         program = Program(peek, "f", tests=correctness._compiled(checked), steps=1)
         for _ in range(2):  # nor does the server hold them after a first program

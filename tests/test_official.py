@@ -1,4 +1,5 @@
 import resource
+import sys
 import time
 from collections import Counter, OrderedDict, deque
 from decimal import Decimal
@@ -70,6 +71,15 @@ OUTPUTS = [
     ({"1": "2"}, "1", False),
     ([{"1": "2"}], "1", False),
 ]
+
+
+@pytest.fixture(autouse=True)
+def pythons_own_limit_of_digits():
+    """The loader of APPS lifts it for the whole process."""
+    before = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(4300)
+    yield
+    sys.set_int_max_str_digits(before)
 
 
 @pytest.mark.parametrize("expected, printed, taken", OUTPUTS)
