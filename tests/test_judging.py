@@ -204,7 +204,7 @@ def test_expected_values_never_reach_the_candidate():
     assert counts[1] > counts[0]
     checked = check_task(f"SECRET = {secret}", f"found = candidate(1)\nassert found == SECRET or found == {secret}, found")
     with Sandbox(1, at_least="seccomp", strongest="seccomp") as sandbox:
-        program = Program(peek, "f", tests=correctness._compiled(checked), steps=1)
+        program = Program(peek, "f", tests=correctness._compiled(checked), steps=1, names=("f",))
         for _ in range(2):  # nor does the server hold them after a first program
             ((_, runs),) = sandbox.run([(0, program)])
             assert json.loads(runs[0].lines[1]) == ["failed", str(counts[0])]

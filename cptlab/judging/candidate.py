@@ -29,7 +29,8 @@ def _module(source: str, prelude: str = "") -> types.ModuleType | None:
     code = _compiled(source)
     module = sys.modules["program"] = types.ModuleType("program")
     module.__file__ = FILE
-    exec(prelude, module.__dict__)
+    if prelude:
+        exec(prelude, module.__dict__)
     return module if _guarded(lambda: exec(code, module.__dict__)) else None
 
 
@@ -55,20 +56,13 @@ def run_calls(prelude: str, source: str, entry_point: str, inputs: list[str]) ->
             write_all(REPORT, b'["value", ' + result[0].encode() + b"]\n")
 
 
-def run_checked(source: str, mirrored: bool) -> None:
-    """Says ["loaded"] or why not to the examiner, then does what it asks for as long as it asks."""
+def run_checked(source: str, names: list[str], mirrored: bool) -> None:
+    """Says ["loaded", what it has of `names`] or why not to the examiner, then does what it asks for as long as it asks."""
     module = _module(source)
     if module is None:
         return
-
-    def named(name: str) -> Any:
-        if name not in module.__dict__:
-            raise NameError(name)
-        return module.__dict__[name]
-
-    offered = FUNCTIONS | {"global": named} | (mirror.functions(module) if mirrored else {})
-    channel = Channel(REPORT, Borrowed, offered, 1 << 40)
-    channel.send(["loaded"])
+    channel = Channel(REPORT, Borrowed, FUNCTIONS | (mirror.functions(module) if mirrored else {}), 1 << 40)
+    channel.send(["loaded", {name: channel.pack(module.__dict__[name]) for name in names if name in module.__dict__}])
     if mirrored:
         sys.stdout = _Output(channel)
     try:

@@ -14,7 +14,7 @@ from typing import Any
 
 from cptlab.judging import examiner
 from cptlab.judging.candidate import run_calls, run_checked, run_script
-from cptlab.judging.confinement import REPORT, Confinement, enter, probe
+from cptlab.judging.confinement import REPORT, Confinement, enter, prepare, probe
 from cptlab.judging.forkserver import Ending, Helper, run_forked, serve, write_all
 
 # What programs import most, so that the children need not.
@@ -33,6 +33,7 @@ def main(arguments: dict[str, Any]) -> None:
     os.sched_setaffinity(0, {cpus[(os.getppid() + arguments["worker"]) % len(cpus)]})
     for name in _PRELOADED:
         importlib.import_module(name)
+    prepare()
     confinement = Confinement(arguments["scratch"], arguments["strongest"], arguments["limits"])
 
     judge: _Examiner | None = None
@@ -116,7 +117,7 @@ def _run_tests(request: dict[str, Any], judge: _Examiner, confinement: Confineme
 
     def child(fd: int) -> None:
         enter((), fd, limits, wanted, confinement)
-        run_checked(request["source"], request["mirrored"])
+        run_checked(request["source"], request["names"], request["mirrored"])
 
     ending = run_forked(child, **_budget(limits, wanted), examiner=Helper(judge.pid, start))
     confinement.clean()

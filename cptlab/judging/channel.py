@@ -12,7 +12,6 @@ import _thread
 import json
 import operator
 import os
-import select
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,7 +19,6 @@ from typing import Any
 from cptlab.judging.plain import decode, encode
 
 _dumps, _loads = json.dumps, json.loads  # a program may replace the module's
-_PATIENCE = 0.02  # seconds
 _MAX_ARGUMENTS = 10_000  # characters, of an exception's
 _MUTABLE = (list, dict, set, bytearray)
 FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -32,12 +30,6 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-def _int(digits: str) -> int:
-    if len(digits) > 20:  # longer ones are written as {"int": hex}
-        raise ValueError("an integer that is too long")
-    return int(digits)
-
-
 class Lost(Exception):
     """The other process has ended (no argument), or says what cannot be understood (why)."""
 
@@ -45,7 +37,7 @@ class Lost(Exception):
 class Channel:
     """One side of the socket: what the other side may ask for (`functions`), and at most how many bytes it may say.
 
-    `waiting` is called when no answer has come for a while.
+    `waiting` is called whenever a read of the socket, which may have a time limit (SO_RCVTIMEO), has come to nothing.
     """
 
     def __init__(
@@ -76,10 +68,12 @@ class Channel:
         start = 0
         while (end := self.buffer.find(b"\n", start)) < 0:
             start = len(self.buffer)
-            if self.waiting is not None and not select.select([self.fd], [], [], _PATIENCE)[0]:
-                self.waiting()
             try:
                 chunk = os.read(self.fd, 1 << 16)
+            except BlockingIOError:  # the socket's own patience is at its end
+                if self.waiting is not None:
+                    self.waiting()
+                continue
             except OSError:
                 chunk = b""
             self.left -= len(chunk)
@@ -91,7 +85,7 @@ class Channel:
         line = bytes(self.buffer[:end])
         del self.buffer[: end + 1]
         try:
-            return _loads(line, parse_int=_int)
+            return _loads(line)  # a line of digits that is too long is refused by Python's own limit
         except (ValueError, RecursionError):
             raise Lost("its answer cannot be read") from None
 

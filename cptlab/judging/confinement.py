@@ -71,6 +71,19 @@ class Confinement:
         _empty(self.folder if self.root is None else self.root + jail.SCRATCH)
 
 
+def prepare() -> None:
+    """What candidates find in `sys`, made once in the server: every object that a child makes costs it memory pages.
+
+    The server itself reads and writes its descriptors directly.
+    """
+    atexit._clear()
+    sys.argv = [FILE]
+    sys.stdin = sys.__stdin__ = io.TextIOWrapper(open(0, "rb", closefd=False), encoding="utf-8")
+    sys.stdout = sys.__stdout__ = io.TextIOWrapper(open(1, "wb", closefd=False), encoding="utf-8")
+    sys.stderr = sys.__stderr__ = io.TextIOWrapper(open(2, "wb", closefd=False), encoding="utf-8", write_through=True)
+    sys.stdin.mode, sys.stdout.mode, sys.stderr.mode = "r", "w", "w"
+
+
 def enter(standard: tuple[int, ...], fd: int, limits: dict[str, Any], steps: int, confinement: Confinement) -> None:
     """Make this process the candidate's (or the examiner's): descriptors 0 to 3, scratch directory, limits."""
     confinement.begin()
@@ -80,12 +93,6 @@ def enter(standard: tuple[int, ...], fd: int, limits: dict[str, Any], steps: int
         os.dup2(standard[target] if target < len(standard) else silence, target)
     os.dup2(channel, REPORT, inheritable=False)
     os.closerange(REPORT + 1, 1 << 20)
-    atexit._clear()
-    sys.argv = [FILE]
-    sys.stdin = sys.__stdin__ = io.TextIOWrapper(open(0, "rb", closefd=False), encoding="utf-8")
-    sys.stdout = sys.__stdout__ = io.TextIOWrapper(open(1, "wb", closefd=False), encoding="utf-8")
-    sys.stderr = sys.__stderr__ = io.TextIOWrapper(open(2, "wb", closefd=False), encoding="utf-8", write_through=True)
-    sys.stdin.mode, sys.stdout.mode, sys.stderr.mode = "r", "w", "w"
     random.seed(0)  # forking gave it a new one
     memory, size = limits["memory_mb"] << 20, limits["output_mb"] << 20
     cpu = int(limits["cpu_seconds"] * (steps + 1)) + 2  # the server's clock decides; this is its backstop

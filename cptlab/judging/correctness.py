@@ -29,6 +29,15 @@ from cptlab.judging.pool import available_cpus
 from cptlab.judging.sandbox import Limits, Program, Run, Sandbox
 from cptlab.records import Task, Test, Verdict, to_json
 
+
+def _int(digits: str) -> int:
+    """Longer integers are written as {"int": hex}; reading these digits could take for ever."""
+    if len(digits) > 20:
+        raise ValueError("an integer that is too long")
+    return int(digits)
+
+
+_DECODER = json.JSONDecoder(parse_int=_int)
 _SLOW_IMPORTS = ("numpy", "unittest")
 
 
@@ -97,6 +106,7 @@ def judge_stream(
                 imports=tuple(name for name in _SLOW_IMPORTS if name in task.setup),
                 alone="unittest" in task.setup or task.memory_mb is not None,
                 mirrored="unittest" in task.setup,
+                names=tuple({*task.names, task.entry_point} - {None}),
                 cpu_seconds=task.cpu_seconds,
                 memory_mb=task.memory_mb,
             )
@@ -188,7 +198,7 @@ def _script_outcomes(task: Task, runs: Sequence[Run], rule: str) -> list[tuple[s
 def _said(line: str) -> list[Any]:
     """A line of a report: a word and what goes with it; ["unreadable"] if it is not of that form."""
     try:
-        words = json.loads(line, parse_int=_int)
+        words = _DECODER.decode(line)
     except (ValueError, RecursionError):
         return ["unreadable"]
     lengths = {"loaded": 1, "ended": 1, "passed": 1, "memory": 1, "value": 2, "raised": 2, "exited": 2, "not_parsed": 2,
@@ -196,13 +206,6 @@ def _said(line: str) -> list[Any]:
     if isinstance(words, list) and words and isinstance(words[0], str) and lengths.get(words[0]) == len(words):
         return words
     return ["unreadable"]
-
-
-def _int(digits: str) -> int:
-    """Longer integers are written as {"int": hex}; reading these digits could take for ever."""
-    if len(digits) > 20:
-        raise ValueError("an integer that is too long")
-    return int(digits)
 
 
 def _failure(words: list[Any]) -> tuple[str, str]:

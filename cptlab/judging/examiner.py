@@ -79,15 +79,11 @@ def _examine(
     failed: list[Any] | None = None  # why no test can be run
     try:
         message = channel.receive()
-        if message != ["loaded"]:
+        if not (isinstance(message, list) and message[:1] == ["loaded"] and len(message) == 2):
             say(*_load_failure(message))
             return
-        found = {}
-        for name in {*of_program, entry_point} - {None}:
-            try:
-                found[name] = channel.ask("global", name)
-            except NameError:
-                pass
+        wanted = {*of_program, entry_point}
+        found = {name: channel.unpack(value) for name, value in dict(message[1]).items() if name in wanted}
         if entry_point is not None:
             if not isinstance(found.get(entry_point), Remote):
                 say("raised", f"there is no function {entry_point}")

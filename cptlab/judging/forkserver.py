@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER = 1, 4, 36
 _CHUNK = 1 << 16
+_PATIENCE = 20_000  # microseconds after which an examiner that waits for the child reports what it has
 _LOOK = 0.1  # seconds between two looks at a child's clock
 _ASLEEP = 0.02  # a child that got less of the time than this was asleep
 libc = ctypes.CDLL(None, use_errno=True)
@@ -129,6 +130,7 @@ def run_forked(
         pid = _fork(lambda: child(writer), reader)
     else:
         ours, theirs = socket.socketpair()
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, _PATIENCE))
         pid = _fork(lambda: child(theirs.fileno()), reader)
         examiner.start(ours.fileno(), writer)
         ours.close()

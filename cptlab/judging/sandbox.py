@@ -67,7 +67,8 @@ class Program:
     """A program and its inputs: JSON texts of argument lists for a function, stdin texts for a script (None).
 
     `prelude` is what the benchmark puts before the program. With `tests`, compiled by correctness.py, there are no inputs; `steps` is their number, `imports` what they import that
-    takes time, `alone` says that they get an examiner of their own, `mirrored` that it uses mirror.py.
+    takes time, `alone` says that they get an examiner of their own, `mirrored` that it uses mirror.py, and
+    `names` are what they use of the program.
     """
 
     source: str
@@ -79,6 +80,7 @@ class Program:
     imports: tuple[str, ...] = ()
     alone: bool = False
     mirrored: bool = False
+    names: tuple[str, ...] = ()
     cpu_seconds: float | None = None
     memory_mb: int | None = None
 
@@ -150,7 +152,7 @@ class Sandbox:
         return {"source": program.source, "entry_point": program.entry_point, "inputs": program.inputs,
                 "prelude": program.prelude,
                 "tests": tests and str(tests), "steps": program.steps, "imports": program.imports,
-                "alone": program.alone, "mirrored": program.mirrored,
+                "alone": program.alone, "mirrored": program.mirrored, "names": program.names,
                 "limits": asdict(self.limits.for_task(program.cpu_seconds, program.memory_mb))}  # fmt: skip
 
 
