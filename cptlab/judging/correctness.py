@@ -211,7 +211,7 @@ def _said(line: str) -> list[Any]:
 def _failure(words: list[Any]) -> tuple[str, str]:
     kind = words[0]
     if kind == "failed":
-        return "failed", _short(words[1], quote=False)
+        return "failed", _short(words[1], quote=False) or "its assertion does not hold"
     if kind == "not_parsed":
         return "not_parsed", _short(words[1], quote=False)
     if kind == "memory":
