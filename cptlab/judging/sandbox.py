@@ -31,7 +31,6 @@ and arm64 (arm64 was not tried); all of this is for Linux. Programs that honestl
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -111,6 +110,8 @@ class Sandbox:
         strongest: str = LEVELS[-1],
     ) -> None:
         self.limits, self.at_least = limits or Limits(), at_least
+        self._limits = functools.cache(lambda seconds, memory: asdict(self.limits.for_task(seconds, memory)))
+        self._files: dict[bytes, str] = {}
         environment = {"PATH": os.defpath, "LANG": "C.UTF-8", "TZ": "UTC", "PYTHONHASHSEED": "0"}
         environment["MALLOC_ARENA_MAX"] = "1"  # each arena of a thread would take 64 MB of the address space
         environment |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
@@ -144,16 +145,21 @@ class Sandbox:
             yield key, [Run(**{**run, "lines": tuple(run["lines"])}) for run in runs]
 
     def _request(self, program: Program) -> dict[str, Any]:
-        tests = None
-        if program.tests is not None:  # not through the server, whose memory the program inherits
-            tests = self._pool.scratch / f"tests-{hashlib.sha256(program.tests).hexdigest()}"
-            if not tests.exists():
-                tests.write_bytes(program.tests)
         return {"source": program.source, "entry_point": program.entry_point, "inputs": program.inputs,
                 "prelude": program.prelude,
-                "tests": tests and str(tests), "steps": program.steps, "imports": program.imports,
+                "tests": self._file(program.tests), "steps": program.steps, "imports": program.imports,
                 "alone": program.alone, "mirrored": program.mirrored, "names": program.names,
-                "limits": asdict(self.limits.for_task(program.cpu_seconds, program.memory_mb))}  # fmt: skip
+                "limits": self._limits(program.cpu_seconds, program.memory_mb)}  # fmt: skip
+
+    def _file(self, tests: bytes | None) -> str | None:
+        """Tests go round the server, whose memory the program inherits: by a file."""
+        if tests is None:
+            return None
+        if tests not in self._files:
+            path = self._pool.scratch / f"tests-{len(self._files)}"
+            path.write_bytes(tests)
+            self._files[tests] = str(path)
+        return self._files[tests]
 
 
 @functools.cache
