@@ -13,6 +13,7 @@ import pytest
 
 from cptlab.errors import UserError
 from cptlab.judging import correctness, plain
+from cptlab.judging.ahead import calls_ahead
 from cptlab.judging.comparison import same_output, same_value
 from cptlab.judging.correctness import judge_programs, judge_stream
 from cptlab.judging.sandbox import LEVELS, Limits, Program, Sandbox, sandbox_level
@@ -264,6 +265,29 @@ def test_verdicts_are_the_same_at_every_level(level):
         verdicts = {source: verdict.status for source, verdict in judge_stream(items)}
     readable = {"def f(x): return open('/etc/hostname').read()": "failed"} if level == "seccomp" else {}
     assert verdicts == PROGRAMS | readable
+
+
+AHEAD = check_task(
+    "def twice(x): return 2 * x",
+    "assert candidate([1, 2]) == 3, 'first'",
+    "assert twice(3) == 7 and candidate([9]) == 9",  # the call is left out: the next ones must not move up
+    "assert candidate([4]) == 4",
+    "x = [5, 5]\nassert candidate(x) == 10 and x == [5, 5]",
+    "assert list(candidate([6, 6])) == [12]",
+)
+
+
+def test_calls_asked_for_ahead_change_no_verdict(monkeypatch):
+    assert len(calls_ahead([test.code for test in AHEAD.tests], ("candidate",))) == 1
+    first = check_task("", *(f"assert candidate([{n}, 1]) == {n + 1}" for n in range(6)), "assert len(candidate([2])) == 0")
+    programs = [*PROGRAMS, "def f(x):\n    if x[0] == 3: raise ValueError\n    return sum(x)",
+                "import os\ndef f(x):\n    if x[0] == 3: os._exit(0)\n    return sum(x)",
+                "def f(x):\n    while x[0] == 3: pass\n    return sum(x)", "def f(x):\n    yield sum(x)"]  # fmt: skip
+    items = [(program, task) for program in programs for task in (AHEAD, first)]
+    ahead = judge_programs(items, limits=LIMITS)
+    monkeypatch.setattr(correctness, "calls_ahead", lambda *_: [])
+    one_by_one = judge_programs(items, limits=LIMITS)
+    assert [(v.status, v.hidden_passed) for v in ahead] == [(v.status, v.hidden_passed) for v in one_by_one]
 
 
 def test_a_weaker_sandbox_than_asked_for_is_refused():

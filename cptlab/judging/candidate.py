@@ -67,7 +67,12 @@ def run_checked(source: str, names: list[str], mirrored: bool) -> None:
         sys.stdout = _Output(channel)
     try:
         while True:
-            channel.send(channel.answer(channel.receive()))
+            message = channel.receive()
+            if message[0] == "calls":  # asked for ahead of the tests that use them
+                for arguments in message[1]:
+                    channel.send(channel.answer(["call", arguments, {}]))
+            else:
+                channel.send(channel.answer(message))
     except Lost:
         pass
 

@@ -53,6 +53,9 @@ class Channel:
         self.own: list[Any] = []  # what was handed out, by number
         self.numbers: dict[int, int] = {}
         self.buffer = bytearray()
+        self.ahead = self.received = 0  # calls asked for ahead, and how many of their answers have come
+        self.early: dict[int, Any] = {}  # answers that came before their turn
+        self.current: int | None = None  # the one in turn
         self.turn = _thread.RLock()  # a program's threads ask one after the other
 
     def send(self, message: Any) -> None:
@@ -94,10 +97,30 @@ class Channel:
         with self.turn:
             return self._ask(function, arguments, keywords)
 
+    def ask_ahead(self, calls: list[list[Any]]) -> None:
+        """Ask for calls (packed) whose answers are then taken in their order; `turn_to` says which is next."""
+        self.send(["calls", calls, {}])
+        self.ahead = len(calls)
+
+    def turn_to(self, number: int) -> None:
+        """The next call asked for is the one that was asked for ahead as `number`, if there is one of that number."""
+        self.current = number if number < self.ahead else None
+
+    def _receive_ahead(self, count: int) -> None:
+        while self.received < count:
+            self.early[self.received] = self.receive()
+            self.received += 1
+
     def _ask(self, function: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        self.send([function, [self.pack(value) for value in arguments], {k: self.pack(v) for k, v in keywords.items()}])
-        while True:
+        if function == "call" and self.current is not None:
+            self._receive_ahead(self.current + 1)
+            message, self.current = self.early.pop(self.current), None
+        else:
+            self._receive_ahead(self.ahead)  # they come before the answer to anything else
+            packed = [self.pack(value) for value in arguments]
+            self.send([function, packed, {key: self.pack(value) for key, value in keywords.items()}])
             message = self.receive()
+        while True:
             if not isinstance(message, list) or not message:
                 raise Lost("its answer cannot be read")
             if message[0] == "value" and len(message) == 3:
@@ -111,6 +134,7 @@ class Channel:
                     raise RuntimeError("the program raised StopIteration") from error  # would end a loop of the test's
                 raise error
             self.send(self.answer(message))
+            message = self.receive()
 
     def _settle(self, message: list[Any], arguments: tuple[Any, ...]) -> Any:
         """The value of an answer, after what the function did to its arguments was done to ours."""

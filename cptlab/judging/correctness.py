@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from cptlab.errors import UserError
+from cptlab.judging.ahead import calls_ahead
 from cptlab.judging.comparison import same_json_value, same_text
 from cptlab.judging.pool import available_cpus
 from cptlab.judging.sandbox import Limits, Program, Run, Sandbox
@@ -266,7 +267,8 @@ def _compiled(task: Task) -> bytes:
         raise UserError(
             f"Task {task.id}: its tests are not Python ({error}). Correct the benchmark's file, or take a fresh copy."
         ) from None
-    return marshal.dumps((task.entry_point, task.names, "unittest" in task.setup, codes[0], codes[1:]))
+    ahead = calls_ahead([test.code or "" for test in task.tests], ("candidate", *task.names))
+    return marshal.dumps((task.entry_point, task.names, "unittest" in task.setup, ahead, codes[0], codes[1:]))
 
 
 def _check(task: Task) -> None:

@@ -72,7 +72,7 @@ def _examine(
     channel_fd: int, tests: bytes, max_bytes: int, say: Callable[..., None], flush: Callable[[], None]
 ) -> None:
     """`flush` is called when the program lets wait for itself, for its time is counted from the last line reported."""
-    entry_point, of_program, mirrored, setup, units = marshal.loads(tests)
+    entry_point, of_program, mirrored, ahead, setup, units = marshal.loads(tests)
     channel = Channel(channel_fd, Remote, _FOR_THE_PROGRAM, max_bytes, waiting=flush)
     module = sys.modules["__main__"] = types.ModuleType("__main__")
     namespace = module.__dict__
@@ -101,10 +101,12 @@ def _examine(
         if mirrored:  # written to be one module with the program, which may use what they import
             modules = {name: value.__name__ for name, value in namespace.items() if isinstance(value, types.ModuleType)}
             channel.ask("imported", modules)
+        if ahead:
+            channel.ask_ahead([[channel.pack(found[name]), *json.loads(arguments)] for name, arguments in ahead])
     except BaseException as error:
         failed = _outcome(error)
-    for unit in units:
-        outcome = failed or _run(unit, namespace)
+    for number, unit in enumerate(units):
+        outcome = failed or _run(unit, namespace, channel, number)
         if outcome[0] == "lost":
             return
         say(*outcome)
@@ -112,8 +114,9 @@ def _examine(
             failed = outcome
 
 
-def _run(unit: types.CodeType, namespace: dict[str, Any]) -> list[Any]:
+def _run(unit: types.CodeType, namespace: dict[str, Any], channel: Channel, number: int) -> list[Any]:
     try:
+        channel.turn_to(number)
         exec(unit, namespace)
         return ["passed"]
     except BaseException as error:  # also what the program raised
