@@ -33,8 +33,8 @@ def main(arguments: dict[str, Any]) -> None:
     os.sched_setaffinity(0, {cpus[(os.getppid() + arguments["worker"]) % len(cpus)]})
     for name in _PRELOADED:
         importlib.import_module(name)
-    prepare()
     confinement = Confinement(arguments["scratch"], arguments["strongest"], arguments["limits"])
+    prepare(confinement, arguments["limits"])
 
     judge: _Examiner | None = None
 
@@ -159,5 +159,3 @@ def _run(request: dict[str, Any], inputs: list[str], confinement: Confinement) -
         os.close(given)
     confinement.clean()
     return {"lines": _lines(ending, wanted), "cause": ending.cause, "code": ending.code, "stdout": stdout}
-
-

@@ -238,7 +238,14 @@ class _StandIn:
         return self._channel.ask("call", self, *arguments, **keywords)
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("__array_interface__", "__array_struct__", "__array__", "__index__", "__length_hint__", "__wrapped__"):
+        if name in (
+            "__array_interface__",
+            "__array_struct__",
+            "__array__",
+            "__index__",
+            "__length_hint__",
+            "__wrapped__",
+        ):
             raise AttributeError(name)  # what libraries look for to see what a thing is
         return self._channel.ask("getattr", self, name)
 

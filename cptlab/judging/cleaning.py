@@ -27,8 +27,10 @@ _FENCE = re.compile(r"(?:`{3,}|~{3,})(?:[ \t]*([\w+.#-]*)[ \t]*$)?", re.MULTILIN
 _MARKER = re.compile(r"<\|[\w ]{1,40}\|>|</?s>|\[/?(?:PYTHON|INST|ANSWER)\]|\[(?:BEGIN|DONE)\]")
 _THOUGHT = re.compile(r"\A.*</think(?:ing)?>", re.DOTALL)
 _PYTHON = ("", "python", "python3", "py", "py3")
-_STATEMENT = re.compile(r"(?:from|import|def|class|async|if|for|while|try|with)\b|[@#\"']|[A-Za-z_][\w.]*\("
-                        r"|[A-Za-z_][\w.,\[\] ]*(?::[^=]+)?[-+*/|&]?=(?!=)")
+_STATEMENT = re.compile(
+    r"(?:from|import|def|class|async|if|for|while|try|with)\b|[@#\"']|[A-Za-z_][\w.]*\("
+    r"|[A-Za-z_][\w.,\[\] ]*(?::[^=]+)?[-+*/|&]?=(?!=)"
+)
 _INDENTED = re.compile(r"(?:^[ \t]+\S.*\n?(?:[ \t]*\n)*)+", re.MULTILINE)
 _IS_BODY = re.compile(r"\A(?:[ \t]*\n)*[ \t]+\S|^return\b", re.MULTILINE)
 _READS_INPUT = re.compile(r"\binput\s*\(|\bstdin\b|\bopen\s*\(\s*0")

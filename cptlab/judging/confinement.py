@@ -46,7 +46,9 @@ class Confinement:
             self.level = "landlock" if self.rules is not None else self.level
         if self.filtered and not (seccomp.no_new_privileges() and seccomp.confine_server()):
             raise RuntimeError("the system-call filter worked for a child and not for the server")
+        self.scratch = jail.SCRATCH if self.root is not None else self.folder
         self.user_tasks = 0 if self.filtered else _tasks_of_user()
+        self.filter = seccomp.for_child() if self.filtered else None
 
     def begin(self) -> None:
         """The part of `enter` that needs a descriptor of the server's."""
@@ -57,26 +59,29 @@ class Confinement:
         """Hold this process in, for good. Its working directory becomes the scratch directory."""
         if self.root is not None:
             os.chroot(self.root)
-        scratch = jail.SCRATCH if self.root is not None else self.folder
-        os.chdir(scratch)
-        os.environ["TMPDIR"] = os.environ["HOME"] = scratch
-        if "tempfile" in sys.modules:
-            sys.modules["tempfile"].tempdir = None
+        os.chdir(self.scratch)
         seccomp.drop_capabilities(all_of_them=self.root is not None)
-        if self.filtered and not seccomp.confine():
+        if self.filter is not None and not seccomp.confine(self.filter):
             os._exit(71)
 
     def clean(self) -> None:
         """Empty the scratch directory."""
-        _empty(self.folder if self.root is None else self.root + jail.SCRATCH)
+        _empty((self.root or "") + self.scratch)
 
 
-def prepare() -> None:
-    """What candidates find in `sys`, made once in the server: every object that a child makes costs it memory pages.
+def prepare(confinement: Confinement, limits: dict[str, Any]) -> None:
+    """What all candidates find, made once in the server: every object that a child makes or changes costs it memory pages.
 
-    The server itself reads and writes its descriptors directly.
+    The server itself reads and writes its descriptors directly, and draws no random number.
     """
     atexit._clear()
+    random.seed(0)
+    os.environ["TMPDIR"] = os.environ["HOME"] = confinement.scratch
+    if "tempfile" in sys.modules:
+        sys.modules["tempfile"].tempdir = None
+    _bound(resource.RLIMIT_FSIZE, limits["output_mb"] << 20)
+    _bound(resource.RLIMIT_NOFILE, 64)
+    _bound(resource.RLIMIT_CORE, 0)
     sys.argv = [FILE]
     sys.stdin = sys.__stdin__ = io.TextIOWrapper(open(0, "rb", closefd=False), encoding="utf-8")
     sys.stdout = sys.__stdout__ = io.TextIOWrapper(open(1, "wb", closefd=False), encoding="utf-8")
@@ -93,23 +98,18 @@ def enter(standard: tuple[int, ...], fd: int, limits: dict[str, Any], steps: int
         os.dup2(standard[target] if target < len(standard) else silence, target)
     os.dup2(channel, REPORT, inheritable=False)
     os.closerange(REPORT + 1, 1 << 20)
-    random.seed(0)  # forking gave it a new one
-    memory, size = limits["memory_mb"] << 20, limits["output_mb"] << 20
     cpu = int(limits["cpu_seconds"] * (steps + 1)) + 2  # the server's clock decides; this is its backstop
-    bounds = [
-        (resource.RLIMIT_CPU, cpu),
-        (resource.RLIMIT_AS, memory),
-        (resource.RLIMIT_FSIZE, size),
-        (resource.RLIMIT_NOFILE, 64),
-        (resource.RLIMIT_CORE, 0),
-    ]
+    _bound(resource.RLIMIT_CPU, cpu)
+    _bound(resource.RLIMIT_AS, limits["memory_mb"] << 20)
     if confinement.user_tasks:
-        bounds.append((resource.RLIMIT_NPROC, confinement.user_tasks + limits["processes"]))
-    for kind, bound in bounds:
-        hard = resource.getrlimit(kind)[1]
-        bound = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
-        resource.setrlimit(kind, (bound, bound))
+        _bound(resource.RLIMIT_NPROC, confinement.user_tasks + limits["processes"])
     confinement.enter()
+
+
+def _bound(kind: int, bound: int) -> None:
+    hard = resource.getrlimit(kind)[1]
+    bound = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
+    resource.setrlimit(kind, (bound, bound))
 
 
 def probe(confinement: Confinement, limits: dict[str, Any]) -> dict[str, bool]:

@@ -11,7 +11,8 @@ timeout     CPU time and sleep (or the wall-time backstop) used up
 memory      MemoryError
 crashed     killed by a signal, e.g. a stack overflow in C; or its report was too long or not readable
 not_parsed  Python refuses to compile it
-After a timeout or a crash the remaining tests are not run and count as not passed.
+After a timeout or a crash the remaining tests are not run and count as not passed; so do the hidden tests of a 'check'
+task after the first that is not passed, as the benchmark's own function ends there.
 """
 
 from __future__ import annotations
@@ -97,19 +98,22 @@ def judge_stream(
                 prepared[id(task)] = task, () if tests else tuple(_input(task, test) for test in task.tests), tests
             _, inputs, tests = prepared[id(task)]
             entry_point = None if task.kind == "stdin" else task.entry_point
-            yield (key, task), Program(
-                source,
-                entry_point,
-                inputs,
-                tests=tests,
-                prelude=_prelude(task, source),
-                steps=len(task.tests),
-                imports=tuple(name for name in _SLOW_IMPORTS if name in task.setup),
-                alone="unittest" in task.setup or task.memory_mb is not None,
-                mirrored="unittest" in task.setup,
-                names=tuple({*task.names, task.entry_point} - {None}),
-                cpu_seconds=task.cpu_seconds,
-                memory_mb=task.memory_mb,
+            yield (
+                (key, task),
+                Program(
+                    source,
+                    entry_point,
+                    inputs,
+                    tests=tests,
+                    prelude=_prelude(task, source),
+                    steps=len(task.tests),
+                    imports=tuple(name for name in _SLOW_IMPORTS if name in task.setup),
+                    alone="unittest" in task.setup or task.memory_mb is not None,
+                    mirrored="unittest" in task.setup,
+                    names=tuple({*task.names, task.entry_point} - {None}),
+                    cpu_seconds=task.cpu_seconds,
+                    memory_mb=task.memory_mb,
+                ),
             )
 
     with Sandbox(workers, limits, at_least) as sandbox:
@@ -203,7 +207,7 @@ def _said(line: str) -> list[Any]:
     except (ValueError, RecursionError):
         return ["unreadable"]
     lengths = {"loaded": 1, "ended": 1, "passed": 1, "memory": 1, "value": 2, "raised": 2, "exited": 2, "not_parsed": 2,
-               "failed": 2}  # fmt: skip
+               "failed": 2, "not_run": 1}  # fmt: skip
     if isinstance(words, list) and words and isinstance(words[0], str) and lengths.get(words[0]) == len(words):
         return words
     return ["unreadable"]
@@ -213,6 +217,8 @@ def _failure(words: list[Any]) -> tuple[str, str]:
     kind = words[0]
     if kind == "failed":
         return "failed", _short(words[1], quote=False) or "its assertion does not hold"
+    if kind == "not_run":
+        return "failed", "not run"
     if kind == "not_parsed":
         return "not_parsed", _short(words[1], quote=False)
     if kind == "memory":
@@ -268,14 +274,18 @@ def _compiled(task: Task) -> bytes:
             f"Task {task.id}: its tests are not Python ({error}). Correct the benchmark's file, or take a fresh copy."
         ) from None
     ahead = calls_ahead([test.code or "" for test in task.tests], ("candidate", *task.names))
-    return marshal.dumps((task.entry_point, task.names, "unittest" in task.setup, ahead, codes[0], codes[1:]))
+    return marshal.dumps(
+        (task.entry_point, task.names, "unittest" in task.setup, ahead, codes[0], codes[1:], len(task.public_tests))
+    )
 
 
 def _check(task: Task) -> None:
     if not task.tests:
         raise UserError(f"Task {task.id} has no tests, so nothing can be said of a program. Give it at least one test.")
     if task.kind not in ("call", "stdin", "check") or (task.kind == "call" and not task.entry_point):
-        raise UserError(f"Task {task.id} is neither 'stdin' nor 'check' nor 'call' with an entry point. Correct its kind.")
+        raise UserError(
+            f"Task {task.id} is neither 'stdin' nor 'check' nor 'call' with an entry point. Correct its kind."
+        )
     for test in task.tests if task.kind != "check" else ():
         right = isinstance(test.expected, str) if task.kind == "stdin" else _plain([test.args, test.expected])
         if not right:

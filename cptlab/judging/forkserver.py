@@ -25,6 +25,8 @@ _PATIENCE = 20_000  # microseconds after which an examiner that waits for the ch
 _LOOK = 0.1  # seconds between two looks at a child's clock
 _ASLEEP = 0.02  # a child that got less of the time than this was asleep
 libc = ctypes.CDLL(None, use_errno=True)
+# os.fork would call what modules registered for it, which costs a child 100 pages; a server has no threads to look after
+_with_interpreter = ctypes.PyDLL(None)
 libc.prctl.argtypes = [ctypes.c_int] + 4 * [ctypes.c_ulong]
 
 
@@ -149,7 +151,7 @@ def run_forked(
 
 def _fork(action: Callable[[], None], foreign: int) -> int:
     server = os.getpid()
-    pid = os.fork()
+    pid = _with_interpreter.fork()
     if pid == 0:
         try:
             os.setsid()

@@ -36,8 +36,21 @@ _READ, _READ_FILE_ONLY, _ALL_V1, _REFER, _TRUNCATE, _IOCTL = 0b1101, 0b101, (1 <
 
 def readable_paths() -> list[str]:
     """What an interpreter needs to read: its libraries, the system's shared libraries, a few files of /etc."""
-    paths = ["/usr", "/lib", "/lib64", "/lib32", "/bin", "/etc/ld.so.cache", "/etc/mime.types",
-             "/etc/passwd", "/etc/group", "/etc/services", sys.base_prefix, sys.prefix, *sysconfig.get_paths().values()]
+    paths = [
+        "/usr",
+        "/lib",
+        "/lib64",
+        "/lib32",
+        "/bin",
+        "/etc/ld.so.cache",
+        "/etc/mime.types",
+        "/etc/passwd",
+        "/etc/group",
+        "/etc/services",
+        sys.base_prefix,
+        sys.prefix,
+        *sysconfig.get_paths().values(),
+    ]
     real = {os.path.realpath(path) for path in paths if os.path.exists(path)}
     kept: list[str] = []
     for path in sorted(real):  # a parent comes before what is in it
@@ -106,7 +119,9 @@ def _build(root: str, scratch_mb: int, scratch_files: int) -> bool:
             _bind(f"/dev/{name}", f"{root}/dev/{name}")
         os.symlink(SCRATCH, f"{root}/dev/shm")  # POSIX semaphores and shared memory lie there
         os.mkdir(root + SCRATCH)
-        _mount("tmpfs", root + SCRATCH, "tmpfs", _NOSUID | _NODEV, f"size={scratch_mb}m,nr_inodes={scratch_files},mode=700")
+        _mount(
+            "tmpfs", root + SCRATCH, "tmpfs", _NOSUID | _NODEV, f"size={scratch_mb}m,nr_inodes={scratch_files},mode=700"
+        )
         _read_only(root, recursive=False)
     except OSError:
         return False
@@ -127,7 +142,10 @@ def _bind(path: str, target: str) -> None:
 
 
 def _mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:
-    if libc.mount(source.encode(), target.encode(), kind.encode() or None, ctypes.c_ulong(flags), options.encode()) != 0:
+    if (
+        libc.mount(source.encode(), target.encode(), kind.encode() or None, ctypes.c_ulong(flags), options.encode())
+        != 0
+    ):
         raise OSError(ctypes.get_errno(), f"mount {target}")
 
 
@@ -148,7 +166,9 @@ def landlock_rules(scratch: str) -> int | None:
     version = landlock_version()
     if version == 0:
         return None
-    handled = _ALL_V1 | (_REFER if version >= 2 else 0) | (_TRUNCATE if version >= 3 else 0) | (_IOCTL if version >= 5 else 0)
+    handled = (
+        _ALL_V1 | (_REFER if version >= 2 else 0) | (_TRUNCATE if version >= 3 else 0) | (_IOCTL if version >= 5 else 0)
+    )
     rules = libc.syscall(_CREATE_RULESET, ctypes.create_string_buffer(struct.pack("Q", handled)), 8, 0)
     if rules < 0:
         return None

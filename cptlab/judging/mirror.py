@@ -29,7 +29,12 @@ def install(channel: Channel) -> None:
         if module is not None:
             setattr(module, name, _both(channel, module.__name__, name, getattr(module, name)))
     patcher, dictionary = mock._patch, mock._patch_dict  # what patch, patch.object, patch.multiple and patch.dict make
-    enter, leave, enter_dict, leave_dict = patcher.__enter__, patcher.__exit__, dictionary.__enter__, dictionary.__exit__
+    enter, leave, enter_dict, leave_dict = (
+        patcher.__enter__,
+        patcher.__exit__,
+        dictionary.__enter__,
+        dictionary.__exit__,
+    )
 
     def patched(self: Any) -> Any:
         value = enter(self)

@@ -17,7 +17,23 @@ from typing import Any
 
 MAX_DEPTH, MAX_ITEMS = 100, 5_000_000
 _LONG = 10_000  # items of a list
-_TYPES = (bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset, range, type(None), object)
+_TYPES = (
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    bytearray,
+    list,
+    tuple,
+    dict,
+    set,
+    frozenset,
+    range,
+    type(None),
+    object,
+)
 _TYPE_NAMES = {kind: kind.__name__ for kind in _TYPES}
 _NAMED_TYPES = {kind.__name__: kind for kind in _TYPES}
 _SCALARS = {  # (module, class) -> how it is written
@@ -132,7 +148,11 @@ def _encode_special(value: Any, kind: type, keep: Keep, depth: int, budget: list
     if kind is bytearray:
         return {"bytearray": value.hex()}
     written = _SCALARS.get((kind.__module__, kind.__name__))
-    if written is not None and kind is getattr(sys.modules.get(kind.__module__), kind.__name__, None) and _plain_zone(value):
+    if (
+        written is not None
+        and kind is getattr(sys.modules.get(kind.__module__), kind.__name__, None)
+        and _plain_zone(value)
+    ):
         return {kind.__name__: written(value)}
     if kind is type and value in _TYPE_NAMES:
         return {"type": _TYPE_NAMES[value]}

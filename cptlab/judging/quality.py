@@ -167,4 +167,6 @@ def quality_of(answer: dict[str, Any] | None) -> Quality:
 def _cache_context(extra_disabled: Sequence[str]) -> str:
     packages = {f"{found.name}=={found.version}" for found in importlib.metadata.distributions()}
     packages -= {name for name in packages if name.startswith("cptlab==")}  # a clone may say it in two places, or none
-    return " ".join([CHECKS_VERSION, platform.python_version(), *sorted(packages), *pylint_flags(sorted(extra_disabled))])
+    return " ".join(
+        [CHECKS_VERSION, platform.python_version(), *sorted(packages), *pylint_flags(sorted(extra_disabled))]
+    )

@@ -8,7 +8,6 @@ Threads stay allowed. A refused call fails with EPERM, so Python raises Permissi
 from __future__ import annotations
 
 import ctypes
-import functools
 import os
 import struct
 
@@ -59,7 +58,7 @@ def works() -> bool:
     """Whether a child can be confined."""
     pid = os.fork()
     if pid == 0:
-        os._exit(0 if no_new_privileges() and confine_server() and confine() else 1)
+        os._exit(0 if no_new_privileges() and confine_server() and confine(for_child()) else 1)
     return os.waitpid(pid, 0)[1] == 0
 
 
@@ -68,21 +67,33 @@ def confine_server() -> bool:
 
     The larger part of the filter: the kernel takes a while over each, and so it does this one once.
     """
-    return _install(_for_server())
+    program = _for_server()
+    return program is not None and program.install()
 
 
-def confine() -> bool:
-    """Install in this process, for good, what concerns it alone: no processes, signals and limits but its own."""
-    program = _for_child()
-    return _install(program and program.replace(struct.pack("I", _THIS_PROCESS), struct.pack("I", os.getpid())))
+class Filter:
+    """A filter where the kernel reads it, and where in it the number of the process stands that it is for."""
+
+    def __init__(self, program: bytes) -> None:
+        self.code = ctypes.create_string_buffer(program, len(program))
+        self.header = ctypes.create_string_buffer(
+            struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(self.code))
+        )
+        self.places = [
+            at for at in range(4, len(program), 8) if program[at : at + 4] == struct.pack("I", _THIS_PROCESS)
+        ]
+
+    def install(self) -> bool:
+        return libc.prctl(_PR_SET_SECCOMP, _FILTER, ctypes.addressof(self.header), 0, 0) == 0
 
 
-def _install(program: bytes | None) -> bool:
+def confine(program: Filter | None) -> bool:
+    """Install `for_child()` in this process, for good: no processes, signals and limits but its own."""
     if program is None:
         return False
-    code = ctypes.create_string_buffer(program, len(program))
-    header = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code)))
-    return libc.prctl(_PR_SET_SECCOMP, _FILTER, ctypes.addressof(header), 0, 0) == 0
+    for place in program.places:
+        struct.pack_into("I", program.code, place, os.getpid())
+    return program.install()
 
 
 def drop_capabilities(all_of_them: bool) -> None:
@@ -99,8 +110,7 @@ def drop_capabilities(all_of_them: bool) -> None:
 _REFUSE = (_RETURN, 0, 0, _ERRNO | _EPERM)
 
 
-@functools.cache
-def _for_server() -> bytes | None:
+def _for_server() -> Filter | None:
     if os.uname().machine not in _TABLES:
         return None
     architecture, refused, _ = _TABLES[os.uname().machine]
@@ -111,9 +121,8 @@ def _for_server() -> bytes | None:
     return _packed(lines)
 
 
-@functools.cache
-def _for_child() -> bytes | None:
-    """With _THIS_PROCESS in the place of the process id. The server's filter has looked at the architecture."""
+def for_child() -> Filter | None:
+    """What concerns a child alone. The server's filter has looked at the architecture."""
     if os.uname().machine not in _TABLES:
         return None
     own = _TABLES[os.uname().machine][2]
@@ -123,7 +132,9 @@ def _for_child() -> bytes | None:
     lines += [(_RETURN, 0, 0, _ALLOW), _REFUSE]
     for name in ("kill", "tgkill", "prlimit64"):
         lines += [(_EQUAL, 0, 5, own[name]), (_LOAD, 0, 0, _ARG0), (_EQUAL, 1, 0, _THIS_PROCESS)]
-        lines.append((_EQUAL, 0, 1, 0 if name == "prlimit64" else _THIS_PROCESS))  # kill(0) would signal the whole group
+        lines.append(
+            (_EQUAL, 0, 1, 0 if name == "prlimit64" else _THIS_PROCESS)
+        )  # kill(0) would signal the whole group
         lines += [(_RETURN, 0, 0, _ALLOW), _REFUSE]
     lines += [(_EQUAL, 0, 5, own["fcntl"]), (_LOAD, 0, 0, _ARG1)]
     for jump, command in zip((2, 1, 0), _SIGNALLING, strict=True):
@@ -132,5 +143,5 @@ def _for_child() -> bytes | None:
     return _packed(lines)
 
 
-def _packed(lines: list[tuple[int, int, int, int]]) -> bytes:
-    return b"".join(struct.pack("HBBI", *line) for line in [*lines, (_RETURN, 0, 0, _ALLOW)])
+def _packed(lines: list[tuple[int, int, int, int]]) -> Filter:
+    return Filter(b"".join(struct.pack("HBBI", *line) for line in [*lines, (_RETURN, 0, 0, _ALLOW)]))

@@ -17,8 +17,10 @@ _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _IMPORTS = (ast.Import, ast.ImportFrom)
 _BUILTINS = frozenset(dir(builtins))
 # what a program's own test run is called
-_TEST_RUN = re.compile(r"(unittest\.main|(doctest\.)?(testmod|run_docstring_examples)|pytest\.main|main|check|tests?"
-                       r"|run_tests?|test_\w+)$")
+_TEST_RUN = re.compile(
+    r"(unittest\.main|(doctest\.)?(testmod|run_docstring_examples)|pytest\.main|main|check|tests?"
+    r"|run_tests?|test_\w+)$"
+)
 
 
 class Parser:
