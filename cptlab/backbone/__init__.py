@@ -1,9 +1,10 @@
 """Frozen causal language models, the prefix that is trained on them, and its PEFT format."""
 
 from cptlab.backbone.loading import load_backbone
-from cptlab.backbone.model import Backbone, DecodeState
+from cptlab.backbone.model import Backbone
 from cptlab.backbone.peft_format import load_prefix, read_extra, save_prefix
 from cptlab.backbone.prefix import Prefix, PrefixShape
+from cptlab.backbone.state import DecodeState
 from cptlab.backbone.support import prefix_shape
 
 __all__ = [

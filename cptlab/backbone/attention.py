@@ -7,6 +7,8 @@ a token sees the whole prefix, and the real tokens not after it and less than `w
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
@@ -22,20 +24,18 @@ def additive_mask(
     query_positions: torch.Tensor,
     key_positions: torch.Tensor,
     key_real: torch.Tensor,
-    prefix_length: int,
     window: int | None,
     dtype: torch.dtype,
 ) -> torch.Tensor:
     """0 where a query may look, the most negative number of `dtype` elsewhere: [B, 1, Q, K].
 
-    `query_positions` [B, Q] and `key_positions` [B, K] are positions in the model's sense; the first `prefix_length`
-    keys are the prefix; `key_real` [B, K] is False on padding.
+    `query_positions` [B, Q] and `key_positions` [B, K] are positions in the model's sense; those of
+    a prefix's keys are negative; `key_real` [B, K] is False on padding.
     """
     distance = query_positions[:, :, None] - key_positions[:, None, :]
     visible = distance >= 0
     if window is not None:
-        visible &= distance < window
-        visible[:, :, :prefix_length] = True
+        visible &= (distance < window) | (key_positions < 0)[:, None, :]
     visible &= key_real[:, None, :]
     mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
     return mask.masked_fill_(~visible, torch.finfo(dtype).min)[:, None]
@@ -64,20 +64,56 @@ class BufferedLayer(DynamicLayer):
         self.keys, self.values = (buffer[:, :, :end] for buffer in self.buffers)
         return self.keys, self.values
 
+    def set(self, keys: torch.Tensor, values: torch.Tensor) -> None:
+        self.buffers = self.keys, self.values = keys, values
+        self.length = keys.shape[2]
+
     def _grown(self, buffer: torch.Tensor, capacity: int) -> torch.Tensor:
         batch, heads, _, dim = buffer.shape
         grown = buffer.new_empty(batch, heads, capacity, dim)
         grown[:, :, : self.length] = buffer[:, :, : self.length]
         return grown
 
-    def rows(self, change) -> None:
-        """Replace every tensor by `change(tensor)`, which picks or repeats rows."""
-        self.buffers = (change(self.keys), change(self.values))
-        self.keys, self.values = self.buffers
-
 
 class BufferedCache(Cache):
-    """A cache of `BufferedLayer`s, made as the model asks for them."""
+    """A cache of `BufferedLayer`s, made as the model asks for them, whose rows can be changed."""
 
     def __init__(self) -> None:
         super().__init__(layer_class_to_replicate=BufferedLayer)
+
+    def mapped(self, change: Callable[[torch.Tensor], torch.Tensor], drop: bool) -> BufferedCache:
+        """Another cache of `change(tensor)` of all keys and values [B, H, K, D]; with `drop`, this one is emptied."""
+        other = BufferedCache()
+        for index, layer in enumerate(self.layers):
+            tensors = change(layer.keys), change(layer.values)
+            if drop:
+                layer.buffers = layer.keys = layer.values = None
+            other.update(*tensors, index)
+        return other
+
+    def widen(self, columns: int) -> None:
+        """Put `columns` empty columns before all others."""
+        for layer in self.layers:
+            layer.set(*(_widened(tensor, columns) for tensor in (layer.keys, layer.values)))
+
+    def append(self, other: BufferedCache, width: int) -> None:
+        """Let the rows of `other` follow, both made `width` columns wide."""
+        for layer, theirs in zip(self.layers, other.layers, strict=True):
+            pairs = ((layer.keys, theirs.keys), (layer.values, theirs.values))
+            layer.set(*(torch.cat([_widened(tensor, width - tensor.shape[2]) for tensor in pair]) for pair in pairs))
+
+    def replace(self, rows: torch.Tensor, other: BufferedCache) -> None:
+        """Put the rows of `other`, which has no more columns, in the place of `rows`, at the end of the columns."""
+        for layer, theirs in zip(self.layers, other.layers, strict=True):
+            start = layer.length - theirs.length
+            layer.keys[rows, :, start:] = theirs.keys
+            layer.values[rows, :, start:] = theirs.values
+
+
+def _widened(tensor: torch.Tensor, columns: int) -> torch.Tensor:
+    if not columns:
+        return tensor
+    batch, heads, length, dim = tensor.shape
+    wide = tensor.new_zeros(batch, heads, length + columns, dim)
+    wide[:, :, columns:] = tensor
+    return wide

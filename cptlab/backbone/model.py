@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cached_property
 
 import torch
@@ -14,41 +13,12 @@ from transformers.cache_utils import Cache, DynamicCache
 
 from cptlab.backbone.attention import BufferedCache, additive_mask, token_positions
 from cptlab.backbone.prefix import Prefix
+from cptlab.backbone.state import PREFIX_POSITION, DecodeState
 from cptlab.backbone.support import prefix_shape, sliding_window
 from cptlab.errors import UserError
 
 OPENING = "\n"  # stands for the text before a completion, where a tokenizer treats a text's start differently
 SAMPLED = 1 << 16  # numbers of each weight tensor that enter the fingerprint
-
-
-@dataclass
-class DecodeState:
-    """What has been read so far, per row: the cache, and which of its positions are real and where they stand.
-
-    `real` and `positions` are [B, K] over the cached keys, prefix included; `next_position` is [B].
-    """
-
-    cache: Cache
-    real: torch.Tensor
-    positions: torch.Tensor
-    next_position: torch.Tensor
-    prefix_length: int
-    padded: bool
-
-    def select(self, row_indices: torch.Tensor) -> DecodeState:
-        """Keep these rows, in this order (an index may occur more than once). Changes and returns this state."""
-        return self._rows(lambda tensor: tensor.index_select(0, row_indices.to(tensor.device)))
-
-    def repeat(self, n: int) -> DecodeState:
-        """Follow every row by n - 1 copies: row i becomes rows i·n to i·n + n - 1. Changes and returns this state."""
-        return self._rows(lambda tensor: tensor.repeat_interleave(n, dim=0))
-
-    def _rows(self, change: Callable[[torch.Tensor], torch.Tensor]) -> DecodeState:
-        for layer in self.cache.layers:
-            layer.rows(change)
-        self.real, self.positions = change(self.real), change(self.positions)
-        self.next_position = change(self.next_position)
-        return self
 
 
 class Backbone:
@@ -125,39 +95,52 @@ class Backbone:
         The first real token of each row is at position 0, or M behind a prefix of M positions, which sits in the cache
         as it is, after the rotary embedding. Gradients flow to the prefix.
         """
-        length = 0 if prefix is None else prefix.length
         cache = None if prefix is None else self._prefix_cache(DynamicCache(), prefix, len(input_ids))
+        length = 0 if prefix is None else prefix.length
         positions = token_positions(attention_mask, length)
-        real, key_positions = self._keys(attention_mask, positions, length)
+        real, key_positions = _with_prefix_keys(attention_mask.bool(), positions, length)
         padded = not bool(attention_mask.all())
-        return self._forward(input_ids, cache, positions, key_positions, real, length, padded).logits
+        return self._forward(input_ids, cache, positions, key_positions, real, padded).logits
 
     @torch.no_grad()
     def prefill(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, prefix: Prefix | None = None
     ) -> tuple[torch.Tensor, DecodeState]:
         """Read left-padded prompts [B, T]: the logits [B, V] of what follows, and the state to go on from."""
-        assert attention_mask[:, -1].all(), "prefill takes left-padded rows"
-        length = 0 if prefix is None else prefix.length
-        cache = BufferedCache()
+        state = self.opening(len(input_ids), prefix)
+        return self.extend(input_ids, attention_mask, state), state
+
+    def opening(self, rows: int, prefix: Prefix | None = None) -> DecodeState:
+        """The state in which nothing has been read but the prefix."""
+        cache, length = BufferedCache(), 0 if prefix is None else prefix.length
         if prefix is not None:
-            self._prefix_cache(cache, prefix, len(input_ids))
-        positions = token_positions(attention_mask, length)
-        real, key_positions = self._keys(attention_mask, positions, length)
-        padded = not bool(attention_mask.all())
-        output = self._forward(input_ids, cache, positions, key_positions, real, length, padded, last_only=True)
-        state = DecodeState(cache, real, key_positions, positions[:, -1] + 1, length, padded)
-        return output.logits[:, -1], state
+            self._prefix_cache(cache, prefix, rows)
+        positions = torch.full((rows, length), PREFIX_POSITION, device=self.device)
+        start = torch.full((rows,), length, device=self.device)
+        return DecodeState(cache, torch.ones_like(positions, dtype=torch.bool), positions, start, False)
+
+    @torch.no_grad()
+    def extend(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, state: DecodeState) -> torch.Tensor:
+        """Read left-padded tokens [B, T] behind what each row has read: the logits [B, V] of what follows. Changes `state`."""
+        assert attention_mask[:, -1].all(), "rows are padded on the left"
+        real = attention_mask.bool()
+        positions = token_positions(attention_mask, 0) + state.next_position[:, None]
+        state.real = torch.cat([state.real, real], dim=1)
+        state.positions = torch.cat([state.positions, positions], dim=1)
+        state.padded = state.padded or not bool(real.all())
+        output = self._forward(
+            input_ids, state.cache, positions, state.positions, state.real, state.padded, last_only=True
+        )
+        state.next_position = positions[:, -1] + 1
+        return output.logits[:, -1]
 
     @torch.no_grad()
     def step(self, tokens: torch.Tensor, state: DecodeState) -> torch.Tensor:
         """Read one more token per row, `tokens` [B]: the logits [B, V] of what follows. Changes `state`."""
         positions = state.next_position[:, None]
-        state.real = torch.cat([state.real, torch.ones_like(positions, dtype=torch.bool)], dim=1)
+        state.real = torch.nn.functional.pad(state.real, (0, 1), value=True)
         state.positions = torch.cat([state.positions, positions], dim=1)
-        output = self._forward(
-            tokens[:, None], state.cache, positions, state.positions, state.real, state.prefix_length, state.padded
-        )
+        output = self._forward(tokens[:, None], state.cache, positions, state.positions, state.real, state.padded)
         state.next_position = state.next_position + 1
         return output.logits[:, -1]
 
@@ -172,23 +155,12 @@ class Backbone:
             cache.update(key, value, layer)
         return cache
 
-    @staticmethod
-    def _keys(
-        attention_mask: torch.Tensor, positions: torch.Tensor, prefix_length: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Which cached keys are real and at what position, [B, M + T] both: the prefix, then the tokens."""
-        real = torch.nn.functional.pad(attention_mask.bool(), (prefix_length, 0), value=True)
-        before = torch.arange(prefix_length, device=positions.device).expand(len(positions), -1)
-        return real, torch.cat([before, positions], dim=1)
-
-    def _forward(
-        self, input_ids, cache, positions, key_positions, real, prefix_length, padded, last_only: bool = False
-    ):
+    def _forward(self, input_ids, cache, positions, key_positions, real, padded, last_only: bool = False):
         queries, keys = input_ids.shape[1], key_positions.shape[1]
         windowed = self.window is not None and keys > self.window
 
         def mask(window: int | None) -> torch.Tensor:
-            return additive_mask(positions, key_positions, real, prefix_length, window, self.dtype)
+            return additive_mask(positions, key_positions, real, window, self.dtype)
 
         if not padded and not windowed and queries in (1, keys):
             attention = None  # plainly causal: the model then takes its fastest kernel
@@ -221,6 +193,12 @@ class Backbone:
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
             digest.update(sample.view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
+
+
+def _with_prefix_keys(real: torch.Tensor, positions: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which keys are real and at what position, [B, length + T] both: the prefix, then the tokens."""
+    pad = torch.nn.functional.pad
+    return pad(real, (length, 0), value=True), pad(positions, (length, 0), value=PREFIX_POSITION)
 
 
 def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
