@@ -106,8 +106,8 @@ def test_samples_equal_an_uncached_loop(arch, with_prefix):
 def test_programs_do_not_depend_on_batch_mates(arch):
     backbone = double(arch, eos=range(0, 12))
     together = list(generate(backbone, PROMPTS, 5, WARM, seed=4))
-    for row_budget in (1, 7):
-        assert list(generate(backbone, PROMPTS, 5, WARM, seed=4, row_budget=row_budget)) == together
+    for token_budget in (1, 700):
+        assert list(generate(backbone, PROMPTS, 5, WARM, seed=4, token_budget=token_budget)) == together
     assert list(generate(backbone, PROMPTS[::-1], 5, WARM, seed=4)) == together[::-1]
     alone = [row for prompt in PROMPTS for row in generate(backbone, [prompt], 2, WARM, seed=4)]
     assert alone == [row[:2] for row in together]
@@ -117,15 +117,15 @@ def test_programs_do_not_depend_on_batch_mates(arch):
 def test_the_same_call_gives_the_same_bits():
     """In float32, where only the composition of the batches makes it so."""
     backbone = tiny_backbone("llama_gqa")
-    first = list(generate(backbone, PROMPTS, 6, WARM, row_budget=12))
-    assert list(generate(backbone, PROMPTS, 6, WARM, row_budget=12)) == first
+    first = list(generate(backbone, PROMPTS, 6, WARM, token_budget=1200))
+    assert list(generate(backbone, PROMPTS, 6, WARM, token_budget=1200)) == first
 
 
 def test_first_tokens_follow_the_softmax():
     backbone = double("llama_gqa", vocab_size=259)
     sampling = Sampling(temperature=1.5, top_p=0.9, max_new_tokens=1)
     draws = 6000
-    ((*completions,),) = generate(backbone, [("t", Prompt("xy"))], draws, sampling, row_budget=2000)
+    ((*completions,),) = generate(backbone, [("t", Prompt("xy"))], draws, sampling)
     ids = torch.tensor([backbone.encode_prompt("xy")])
     with torch.no_grad():
         probs = (backbone.logits(ids, torch.ones_like(ids))[0, -1] / 1.5).softmax(-1)
@@ -199,17 +199,20 @@ def test_logits_that_are_not_numbers_are_reported():
         list(generate(backbone, PROMPTS, 1, GREEDY, prefix=prefix))
 
 
-def test_prompts_are_read_once_and_finished_rows_leave():
-    backbone = double("llama_gqa", eos=range(0, 128))
-    rows, prefill, step = [], backbone.prefill, backbone.step
-    backbone.prefill = lambda ids, *rest: (rows.append(len(ids)), prefill(ids, *rest))[1]
-    backbone.step = lambda tokens, state: (rows.append(len(tokens)), step(tokens, state))[1]
+def test_prompts_are_read_once_and_ended_rows_are_refilled():
+    backbone = double("llama_gqa", eos=range(0, 32))
+    read, stepped, extend, step = [], [], backbone.extend, backbone.step
+    backbone.extend = lambda ids, *rest: (read.append(len(ids)), extend(ids, *rest))[1]
+    backbone.step = lambda tokens, state: (stepped.append(len(tokens)), step(tokens, state))[1]
     ended = []
-    completions = list(generate(backbone, PROMPTS, 10, WARM, row_budget=50, progress=ended.append))
-    assert rows[0] == 5 and rows[1] <= 50  # one row per prompt, then one per sample
-    assert rows[1:] == sorted(rows[1:], reverse=True)
-    assert sum(rows[1:]) <= 1.5 * sum(c.tokens for row in completions for c in row)
-    assert sum(ended) == 50
+    budget = 12 * max(len(backbone.encode_prompt(prompt.text)) + WARM.max_new_tokens for _, prompt in PROMPTS)
+    completions = list(generate(backbone, PROMPTS, 10, WARM, token_budget=budget, progress=ended.append))
+    tokens = [c.tokens for row in completions for c in row]
+    assert sum(read) == len(PROMPTS)  # each prompt once, whatever n
+    assert max(stepped) == 12 and stepped[: len(stepped) // 2] == [12] * (len(stepped) // 2)  # full while programs wait
+    # a program of t tokens needs t - 1 steps; the rest is what has ended when nothing waits any more
+    assert sum(tokens) - 50 <= sum(stepped) <= 1.15 * (sum(tokens) - 50)
+    assert sum(ended) == 50 and max(tokens) > 2 * min(tokens)
 
 
 def test_nothing_to_do():

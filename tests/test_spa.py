@@ -5,15 +5,20 @@ import torch
 from tiny_models import tiny_backbone
 
 from cptlab.backbone import Prefix
-from cptlab.decoding import Anchoring, Sampling, generate
+from cptlab.decoding import Guidance, Masked, Sampling, generate
+from cptlab.decoding.negatives.masked import masked_ids
+from cptlab.decoding.rules.linear import Linear, mix
 from cptlab.decoding.sampling import choose, uniforms
-from cptlab.decoding.spa import masked_ids, mix
 from cptlab.errors import UserError
 from cptlab.records import Prompt, Span
 
 GREEDY = Sampling(temperature=0, max_new_tokens=16)
 WARM = Sampling(temperature=1.0, top_p=0.95, max_new_tokens=16)
 ROTARY_AND_ABSOLUTE = pytest.mark.parametrize("arch", ["llama_gqa", "gpt2"])
+
+
+def spa(omega: float, spans=("nl",)) -> Guidance:
+    return Guidance(Masked(spans), omega)
 
 
 def tagged(text: str, *names: str) -> Prompt:
@@ -71,8 +76,8 @@ def loop(backbone, task_id, prompt, sample, sampling, omega, seed=0, prefix=None
 
 def watch(backbone):
     """Record the number of rows of every forward pass."""
-    rows, prefill, step = [], backbone.prefill, backbone.step
-    backbone.prefill = lambda ids, *rest: (rows.append(len(ids)), prefill(ids, *rest))[1]
+    rows, extend, step = [], backbone.extend, backbone.step
+    backbone.extend = lambda ids, *rest: (rows.append(len(ids)), extend(ids, *rest))[1]
     backbone.step = lambda tokens, state: (rows.append(len(tokens)), step(tokens, state))[1]
     return rows
 
@@ -84,20 +89,20 @@ def test_1_omega_one_or_no_anchor_is_plain_and_free(arch, sampling):
     rows = watch(backbone)
     plain = list(generate(backbone, PROMPTS, 2, sampling))
     cost = rows.copy()
-    for anchoring in (Anchoring(1.0), Anchoring(2.0, ["shots"])):
+    for guidance in (spa(1.0), spa(2.0, ["shots"])):
         rows.clear()
-        assert list(generate(backbone, PROMPTS, 2, sampling, anchoring=anchoring)) == plain
+        assert list(generate(backbone, PROMPTS, 2, sampling, guidance=guidance)) == plain
         assert rows == cost
     rows.clear()
-    assert list(generate(backbone, PROMPTS, 2, sampling, anchoring=Anchoring(2.0))) != plain
-    assert rows[0] == 4 + 3 and rows[1] == 8 + 6  # second streams in the same forward, none for prompt c
+    assert list(generate(backbone, PROMPTS, 2, sampling, guidance=spa(2.0))) != plain
+    assert rows[:3] == [4, 3, 8 + 6]  # prompts, what differs in three of them, then all streams in one forward
 
 
 @ROTARY_AND_ABSOLUTE
 @pytest.mark.parametrize("sampling", [GREEDY, WARM])
 def test_2_omega_zero_is_generation_from_the_masked_prompt(arch, sampling):
     backbone = double(arch)
-    found = list(generate(backbone, PROMPTS, 2, sampling, anchoring=Anchoring(0.0)))
+    found = list(generate(backbone, PROMPTS, 2, sampling, guidance=spa(0.0)))
     masked = {prompt.text: masked_by_hand(backbone, prompt) for _, prompt in PROMPTS}
     backbone.encode_prompt = masked.__getitem__
     assert found == list(generate(backbone, PROMPTS, 2, sampling))
@@ -122,8 +127,8 @@ def test_4_only_the_tagged_occurrence_is_masked(arch):
         for _, prompt in PROMPTS:
             clean = backbone.encode_prompt(prompt.text)
             expected = masked_by_hand(backbone, prompt, names)
-            assert masked_ids(backbone, prompt, Anchoring(1.5, names)) == (None if expected == clean else expected)
-    assert backbone.decode(masked_ids(backbone, PROMPTS[1][1], Anchoring(2.0))) == "# sum of \n"
+            assert masked_ids(backbone, prompt, names) == (None if expected == clean else expected)
+    assert backbone.decode(masked_ids(backbone, PROMPTS[1][1], ["nl"])) == "# sum of \n"
 
 
 def test_4_tokens_of_several_characters():
@@ -136,21 +141,20 @@ def test_4_tokens_of_several_characters():
     backbone = tiny_backbone("llama")
     backbone.tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokenizer)
     backbone.mask_id = 4
-    assert masked_ids(backbone, tagged("cab«cab»ab"), Anchoring(2.0)) == [2, 3, 4, 4, 3]
-    assert masked_ids(backbone, tagged("ca«bc»ab"), Anchoring(2.0)) == [2, 4, 4, 3]
-    assert masked_ids(backbone, tagged("ca«»bc"), Anchoring(2.0)) is None
+    assert masked_ids(backbone, tagged("cab«cab»ab"), ["nl"]) == [2, 3, 4, 4, 3]
+    assert masked_ids(backbone, tagged("ca«bc»ab"), ["nl"]) == [2, 4, 4, 3]
+    assert masked_ids(backbone, tagged("ca«»bc"), ["nl"]) is None
 
 
 @ROTARY_AND_ABSOLUTE
 def test_5_both_cached_streams_equal_an_uncached_recompute(arch, monkeypatch):
     """The very logits that tokens are chosen from, at every step, and hence the tokens."""
-    from cptlab.decoding import engine
-
     backbone, seen = double(arch), []
-    monkeypatch.setattr(engine, "mix", lambda c, m, omega: (seen.append((c.clone(), m.clone())), mix(c, m, omega))[1])
+    monkeypatch.setattr(Linear, "mix", lambda self, c, m, w: (seen.append((c.clone(), m.clone())), mix(c, m, w))[1])
     task_id, prompt = PROMPTS[0]
-    ((completion,),) = generate(backbone, [(task_id, prompt)], 1, WARM, anchoring=Anchoring(1.7))
+    ((completion,),) = generate(backbone, [(task_id, prompt)], 1, WARM, guidance=spa(1.7))
     new = loop(backbone, task_id, prompt, 0, WARM, 1.7)
+    del seen[0]  # of the prompt alone, before its row is copied for the sample
     assert completion.raw == backbone.decode(new) and len(seen) == len(new)
     streams = [backbone.encode_prompt(prompt.text) + new, masked_by_hand(backbone, prompt) + new]
     rows = torch.tensor(streams)
@@ -164,15 +168,15 @@ def test_5_both_cached_streams_equal_an_uncached_recompute(arch, monkeypatch):
 def test_6_rows_do_not_depend_on_batch_mates(arch):
     """Own anchors, own ω, own length, early stop, guided beside unguided."""
     backbone = double(arch, eos=range(0, 24))  # so many that rows leave the batch while others go on
-    anchoring = [Anchoring(1.5), Anchoring(-0.5), Anchoring(3.0), Anchoring(2.0, ["nl", "tests"])]
-    anchoring_of = dict(zip((task_id for task_id, _ in PROMPTS), anchoring, strict=True))
-    together = list(generate(backbone, PROMPTS, 4, WARM, anchoring=anchoring))
+    guidance = [spa(1.5), spa(-0.5), spa(3.0), spa(2.0, ["nl", "tests"])]
+    guidance_of = dict(zip((task_id for task_id, _ in PROMPTS), guidance, strict=True))
+    together = list(generate(backbone, PROMPTS, 4, WARM, guidance=guidance))
     assert len({c.tokens for row in together for c in row}) > 1
-    for row_budget in (1, 5):
-        assert list(generate(backbone, PROMPTS, 4, WARM, anchoring=anchoring, row_budget=row_budget)) == together
+    for token_budget in (1, 500):
+        assert list(generate(backbone, PROMPTS, 4, WARM, guidance=guidance, token_budget=token_budget)) == together
     for prompt, row in zip(PROMPTS, together, strict=True):
-        assert list(generate(backbone, [prompt], 4, WARM, anchoring=anchoring_of[prompt[0]])) == [row]
-    mixed = list(generate(backbone, PROMPTS, 4, WARM, anchoring=[anchoring[0], None, None, anchoring[3]]))
+        assert list(generate(backbone, [prompt], 4, WARM, guidance=guidance_of[prompt[0]])) == [row]
+    mixed = list(generate(backbone, PROMPTS, 4, WARM, guidance=[guidance[0], None, None, guidance[3]]))
     plain = list(generate(backbone, PROMPTS, 4, WARM))
     assert mixed == [together[0], plain[1], plain[2], together[3]]
 
@@ -185,7 +189,7 @@ def test_7_and_9_samples_and_prefix_follow_in_both_streams(arch, with_prefix):
     prefix = Prefix(backbone.shape, length=4, seed=3).double() if with_prefix else None
     if with_prefix:
         prefix.table.data *= 30
-    rows = generate(backbone, PROMPTS, 3, WARM, anchoring=Anchoring(1.4), prefix=prefix, seed=2)
+    rows = generate(backbone, PROMPTS, 3, WARM, guidance=spa(1.4), prefix=prefix, seed=2)
     for (task_id, prompt), row in zip(PROMPTS, rows, strict=True):
         for completion in row:
             new = loop(backbone, task_id, prompt, completion.sample, WARM, 1.4, 2, prefix)
@@ -208,18 +212,18 @@ def test_low_precision_is_mixed_in_float32():
 
 def test_10_a_repeated_call_gives_the_same():
     backbone = tiny_backbone("gpt2")
-    anchoring = Anchoring(1.6)
-    first = list(generate(backbone, PROMPTS, 3, WARM, anchoring=anchoring))
-    list(generate(backbone, PROMPTS[:1], 2, WARM, anchoring=anchoring, seed=8))
-    assert list(generate(backbone, PROMPTS, 3, WARM, anchoring=anchoring)) == first
+    guidance = spa(1.6)
+    first = list(generate(backbone, PROMPTS, 3, WARM, guidance=guidance))
+    list(generate(backbone, PROMPTS[:1], 2, WARM, guidance=guidance, seed=8))
+    assert list(generate(backbone, PROMPTS, 3, WARM, guidance=guidance)) == first
 
 
 def test_mistakes_are_explained():
     backbone = double("llama_gqa")
     with pytest.raises(UserError, match="no prompt span 'description'"):
-        Anchoring(1.2, ["nl", "description"])
-    assert Anchoring(1.2, "nl").spans == ("nl",)
+        spa(1.2, ["nl", "description"])
+    assert Masked("nl").spans == ("nl",)
     backbone.mask_id = None
     with pytest.raises(UserError, match="no token to mask with"):
-        generate(backbone, PROMPTS, 1, GREEDY, anchoring=Anchoring(1.2))
-    assert len(list(generate(backbone, PROMPTS[2:3], 1, GREEDY, anchoring=Anchoring(1.2)))) == 1
+        generate(backbone, PROMPTS, 1, GREEDY, guidance=spa(1.2))
+    assert len(list(generate(backbone, PROMPTS[2:3], 1, GREEDY, guidance=spa(1.2)))) == 1

@@ -1,7 +1,31 @@
-"""From prompts to programs: sampling, the batched engine, and Selective Prompt Anchoring."""
+"""From prompts to programs: the batched engine, sampling, other strategies, and guidance by a second stream."""
 
 from cptlab.decoding.engine import generate
+from cptlab.decoding.gates.always import Always
+from cptlab.decoding.gates.deviation import Deviation
+from cptlab.decoding.gates.entropy import Entropy
+from cptlab.decoding.gates.failed_tests import FailedTests
+from cptlab.decoding.guidance import Guidance
+from cptlab.decoding.negatives.masked import Masked
+from cptlab.decoding.negatives.no_examples import NoExamples
+from cptlab.decoding.negatives.no_prefix import NoPrefix
+from cptlab.decoding.negatives.other_prompt import OtherPrompt
+from cptlab.decoding.rules.linear import Linear
+from cptlab.decoding.rules.plausible import Plausible
 from cptlab.decoding.sampling import Sampling
-from cptlab.decoding.spa import Anchoring
 
-__all__ = ["Anchoring", "Sampling", "generate"]
+__all__ = [
+    "Always",
+    "Deviation",
+    "Entropy",
+    "FailedTests",
+    "Guidance",
+    "Linear",
+    "Masked",
+    "NoExamples",
+    "NoPrefix",
+    "OtherPrompt",
+    "Plausible",
+    "Sampling",
+    "generate",
+]

@@ -1,46 +1,45 @@
-"""Many samples of many prompts: each prompt is read once, its cache repeated, and finished rows are dropped.
+"""Many samples of many prompts: each prompt is read once, and as a program ends, the next one takes its row.
 
-Batches are composed from the list of prompts and the row budget alone, so the same call gives the same programs bit for
-bit. Within a window of prompts those of similar length share a batch, to waste little on padding.
+The schedule depends on the list of prompts and the token budget alone, so the same call gives the same programs bit for
+bit. Random numbers depend on (seed, task, sample, position), so that another budget, order or number of processes, or a
+call that is resumed, gives the same programs, but for rounding (see sampling.py).
 """
 
 from __future__ import annotations
 
-import bisect
-import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cptlab.backbone import Backbone, Prefix
+from cptlab.backbone.attention import GROWTH
+from cptlab.decoding.guidance import Guidance
+from cptlab.decoding.healing import healer_of
+from cptlab.decoding.negatives.stream import Stream
 from cptlab.decoding.sampling import Sampling, choose, uniforms
-from cptlab.decoding.spa import Anchoring, masked_ids, mix
+from cptlab.decoding.streams import Job, Streams
 from cptlab.errors import UserError
 from cptlab.records import Completion, Prompt
 
+TOKEN_BUDGET = 1 << 16  # cached tokens at a time; of Code Llama 7B in half precision these are 32 GB
 WINDOW = 8  # batches' worth of prompts that are sorted by length together, and held back until all are done
-COMPACT = 0.75  # finished rows are dropped once no more than this share of the batch still runs
-STOP_INTERVAL = 8  # steps between looks for stop texts; what a program is does not depend on it
+AHEAD = 1 / 8  # of the rows: so many programs' prompts are read together when rows become free
+DROP = 0.25  # where nothing waits, ended rows are dropped when they are this share of all
+STOP_INTERVAL = 8  # steps between looks for the end of a program; what a program is does not depend on it
 
 
-@dataclass(frozen=True)
-class _Job:
-    """Some samples of one prompt. `masked` is the second stream of SPA, or None."""
+class Strategy(Protocol):
+    """Another way to choose tokens than one after the other: beams.py, adadec.py."""
 
-    index: int  # of the prompt in the list
-    task_id: str
-    ids: list[int]
-    masked: list[int] | None
-    omega: float
-    limit: int  # new tokens that fit
-    samples: range = range(0)
+    def check(self, n: int, sampling: Sampling, guidance: Guidance | None) -> None:
+        """UserError for what makes no sense together."""
 
-    @property
-    def rows(self) -> int:
-        return len(self.samples) * (1 if self.masked is None else 2)
+    def run(self, backbone: Backbone, job: Job, n: int, sampling: Sampling, prefix: Prefix | None) -> list[list[int]]:
+        """The new token ids of the n programs of one prompt, each up to the first end-of-text."""
 
 
 def generate(
@@ -50,178 +49,263 @@ def generate(
     sampling: Sampling,
     *,
     prefix: Prefix | None = None,
-    anchoring: Anchoring | Sequence[Anchoring | None] | None = None,
+    guidance: Guidance | Sequence[Guidance | None] | None = None,
+    strategy: Strategy | None = None,
     seed: int = 0,
-    row_budget: int = 192,
+    token_budget: int = TOKEN_BUDGET,
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[list[Completion]]:
     """For each (task id, prompt), in that order, its `n` completions.
 
-    Random numbers depend on (seed, task id, sample, position) only; see `sampling.uniforms`. `anchoring` (SPA) is one
-    for all prompts or one per prompt. At most `row_budget` sequences run at a time, counting SPA's second streams.
-    `progress` is called with the number of programs that just ended.
+    `guidance` (SPA and its like) is one for all prompts or one per prompt. `strategy`: beams or AdaDec instead of one
+    token after the other. At most `token_budget` tokens are cached for the programs that run at a time: prefix, prompt and
+    new tokens of each, of second streams too; one program always runs. `progress` is called with the number of programs
+    that just ended.
 
-    Completion: `raw` is the model's text, `program` the prompt's code and the text before the first stop text, `tokens`
+    Completion: `raw` is the model's text, `program` the prompt's code and the text up to where the program ends, `tokens`
     how many tokens the model gave (a final end-of-text included). Raises UserError, before anything is generated, when
     a prompt does not fit the context together with the prefix and one new token.
     """
-    if n < 1 or row_budget < 1:
-        raise UserError(f"n is {n} and row_budget is {row_budget}. Give at least 1 for both.")
-    jobs = _jobs(backbone, prompts, sampling, 0 if prefix is None else prefix.length, anchoring)
-    return _run(backbone, prompts, jobs, n, sampling, prefix, seed, row_budget, progress or (lambda done: None))
+    if n < 1 or token_budget < 1:
+        raise UserError(f"n is {n} and token_budget is {token_budget}. Give at least 1 for both.")
+    if guidance is None or isinstance(guidance, Guidance):
+        guidance = [guidance] * len(prompts)
+    if strategy is not None:
+        for one in dict.fromkeys(guidance):
+            strategy.check(n, sampling, one)
+    jobs = [_job(backbone, index, *prompt, one, sampling, prefix)
+            for index, (prompt, one) in enumerate(zip(prompts, guidance, strict=True))]  # fmt: skip
+    progress = progress or (lambda done: None)
+    if strategy is not None:
+        return _each(backbone, jobs, n, sampling, prefix, strategy, progress)
+    return _all(backbone, jobs, n, sampling, prefix, seed, token_budget, progress)
 
 
-def _jobs(backbone, prompts, sampling: Sampling, prefix_length: int, anchoring) -> list[_Job]:
-    if anchoring is None or isinstance(anchoring, Anchoring):
-        anchoring = [anchoring] * len(prompts)
-    jobs = []
-    for index, ((task_id, prompt), anchor) in enumerate(zip(prompts, anchoring, strict=True)):
-        ids = backbone.encode_prompt(prompt.text)
-        room = backbone.context_length - prefix_length - len(ids)
-        if room < 1:
-            behind = f" behind a prefix of {prefix_length}" if prefix_length else ""
-            raise UserError(
-                f"The prompt of task {task_id} has {len(ids)} tokens{behind} and needs room for one more, but the "
-                f"context of {backbone.name} is {backbone.context_length}. Shorten or leave out that task, or use a "
-                "backbone with a longer context."
-            )
-        if not ids:
-            raise UserError(f"The prompt of task {task_id} has no tokens. Give it a text.")
-        masked = None if anchor is None else masked_ids(backbone, prompt, anchor)
-        omega = 1.0 if masked is None else anchor.omega
-        jobs.append(_Job(index, task_id, ids, masked, omega, min(room, sampling.max_new_tokens)))
-    return jobs
+def _job(backbone, index: int, task_id: str, prompt: Prompt, guidance: Guidance | None, sampling, prefix) -> Job:
+    ids = backbone.encode_prompt(prompt.text)
+    if not ids:
+        raise UserError(f"The prompt of task {task_id} has no tokens. Give it a text.")
+    second = None if guidance is None else guidance.stream(backbone, prompt, prefix is not None)
+    ids, second, remainder = _healed(backbone, prompt.text, ids, second) if sampling.heal else (ids, second, b"")
+    prefix_length = 0 if prefix is None else prefix.length
+    longest = max(len(ids), 0 if second is None else len(second.ids))
+    room = backbone.context_length - prefix_length - longest
+    if room < 1:
+        behind = f" behind a prefix of {prefix_length}" if prefix_length else ""
+        raise UserError(
+            f"The prompt of task {task_id} has {longest} tokens{behind} and needs room for one more, but the "
+            f"context of {backbone.name} is {backbone.context_length}. Shorten or leave out that task, or use a "
+            "backbone with a longer context."
+        )
+    limit = min(room, sampling.max_new_tokens + len(remainder))
+    return Job(index, task_id, ids, second, guidance, limit, remainder, prompt.code)
 
 
-def _run(backbone, prompts, jobs, n, sampling, prefix, seed, row_budget, progress) -> Iterator[list[Completion]]:
-    per_window = max(1, WINDOW * row_budget // n)
+def _healed(backbone, text: str, ids: list[int], second: Stream | None) -> tuple[list[int], Stream | None, bytes]:
+    """Both streams without the last tokens that depend on what follows, and the text of these (healing.py)."""
+    healed = healer_of(backbone).heal(text)
+    if not healed.remainder:
+        return ids, second, b""
+    if second is not None:
+        shorter = healed.shorten(second.ids)
+        if shorter is None:  # it ends in other tokens, so the two could not be healed alike
+            return ids, second, b""
+        second = replace(second, ids=shorter)
+    return healed.ids, second, healed.remainder
+
+
+def _each(backbone, jobs, n, sampling, prefix, strategy, progress) -> Iterator[list[Completion]]:
+    for job in jobs:
+        rows = strategy.run(backbone, job, n, sampling, prefix)
+        yield [_completion(backbone, job, sample, ids, sampling) for sample, ids in enumerate(rows)]
+        progress(n)
+
+
+def _all(backbone, jobs, n, sampling, prefix, seed, token_budget, progress) -> Iterator[list[Completion]]:
+    behind = 0 if prefix is None else prefix.length
+    dearest = max((_cost(job, behind) for job in jobs), default=1)
+    per_window = max(1, WINDOW * token_budget // dearest // n)
     for start in range(0, len(jobs), per_window):
         window = jobs[start : start + per_window]
         done: dict[int, list[Completion]] = {job.index: [] for job in window}
-        for batch in _batches(window, n, row_budget):
-            ends = _decode(backbone, batch, sampling, prefix, seed, progress)
-            for job, rows in zip(batch, ends, strict=True):
-                task_id, prompt = prompts[job.index]
-                for sample, ids in zip(job.samples, rows, strict=True):
-                    done[job.index].append(_completion(backbone, task_id, prompt, sample, ids, sampling))
+        queue = _Queue(backbone, window, n, prefix, max(1, token_budget // max(_cost(job, behind) for job in window)))
+        for job, sample, ids in _decode(backbone, queue, sampling, seed):
+            done[job.index].append(_completion(backbone, job, sample, ids, sampling))
+            progress(1)
         for index in sorted(done):
             yield sorted(done.pop(index), key=lambda completion: completion.sample)
 
 
-def _batches(window: list[_Job], n: int, row_budget: int) -> list[list[_Job]]:
-    """Batches of at most `row_budget` rows (one sample always runs), of prompts similar in length."""
-    batches: list[list[_Job]] = []
-    room = 0
-    for job in sorted(window, key=lambda job: (len(job.ids), job.index)):
-        most = max(1, row_budget // (1 if job.masked is None else 2))
-        for first in range(0, n, most):
-            part = _Job(**(vars(job) | {"samples": range(first, min(first + most, n))}))
-            if not batches or part.rows > room:
-                batches.append([])
-                room = row_budget
-            batches[-1].append(part)
-            room -= part.rows
-    return [sorted(batch, key=lambda job: job.masked is None) for batch in batches]
+def _cost(job: Job, behind: int) -> int:
+    """Tokens that a program of this prompt has in the cache in the end."""
+    streams = [job.ids] + ([] if job.second is None else [job.second.ids])
+    return sum(behind + len(ids) + job.limit for ids in streams)
 
 
-@torch.inference_mode()
-def _decode(backbone, batch: list[_Job], sampling: Sampling, prefix, seed: int, progress) -> list[list[list[int]]]:
-    """The new token ids of every sample of every job: up to the first end-of-text, at most the job's limit.
-
-    The batch holds the jobs with a second stream first. Its rows are all clean streams, then the second streams in the
-    same order: the second stream of clean row i < guided is row clean + i.
-    """
-    device = backbone.device
-    counts = [len(job.samples) for job in batch]
-    job_of_row = torch.arange(len(batch)).repeat_interleave(torch.tensor(counts))
-    guided = sum(len(job.samples) for job in batch if job.masked is not None)
-    ids, real = _left_padded(
-        [job.ids for job in batch] + [job.masked for job in batch if job.masked is not None], backbone.pad_id
-    )
-    logits, state = backbone.prefill(ids.to(device), real.to(device), prefix)
-    if torch.isnan(logits).any():
-        raise UserError(f"The logits of {backbone.name} are not numbers. If it has a prefix, its training diverged.")
-    streams = torch.cat([job_of_row, len(batch) + job_of_row[:guided]]).to(device)
-    logits = logits.index_select(0, streams)
-    state.select(streams)
-
-    limits = torch.tensor([job.limit for job in batch])[job_of_row].to(device)
-    omegas = torch.tensor([job.omega for job in batch], dtype=torch.float64)[job_of_row[:guided], None].to(device)
-    numbers = None if sampling.greedy else _numbers(batch, seed, int(limits.max())).to(device)
-    eos = torch.tensor(sorted(backbone.eos_ids), device=device, dtype=torch.long)
-    output = torch.zeros(len(job_of_row), int(limits.max()), dtype=torch.long, device=device)
-    rows = torch.arange(len(job_of_row), device=device)  # the row of `output` that each running row writes
-    active = torch.ones_like(rows, dtype=torch.bool)
-    running = len(rows)
-
-    for position in range(int(limits.max())):
-        if guided:
-            mixed = mix(logits[:guided], logits[len(rows) :], omegas.to(logits.dtype))
-            logits = torch.cat([mixed, logits[guided : len(rows)].to(mixed.dtype)])
-        tokens = choose(logits, sampling, None if numbers is None else numbers[rows, position])
-        output[rows, position] = tokens
-        at_limit = position + 1 >= limits[rows]
-        active &= ~(torch.isin(tokens, eos) | at_limit)
-        if sampling.stop and position % STOP_INTERVAL == STOP_INTERVAL - 1:
-            active &= ~_stopped(backbone, output[rows, : position + 1], active, sampling)
-        before, running = running, int(active.sum())
-        if running < before:
-            progress(before - running)
-        if not running:
-            break
-        # a row at its limit must go now: one step more and it might leave the context
-        if running <= COMPACT * len(rows) or bool(at_limit.any()):
-            kept = active.nonzero()[:, 0]
-            second = kept[kept < guided]
-            state.select(torch.cat([kept, len(rows) + second]))
-            tokens, rows, active = tokens[kept], rows[kept], active[kept]
-            omegas, guided = omegas[second], len(second)
-        logits = backbone.step(torch.cat([tokens, tokens[:guided]]), state)
-
-    pairs = zip(output.tolist(), limits.tolist(), strict=True)
-    ends = iter([_until_eos(ids[:limit], backbone.eos_ids) for ids, limit in pairs])
-    return [list(itertools.islice(ends, count)) for count in counts]
+@dataclass(frozen=True)
+class _Row:
+    job: Job
+    sample: int
 
 
-def _left_padded(prompts: list[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Token ids and mask [B, T] with the padding on the left."""
-    longest = max(map(len, prompts))
-    ids = torch.tensor([[pad_id] * (longest - len(p)) + p for p in prompts])
-    real = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
-    return ids, real
+class _Queue:
+    """The programs that wait, longest prompt first; their prompts are read a few at a time, each once."""
+
+    def __init__(self, backbone: Backbone, jobs: list[Job], n: int, prefix: Prefix | None, most: int) -> None:
+        self.backbone, self.n, self.prefix, self.most = backbone, n, prefix, most
+        self.jobs = sorted(jobs, key=lambda job: (job.second is None, -len(job.ids), job.index))
+        self.read: Streams | None = None  # one row for each prompt of `rows`
+        self.rows: list[_Row] = []
+        self.next_job = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.rows) or self.next_job < len(self.jobs)
+
+    def take(self, count: int) -> tuple[Streams | None, list[_Row]]:
+        """Up to `count` programs that wait, and their streams."""
+        streams, taken = None, []
+        while len(taken) < count and self:
+            if not self.rows:
+                wanted = max(count - len(taken), int(AHEAD * self.most))
+                some = self.jobs[self.next_job : self.next_job + -(-wanted // self.n)]
+                self.next_job += len(some)
+                self.read = Streams.read(self.backbone, some, self.prefix)
+                self.rows = [_Row(job, sample) for job in some for sample in range(self.n)]
+                self.places = [place for place in range(len(some)) for _ in range(self.n)]
+            now = count - len(taken)
+            part = self.read.copy(torch.tensor(self.places[:now]))
+            streams = part if streams is None else streams.append(part)
+            taken += self.rows[:now]
+            self.rows, self.places = self.rows[now:], self.places[now:]
+            if not self.rows:
+                self.read = None
+        return streams, taken
 
 
-def _numbers(batch: list[_Job], seed: int, length: int) -> Tensor:
-    """One uniform number per clean row and position, [rows, length], float64."""
-    numbers = [uniforms(seed, job.task_id, sample, length) for job in batch for sample in job.samples]
-    return torch.from_numpy(np.stack(numbers))
+def _decode(backbone, queue: _Queue, sampling: Sampling, seed: int) -> Iterator[tuple[Job, int, list[int]]]:
+    """(job, sample, new token ids) as they end: up to the first end-of-text, at most the job's limit."""
+    board = _Board(backbone, sampling, seed, max(job.limit for job in queue.jobs))
+    streams, fresh = queue.take(queue.most)
+    board.add(fresh)
+    steps, new = 0, torch.arange(len(fresh), device=backbone.device)
+    while True:
+        board.choose(streams.logits, new)
+        idle = board.idle()
+        if len(idle):
+            yield from board.ended(idle)
+            if queue:  # the first tokens of those that come in are chosen before all go on
+                streams, new = _refill(streams, board, idle, queue)
+                continue
+            if len(idle) == streams.rows:
+                return
+            if len(idle) >= DROP * streams.rows or streams.at_the_end(idle):
+                kept = board.keep_running()
+                streams.select(kept)
+        streams.step(board.last)
+        steps += 1
+        if steps % GROWTH == 0:
+            streams.state.trim(GROWTH)
+        new = torch.arange(streams.rows, device=backbone.device)
 
 
-def _stopped(backbone: Backbone, tokens: Tensor, active: Tensor, sampling: Sampling) -> Tensor:
-    """Which running rows' text [B, t] already holds a stop text."""
-    rows = zip(tokens.tolist(), active.tolist(), strict=True)
-    return torch.tensor(
-        [runs and _stop_at(backbone.decode(ids), sampling) >= 0 for ids, runs in rows], device=active.device
-    )
+def _refill(streams: Streams, board: _Board, idle: Tensor, queue: _Queue) -> tuple[Streams, Tensor]:
+    """Programs that wait in the place of ended ones; the streams, and which rows are new."""
+    fresh, rows = queue.take(len(idle))
+    if len(rows) == len(idle) and streams.replace(idle, fresh):
+        board.put(idle, rows)
+        return streams, idle
+    kept = board.keep_running()
+    if len(kept):
+        streams.select(kept).append(fresh)
+    else:
+        streams = fresh
+    board.add(rows)
+    return streams, torch.arange(len(kept), streams.rows, device=kept.device)
 
 
-def _stop_at(text: str, sampling: Sampling) -> int:
-    """Where the first stop text begins, or -1."""
-    return min((at for at in map(text.find, sampling.stop) if at >= 0), default=-1)
+class _Board:
+    """What every row has written so far: `output` [R, longest], of which `position` tokens count."""
 
+    def __init__(self, backbone: Backbone, sampling: Sampling, seed: int, longest: int) -> None:
+        self.backbone, self.sampling, self.seed, self.longest = backbone, sampling, seed, longest
+        self.eos = torch.tensor(sorted(backbone.eos_ids), device=backbone.device, dtype=torch.long)
+        self.rows: list[_Row] = []
+        self.stopping = sampling.stopping
+        empty = torch.zeros(0, dtype=torch.long, device=backbone.device)
+        self.last, self.position, self.limit = empty, empty, empty
+        self.output, self.active = empty.view(0, longest), empty.bool()
+        self.reported, self.looked = empty.bool(), empty
+        self.numbers = empty.view(0, longest).double()
 
-def _until_eos(ids: list[int], eos_ids: frozenset[int]) -> list[int]:
-    return ids[: next((i + 1 for i, token in enumerate(ids) if token in eos_ids), len(ids))]
+    def _tensors(self, rows: list[_Row]) -> dict[str, Tensor]:
+        zeros = torch.zeros(len(rows), dtype=torch.long)
+        tensors = {
+            "last": zeros, "position": zeros, "limit": torch.tensor([row.job.limit for row in rows]),
+            "output": zeros[:, None].expand(-1, self.longest), "active": ~zeros.bool(), "reported": zeros.bool(), "looked": zeros,
+        }  # fmt: skip
+        if not self.sampling.greedy:
+            numbers = [uniforms(self.seed, row.job.task_id, row.sample, self.longest) for row in rows]
+            tensors["numbers"] = torch.from_numpy(np.stack(numbers))
+        return {name: tensor.to(self.last.device) for name, tensor in tensors.items()}
 
+    def add(self, rows: list[_Row]) -> None:
+        self.rows += rows
+        for name, tensor in self._tensors(rows).items():
+            setattr(self, name, torch.cat([getattr(self, name), tensor]))
 
-def _completion(backbone, task_id: str, prompt: Prompt, sample: int, ids: list[int], sampling: Sampling) -> Completion:
-    raw = backbone.decode(ids)
-    cut = _stop_at(raw, sampling)
-    if cut >= 0:  # the model ends with the token that completes a stop text, whenever that was noticed
-        count = 1 + bisect.bisect_left(
-            range(1, len(ids)), True, key=lambda length: _stop_at(backbone.decode(ids[:length]), sampling) >= 0
+    def put(self, places: Tensor, rows: list[_Row]) -> None:
+        for place, row in zip(places.tolist(), rows, strict=True):
+            self.rows[place] = row
+        for name, tensor in self._tensors(rows).items():
+            getattr(self, name)[places] = tensor
+
+    def keep_running(self) -> Tensor:
+        """Forget the rows that have ended; the places of those that stay."""
+        kept = self.active.nonzero()[:, 0]
+        self.rows = [self.rows[place] for place in kept.tolist()]
+        names = "last position limit output active reported looked".split() + (
+            [] if self.sampling.greedy else ["numbers"]
         )
-        ids, raw = ids[:count], backbone.decode(ids[:count])
-        cut = _stop_at(raw, sampling)
-    finished = cut >= 0 or ids[-1] in backbone.eos_ids
-    return Completion(task_id, sample, raw, prompt.code + (raw[:cut] if cut >= 0 else raw), len(ids), finished)
+        for name in names:
+            setattr(self, name, getattr(self, name)[kept])
+        return kept
+
+    def choose(self, logits: Tensor, rows: Tensor) -> None:
+        """The next token of these rows, and whether it is their last."""
+        at = self.position[rows]
+        numbers = None if self.sampling.greedy else self.numbers[rows, at.clamp(max=self.longest - 1)]
+        tokens = choose(logits if len(rows) == len(logits) else logits[rows], self.sampling, numbers)
+        self.last[rows] = tokens
+        running = self.active[rows]
+        rows, at, tokens = rows[running], at[running], tokens[running]
+        self.output[rows, at] = tokens
+        self.position[rows] = at + 1
+        ends = torch.isin(tokens, self.eos) | (at + 1 >= self.limit[rows])
+        self.active[rows] = ~ends
+        if self.sampling.stop or self.sampling.function_end:
+            self._look(rows[~ends & ((at + 1) % STOP_INTERVAL == 0)].tolist())
+
+    def _look(self, rows: list[int]) -> None:
+        """End the rows whose text shows its end."""
+        for row, length in zip(rows, self.position[rows].tolist(), strict=True):
+            job = self.rows[row].job
+            text = self.backbone.decode(self.output[row, :length].tolist())[len(job.remainder.decode()) :]
+            if self.stopping.end(job.code, text, int(self.looked[row])) >= 0:
+                self.active[row] = False
+            self.looked[row] = len(text)
+
+    def idle(self) -> Tensor:
+        return (~self.active).nonzero()[:, 0]
+
+    def ended(self, idle: Tensor) -> Iterator[tuple[Job, int, list[int]]]:
+        """The rows that have ended and were not reported yet."""
+        new = idle[~self.reported[idle]]
+        self.reported[idle] = True
+        lengths = self.position[new].tolist()
+        for place, ids, length in zip(new.tolist(), self.output[new].tolist(), lengths, strict=True):
+            yield self.rows[place].job, self.rows[place].sample, ids[:length]
+
+
+def _completion(backbone, job: Job, sample: int, ids: list[int], sampling: Sampling) -> Completion:
+    ids, raw, text, stopped = sampling.stopping.cut(backbone, ids, job.code, job.remainder.decode())
+    return Completion(job.task_id, sample, raw, job.code + text, len(ids), stopped or ids[-1] in backbone.eos_ids)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cptlab.decoding.stopping import Stopping
 from cptlab.errors import UserError
 
 _NUCLEUS_GUESS = 64  # a nucleus is rarely larger; rows where it is are sorted in full
@@ -26,7 +27,9 @@ class Sampling:
 
     temperature 0 is greedy. top_p 1 and top_k 0 filter nothing. Filters apply in the order of transformers:
     temperature, top_k, top_p; tokens that tie with the last one kept are kept too.
-    A program ends at the first of `stop` (which is cut off), at an end-of-text token, or after `max_new_tokens`.
+    A program ends at the first of `stop` (which is cut off), with `function_end` where the function that its prompt opens
+    is over, at an end-of-text token, or after `max_new_tokens`. `heal`: a prompt that ends within what would be one token
+    is continued from before that token (healing.py).
     """
 
     temperature: float = 0.4
@@ -34,6 +37,8 @@ class Sampling:
     top_k: int = 0
     max_new_tokens: int = 256
     stop: tuple[str, ...] = ()
+    function_end: bool = False
+    heal: bool = True
 
     def __post_init__(self) -> None:
         if isinstance(self.stop, str):
@@ -49,6 +54,10 @@ class Sampling:
             raise UserError(f"max_new_tokens is {self.max_new_tokens}. Give at least 1.")
         if "" in self.stop:
             raise UserError("A stop text is empty, so every program would be. Remove it from the list.")
+
+    @property
+    def stopping(self) -> Stopping:
+        return Stopping(self.stop, self.function_end)
 
     @property
     def greedy(self) -> bool:

@@ -1,0 +1,1 @@
+"""Second streams: what the prompt is compared with. One file each."""

@@ -1,0 +1,67 @@
+"""Selective Prompt Anchoring (arXiv 2408.09121): the second stream is the prompt with the anchored tokens masked.
+
+The embeddings of the anchored tokens are replaced one for one by the mask token's, so that lengths and positions are
+unchanged (SPA 3.3). Eq. 19's second-order term is identically zero when F(−1) is taken from eq. 16, so there is no
+higher order to offer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cptlab.backbone import Backbone
+from cptlab.decoding.negatives.stream import Stream
+from cptlab.errors import UserError
+from cptlab.records import Prompt
+
+ALL = ("nl", "code", "tests", "shots")
+SPAN_NAMES = (*ALL, "anchor")  # 'anchor': what inline tags mark, see anchors.py
+
+
+@dataclass(frozen=True)
+class Masked:
+    """`spans`: which named spans of the prompt are anchored; 'all' stands for nl, code, tests and shots.
+
+    The paper finds the description alone ('nl') the best anchor (Table 2), and the best ω between 1.05 and 1.6.
+    """
+
+    spans: Sequence[str] = ("nl",)
+
+    def __post_init__(self) -> None:
+        names = (self.spans,) if isinstance(self.spans, str) else tuple(self.spans)
+        names = ALL if names == ("all",) else tuple(part for name in names for part in name.split("+"))
+        object.__setattr__(self, "spans", names)
+        unknown = sorted(set(names) - set(SPAN_NAMES))
+        if unknown:
+            raise UserError(f"There is no prompt span {unknown[0]!r}. Anchor some of {', '.join(SPAN_NAMES)}, or all.")
+        if not names:
+            raise UserError(
+                "No span is anchored, so nothing would be amplified. Anchor some of " + ", ".join(SPAN_NAMES) + "."
+            )
+
+    def stream(self, backbone: Backbone, prompt: Prompt) -> Stream | None:
+        ids = masked_ids(backbone, prompt, self.spans)
+        return None if ids is None else Stream(ids)
+
+
+def masked_ids(backbone: Backbone, prompt: Prompt, names: Sequence[str]) -> list[int] | None:
+    """The prompt's token ids with the anchored ones masked, or None where none is.
+
+    A token is anchored when it shares a character with a span of one of these names. UserError for a tokenizer that cannot
+    locate its tokens, and for a backbone without a token to mask with.
+    """
+    spans = [span for span in prompt.spans if span.name in names]
+    if not spans:
+        return None
+    if not backbone.tokenizer.is_fast:
+        raise UserError(f"The tokenizer of {backbone.name} cannot locate tokens. Use a backbone with a fast one.")
+    if backbone.mask_id is None:
+        raise UserError(f"{backbone.name} has no token to mask with. Set backbone.mask_token to one of its tokens.")
+    encoded = backbone.tokenizer(prompt.text, return_offsets_mapping=True, verbose=False)
+    anchored = [
+        any(max(start, span.start) < min(end, span.end) for span in spans) for start, end in encoded.offset_mapping
+    ]
+    if not any(anchored):
+        return None
+    return [backbone.mask_id if hit else token for token, hit in zip(encoded.input_ids, anchored, strict=True)]

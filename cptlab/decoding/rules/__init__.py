@@ -1,0 +1,1 @@
+"""How two streams' logits become one. One file each."""

@@ -1,0 +1,33 @@
+"""The linear mix among plausible tokens only: those with at least a share of the likeliest token's probability.
+
+The plausibility constraint of contrastive decoding (arXiv 2210.15097, eq. 2): a large ω could otherwise lift tokens that
+neither stream would ever choose.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cptlab.decoding.rules.linear import mix
+from cptlab.errors import UserError
+
+
+@dataclass(frozen=True)
+class Plausible:
+    """`floor`: the smallest share of the likeliest token's probability, in the first stream."""
+
+    floor: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.floor <= 1:
+            raise UserError(
+                f"rule.floor is {self.floor}. Give a share above 0 and at most 1; without a floor, use rule=linear."
+            )
+
+    def mix(self, clean: Tensor, second: Tensor, omega: Tensor | float) -> Tensor:
+        smallest = clean.max(-1, keepdim=True).values + math.log(self.floor)
+        return mix(clean, second, omega).masked_fill(clean < smallest, -torch.inf)

@@ -1,0 +1,213 @@
+"""The rows of a batch, each with its second stream if it has one: all of them run as one forward pass.
+
+What a second stream reads before it differs from its prompt is read once: it starts from a copy of the prompt's cache.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cptlab.backbone import Backbone, DecodeState, Prefix
+from cptlab.decoding.guidance import Guidance
+from cptlab.decoding.healing import healer_of
+from cptlab.decoding.negatives.stream import Stream
+from cptlab.errors import UserError
+
+
+@dataclass(frozen=True)
+class Job:
+    """One prompt: its place in the caller's list, its tokens, its second stream, and how many new tokens fit.
+
+    `remainder`: what the prompt's text has beyond `ids` and the model must write first (healing.py). `code`: the part of
+    the prompt that belongs to the program.
+    """
+
+    index: int
+    task_id: str
+    ids: list[int]
+    second: Stream | None
+    guidance: Guidance | None
+    limit: int
+    remainder: bytes = b""
+    code: str = ""
+
+
+class Streams:
+    """`logits` [R, V] are those of what follows each row, mixed with those of its second stream by its guidance, and −inf
+    for what would not heal its prompt.
+
+    State row `first[r]` belongs to row r; `second[s]` is the second stream of row `guided[s]`.
+    """
+
+    def __init__(self, backbone: Backbone, state: DecodeState, jobs: list[Job], job_of: Tensor) -> None:
+        self.backbone, self.state, self.jobs, self.job_of = backbone, state, jobs, job_of
+        self.first = torch.arange(len(job_of), device=backbone.device)
+        self.guided = self.second = self.first[:0]
+        self.rests = [jobs[job].remainder for job in job_of.tolist()]
+        self.raw = self.logits = torch.empty(0)  # set by `_arrange`
+
+    @property
+    def rows(self) -> int:
+        return len(self.first)
+
+    @staticmethod
+    @torch.inference_mode()
+    def read(backbone: Backbone, jobs: list[Job], prefix: Prefix | None = None) -> Streams:
+        """Prefill: one row per job. UserError where the logits are not numbers."""
+        device = backbone.device
+        ids, real = left_padded([job.ids for job in jobs], backbone.pad_id)
+        logits, state = backbone.prefill(ids.to(device), real.to(device), prefix)
+        if torch.isnan(logits).any():
+            raise UserError(
+                f"The logits of {backbone.name} are not numbers. If it has a prefix, its training diverged."
+            )
+        streams = Streams(backbone, state, list(jobs), torch.arange(len(jobs), device=device))
+        guided = [row for row, job in enumerate(jobs) if job.second is not None]
+        sharing = [row for row in guided if prefix is None or jobs[row].second.with_prefix]
+        apart = [row for row in guided if row not in sharing]
+        parts = [logits]
+        if sharing:
+            parts.append(streams._read_sharing(sharing, 0 if prefix is None else prefix.length))
+        if apart:
+            ids, real = left_padded([jobs[row].second.ids for row in apart], backbone.pad_id)
+            logits, other = backbone.prefill(ids.to(device), real.to(device))
+            streams.state.append(other)
+            parts.append(logits)
+        streams.guided = torch.tensor(sharing + apart, device=device, dtype=torch.long)
+        streams.second = len(jobs) + torch.arange(len(guided), device=device)
+        streams._arrange(torch.cat(parts))
+        return streams
+
+    def _read_sharing(self, rows: list[int], prefix_length: int) -> Tensor:
+        """Read the second streams that begin as their prompts do; their logits [S, V]."""
+        device, rests, shared = self.backbone.device, [], []
+        for row in rows:
+            ids, second = self.jobs[row].ids, self.jobs[row].second.ids
+            same = next(
+                (i for i, (a, b) in enumerate(zip(ids, second, strict=False)) if a != b), min(len(ids), len(second))
+            )
+            shared.append(min(same, len(second) - 1))
+            rests.append(second[shared[-1] :])
+        other = self.state.copy(torch.tensor(rows, device=device))
+        other.rewind(torch.tensor(shared, device=device) + prefix_length)
+        ids, real = left_padded(rests, self.backbone.pad_id)
+        logits = self.backbone.extend(ids.to(device), real.to(device), other)
+        self.state.append(other)
+        return logits
+
+    def at_the_end(self, rows: Tensor) -> bool:
+        """Whether one of these rows would leave the context with another token."""
+        state_rows = torch.cat([self.first[rows], self.second[torch.isin(self.guided, rows)]])
+        return bool((self.state.next_position[state_rows] >= self.backbone.context_length).any())
+
+    @torch.inference_mode()
+    def step(self, tokens: Tensor) -> None:
+        """Read one more token per row, [R]."""
+        given = tokens.new_empty(self.state.rows)
+        given[self.first] = tokens
+        given[self.second] = tokens[self.guided]
+        if any(self.rests):
+            healer = healer_of(self.backbone)
+            pairs = zip(self.rests, tokens.tolist(), strict=True)
+            self.rests = [healer.rest(rest, token) for rest, token in pairs]
+        self._mix(self.backbone.step(given, self.state))
+
+    def select(self, rows: Tensor) -> Streams:
+        """Keep these rows, in this order (an index may occur more than once). Changes and returns these streams."""
+        vars(self).update(vars(self.copy(rows, drop=True)))
+        return self
+
+    @torch.inference_mode()
+    def copy(self, rows: Tensor, drop: bool = False) -> Streams:
+        """These rows as other streams. `drop`: these are not needed any more."""
+        rows = rows.to(self.first.device)
+        of_row = torch.full((self.rows,), -1, device=rows.device)
+        of_row[self.guided] = self.second
+        second = of_row[rows]
+        guided = (second >= 0).nonzero()[:, 0]
+        state_rows = torch.cat([self.first[rows], second[guided]])
+        used, job_of = self.job_of[rows].unique(return_inverse=True)
+        jobs = [self.jobs[job] for job in used.tolist()]
+        other = Streams(self.backbone, self.state.copy(state_rows, drop), jobs, job_of)
+        other.rests = [self.rests[row] for row in rows.tolist()]
+        other.guided, other.second = guided, len(rows) + torch.arange(len(guided), device=rows.device)
+        other._arrange(self.raw.index_select(0, state_rows))
+        return other
+
+    @torch.inference_mode()
+    def append(self, other: Streams) -> Streams:
+        """Let the rows of `other` follow these. Changes and returns these streams."""
+        count, rows = self.state.rows, self.rows
+        self.state.append(other.state)
+        self.job_of = torch.cat([self.job_of, other.job_of + len(self.jobs)])
+        self.jobs, self.rests = self.jobs + other.jobs, self.rests + other.rests
+        self.first = torch.cat([self.first, other.first + count])
+        self.second = torch.cat([self.second, other.second + count])
+        self.guided = torch.cat([self.guided, other.guided + rows])
+        self._arrange(torch.cat([self.raw, other.raw]))
+        return self
+
+    @torch.inference_mode()
+    def replace(self, rows: Tensor, other: Streams) -> bool:
+        """Put the rows of `other` in the place of these rows, as many, without copying what stays.
+
+        False, with nothing changed, where the two need different numbers of second streams.
+        """
+        at = torch.isin(self.guided, rows)
+        if len(rows) != other.rows or int(at.sum()) != len(other.second):
+            return False
+        seconds = self.second[at]
+        places = torch.cat([self.first[rows], seconds])
+        self.state.replace(places, other.state)
+        self.raw[places] = other.raw.index_select(0, torch.cat([other.first, other.second]))
+        self.job_of[rows] = other.job_of + len(self.jobs)
+        self.jobs = self.jobs + other.jobs
+        for row, rest in zip(rows.tolist(), other.rests, strict=True):
+            self.rests[row] = rest
+        self.guided = torch.cat([self.guided[~at], rows[other.guided]])
+        self.second = torch.cat([self.second[~at], seconds])
+        self._arrange(self.raw)
+        return True
+
+    def _arrange(self, raw: Tensor) -> None:
+        """Which rows are mixed alike; to be called when rows have changed."""
+        alike: dict[tuple[Any, Any], list[int]] = {}
+        guidances = [self.jobs[job].guidance for job in self.job_of[self.guided].tolist()]
+        for place, guidance in enumerate(guidances):
+            alike.setdefault((guidance.gate, guidance.rule), []).append(place)
+        self.mixtures = []
+        for (gate, rule), places in alike.items():
+            at = torch.tensor(places, device=raw.device)
+            omegas = torch.tensor([guidances[place].omega for place in places], dtype=torch.float64, device=raw.device)
+            self.mixtures.append(
+                (gate, rule, self.guided[at], self.first[self.guided[at]], self.second[at], omegas[:, None])
+            )
+        self._mix(raw)
+
+    def _mix(self, raw: Tensor) -> None:
+        self.raw = raw
+        self.logits = self._mixed(raw) if self.mixtures else raw  # the first streams' rows are then all, in order
+        if any(self.rests):
+            self.logits = healer_of(self.backbone).restrict(self.logits, self.rests)
+
+    def _mixed(self, raw: Tensor) -> Tensor:
+        logits = raw.index_select(0, self.first)
+        if raw.dtype in (torch.float16, torch.bfloat16):
+            logits = logits.float()
+        for gate, rule, rows, first, second, omegas in self.mixtures:
+            clean = raw[first]
+            mixed = rule.mix(clean, raw[second], omegas.to(logits.dtype))
+            logits[rows] = torch.where(gate.opens(clean)[:, None], mixed, clean.to(mixed.dtype))
+        return logits
+
+
+def left_padded(prompts: list[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Token ids and mask [B, T] with the padding on the left."""
+    longest = max(map(len, prompts))
+    ids = torch.tensor([[pad_id] * (longest - len(p)) + p for p in prompts])
+    real = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
+    return ids, real
