@@ -49,6 +49,9 @@ def build_pairs(config: DictConfig, backbone: Any = None) -> Path:
         "validation", config.pairs.validation_tasks
     )
     backbone = backbone or settings.build(config.backbone, "backbone")
+    if config.decoding.guidance or config.decoding.strategy:
+        raise UserError("Pairs are made of the model's plain samples, so this decoding is for evaluate.py. Use decoding=paper "
+                        "or decoding=llm here.")
     options = settings.build(config.pairs.selection, "pairs.selection")
     sampling = settings.build(config.decoding.sampling, "decoding.sampling")
     cache = Path(config.paths.cache)
@@ -63,7 +66,7 @@ def build_pairs(config: DictConfig, backbone: Any = None) -> Path:
             say(f"Pairs: found in {directory}")
             return directory
         judged = sample_and_judge(backbone, tasks, config.pairs.n, sampling, cache=cache, seed=config.pairs.seed,
-                                  workers=config.workers, sandbox=config.sandbox, title="pairs")
+                                  token_budget=config.decoding.token_budget, workers=config.workers, sandbox=config.sandbox, title="pairs")
         by_id = {task.id: task for task in tasks}
         counts, found = FilterCounts(), []
         for task_id, completions, qualities, verdicts in judged.by_task():
@@ -173,7 +176,7 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     backbone = settings.build(node, "backbone")
     tasks = benchmark.split(config.split, config.limit)
     sampling = settings.build(config.decoding.sampling, "decoding.sampling")
-    anchoring = settings.build(config.decoding.anchoring, "decoding.anchoring") if config.decoding.anchoring else None
+    guidance, strategy = _guidance(config, trained), _strategy(config)
     systems: dict[str, Any] = {"base": None}
     if trained:
         systems["tuned"] = load_prefix(trained / "prefix", backbone.shape).to(backbone.device)
@@ -183,10 +186,13 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     results: dict[str, Any] = {}
     judged: dict[str, Judged] = {}
     for system, prefix in systems.items():
+        applies = prefix is not None or not getattr(guidance and guidance.negative, "needs_prefix", False)
+        if not applies:
+            say(f"{system}: without a prefix there is nothing to compare with, so it is decoded plainly.")
         judged[system] = sample_and_judge(
             backbone, tasks, config.n, sampling, cache=Path(config.paths.cache), seed=config.seed, prefix=prefix,
-            anchoring=anchoring, extra_disabled=config.extra_disabled, workers=config.workers, sandbox=config.sandbox,
-            title=system,
+            guidance=guidance if applies else None, strategy=strategy, token_budget=config.decoding.token_budget,
+            extra_disabled=config.extra_disabled, workers=config.workers, sandbox=config.sandbox, title=system,
         )
         judged[system].write(run.directory / system)
         results[system] = summarise(tasks, *judged[system].results(), ks=ks)
@@ -278,6 +284,21 @@ def _report(run: Run, results: dict[str, Any], differences: dict[str, Any], fact
     run.finish()
     print_tables(run.directory)
     return flat(results), report
+
+
+def _guidance(config: DictConfig, trained: Path | None) -> Any:
+    """The second stream that is configured, or None."""
+    if not config.decoding.guidance:
+        return None
+    guidance = settings.build(config.decoding.guidance, "decoding.guidance")
+    if getattr(guidance.negative, "needs_prefix", False) and trained is None:
+        raise UserError("This second stream is the prompt without the trained prefix, and run=null names no training run. "
+                        "Give run=<directory>, or another decoding/negative.")
+    return guidance
+
+
+def _strategy(config: DictConfig) -> Any:
+    return settings.build(config.decoding.strategy, "decoding.strategy") if config.decoding.strategy else None
 
 
 def _training_run(config: DictConfig) -> Path | None:

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from cptlab.backbone import Backbone, Prefix
-from cptlab.decoding import Anchoring, Sampling, generate
+from cptlab.decoding import Guidance, Sampling, Strategy, generate
+from cptlab.decoding.engine import TOKEN_BUDGET
+from cptlab.errors import UserError
 from cptlab.judging.correctness import judge_programs
 from cptlab.judging.quality import score_programs
 from cptlab.judging.sandbox import Limits
@@ -49,6 +51,21 @@ class Judged:
         rows = list(self.by_task())
         return {row[0]: row[2] for row in rows}, {row[0]: row[3] for row in rows}
 
+    def of(self, task_ids: Sequence[str]) -> Judged:
+        """The rows of these tasks."""
+        rows = [i for i, completion in enumerate(self.completions) if completion.task_id in set(task_ids)]
+        return Judged(*([part[i] for i in rows] for part in (self.completions, self.qualities, self.verdicts)))
+
+    def failing_public(self) -> list[list[int]]:
+        """Of each task, the samples that do not pass all public tests."""
+        return [[completion.sample for completion, verdict in zip(completions, verdicts, strict=True)
+                 if verdict.public_passed < verdict.public_total] for _, completions, _, verdicts in self.by_task()]
+
+    def replaced(self, made: Sequence[Completion]) -> list[Completion]:
+        """The completions, with those of `made` in the place of their namesakes."""
+        new = {(completion.task_id, completion.sample): completion for completion in made}
+        return [new.get((old.task_id, old.sample), old) for old in self.completions]
+
     def write(self, directory: Path) -> None:
         """completions.jsonl, quality.jsonl and verdicts.jsonl of an evaluation run's system."""
         write_jsonl(directory / "completions.jsonl", self.completions)
@@ -58,16 +75,16 @@ class Judged:
 
 def sample_and_judge(
     backbone: Backbone, tasks: Sequence[Task], n: int, sampling: Sampling, *, cache: Path, seed: int = 0,
-    prefix: Prefix | None = None, anchoring: Anchoring | None = None, limits: Limits | None = None,
-    extra_disabled: Sequence[str] = (), workers: int | None = None, sandbox: str = "landlock", title: str = "",
+    prefix: Prefix | None = None, guidance: Guidance | None = None, strategy: Strategy | None = None,
+    token_budget: int = TOKEN_BUDGET, limits: Limits | None = None, extra_disabled: Sequence[str] = (),
+    workers: int | None = None, sandbox: str = "landlock", title: str = "",
 ) -> Judged:
     """`n` programs for each task, scored by pylint and run on the tests.
 
-    `sandbox`: the weakest that will do (judging.sandbox.LEVELS). `title` names the system in the progress bars. Raises
-    UserError where a prompt does not fit the context.
+    With a guidance whose gate opens after a failure, a program is made without guidance first, and made again, with it,
+    where that fails a public test. `sandbox`: the weakest that will do (judging.sandbox.LEVELS). `title` names the system
+    in the progress bars. Raises UserError where a prompt does not fit the context, and where a choice makes no sense here.
     """
-    limits = limits or Limits()
-    by_id = {task.id: task for task in tasks}
     prompts = {task.id: prompt_of(task, backbone) for task in tasks}
     per_chunk = max(1, CHUNK_PROGRAMS // n)
     groups = [tasks[i:i + per_chunk] for i in range(0, len(tasks), per_chunk)]
@@ -77,23 +94,44 @@ def sample_and_judge(
         "dtype": str(next(backbone.model.parameters()).dtype),
         "prefix": None if prefix is None else _digest(prefix),
         "prompts": hashlib.sha256(repr(list(prompts.values())).encode()).hexdigest(),
-        "sampling": asdict(sampling), "anchoring": None if anchoring is None else asdict(anchoring),
-        "n": n, "seed": seed, "tasks": list(by_id),
+        "sampling": asdict(sampling), "guidance": repr(guidance), "strategy": repr(strategy),
+        "n": n, "seed": seed, "tasks": [task.id for task in tasks],
     }
-    total = n * len(tasks)
-
+    first: Judged | None = None
+    if guidance is not None and getattr(guidance.gate, "after_failure", False):
+        _refuse_without_public_tests(tasks)
+        first = sample_and_judge(
+            backbone, tasks, n, sampling, cache=cache, seed=seed, prefix=prefix, strategy=strategy,
+            token_budget=token_budget, limits=limits, extra_disabled=extra_disabled, workers=workers, sandbox=sandbox,
+            title=f"{title}, first answers",
+        )
+        work["tests"] = _digest_of_tests(tasks)
     sampled = ChunkStore(cache / "completions", Completion, work, keys)
 
     def sample(key: str) -> list[Completion]:
         chosen = [(task.id, prompts[task.id]) for task in groups[int(key)]]
-        rows = generate(backbone, chosen, n, sampling, prefix=prefix, anchoring=anchoring, seed=seed, progress=advance)
-        return [completion for row in rows for completion in row]
+        earlier = None if first is None else first.of([task.id for task in groups[int(key)]])
+        wanted = None if earlier is None else earlier.failing_public()
+        rows = generate(backbone, chosen, n, sampling, prefix=prefix, guidance=guidance, strategy=strategy, seed=seed,
+                        samples=wanted, token_budget=token_budget, progress=advance)
+        made = [completion for row in rows for completion in row]
+        return made if earlier is None else earlier.replaced(made)
 
-    with progress_bar(f"{title}: sampling programs", total, "programs") as advance:
-        advance(total - _pending(sampled, groups, n))
+    with progress_bar(f"{title}: sampling programs", n * len(tasks), "programs") as advance:
+        advance(n * len(tasks) - _pending(sampled, groups, n))
         sampled.compute(sample)
+    return _judged(sampled, groups, n, cache=cache, limits=limits or Limits(), extra_disabled=extra_disabled,
+                   workers=workers, sandbox=sandbox, title=title)
 
-    work = {"completions": sampled.fingerprint}
+
+def _judged(
+    sampled: ChunkStore, groups: list[Sequence[Task]], n: int, *, cache: Path, limits: Limits,
+    extra_disabled: Sequence[str], workers: int | None, sandbox: str, title: str,
+) -> Judged:
+    """Scores and verdicts of stored programs."""
+    tasks = [task for group in groups for task in group]
+    by_id, keys = {task.id: task for task in tasks}, [str(i) for i in range(len(groups))]
+    total, work = n * len(tasks), {"completions": sampled.fingerprint}
     scored = ChunkStore(cache / "quality", Quality, work | {"pylint": version("pylint"), "off": sorted(extra_disabled)}, keys)
 
     def score(key: str) -> list[Quality]:
@@ -105,9 +143,8 @@ def sample_and_judge(
         advance(total - _pending(scored, groups, n))
         scored.compute(score)
 
-    deciding = [replace(task, prompt=Prompt(""), reference=None) for task in tasks]  # all of a task but these two
-    tests = hashlib.sha256(repr(deciding).encode()).hexdigest()
-    judged = ChunkStore(cache / "verdicts", Verdict, work | {"tests": tests, "limits": asdict(limits)}, keys)
+    tests = {"tests": _digest_of_tests(tasks), "limits": asdict(limits)}
+    judged = ChunkStore(cache / "verdicts", Verdict, work | tests, keys)
 
     def judge(key: str) -> list[Verdict]:
         items = [(completion.program, by_id[completion.task_id]) for completion in sampled.read(key)]
@@ -117,6 +154,20 @@ def sample_and_judge(
         advance(total - _pending(judged, groups, n))
         judged.compute(judge)
     return Judged(list(sampled.records()), list(scored.records()), list(judged.records()))
+
+
+def _refuse_without_public_tests(tasks: Sequence[Task]) -> None:
+    without = [task.id for task in tasks if not task.public_tests]
+    if without:
+        raise UserError(
+            f"decoding/gate=failed_tests asks for public tests, and {len(without)} of {len(tasks)} tasks have none, such as "
+            f"{without[0]}. Choose another gate, or another benchmark."
+        )
+
+
+def _digest_of_tests(tasks: Sequence[Task]) -> str:
+    deciding = [replace(task, prompt=Prompt(""), reference=None) for task in tasks]  # all of a task but these two
+    return hashlib.sha256(repr(deciding).encode()).hexdigest()
 
 
 def prompt_of(task: Task, backbone: Backbone) -> Prompt:

@@ -47,6 +47,8 @@ RULES: dict[str, tuple[type | tuple[type, ...], Callable[[Any], bool], str]] = {
     "decoding.sampling.temperature": ((int, float), lambda v: v >= 0, "a number from 0 (greedy) up"),
     "decoding.sampling.top_p": ((int, float), lambda v: 0 < v <= 1, "a number above 0 and at most 1"),
     "decoding.sampling.max_new_tokens": (int, lambda v: v >= 1, "a whole number from 1 up"),
+    "decoding.token_budget": (int, lambda v: v >= 1, "a whole number of tokens from 1 up"),
+    "decoding.omega": ((int, float, str), lambda v: v == "tuned" or not isinstance(v, str), "a number, or tuned"),
     "prefix.length": (int, lambda v: v >= 1, "a whole number from 1 up"),
     "prefix.rank": ((int, type(None)), lambda v: v is None or v >= 1, "a whole number from 1 up, or null"),
     "data.loader.batch_size": (int, lambda v: v >= 1, "a whole number from 1 up"),

@@ -1,6 +1,8 @@
 """From prompts to programs: the batched engine, sampling, other strategies, and guidance by a second stream."""
 
-from cptlab.decoding.engine import generate
+from cptlab.decoding.adadec import AdaDec
+from cptlab.decoding.beams import Beams
+from cptlab.decoding.engine import Strategy, generate
 from cptlab.decoding.gates.always import Always
 from cptlab.decoding.gates.deviation import Deviation
 from cptlab.decoding.gates.entropy import Entropy
@@ -15,7 +17,9 @@ from cptlab.decoding.rules.plausible import Plausible
 from cptlab.decoding.sampling import Sampling
 
 __all__ = [
+    "AdaDec",
     "Always",
+    "Beams",
     "Deviation",
     "Entropy",
     "FailedTests",
@@ -27,5 +31,6 @@ __all__ = [
     "OtherPrompt",
     "Plausible",
     "Sampling",
+    "Strategy",
     "generate",
 ]

@@ -18,7 +18,7 @@ from torch import Tensor
 from cptlab.backbone import Backbone, Prefix
 from cptlab.backbone.attention import GROWTH
 from cptlab.decoding.guidance import Guidance
-from cptlab.decoding.healing import healer_of
+from cptlab.decoding.healing import Rest, healer_of
 from cptlab.decoding.negatives.stream import Stream
 from cptlab.decoding.sampling import Sampling, choose, uniforms
 from cptlab.decoding.streams import Job, Streams
@@ -52,13 +52,14 @@ def generate(
     guidance: Guidance | Sequence[Guidance | None] | None = None,
     strategy: Strategy | None = None,
     seed: int = 0,
+    samples: Sequence[Sequence[int]] | None = None,
     token_budget: int = TOKEN_BUDGET,
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[list[Completion]]:
     """For each (task id, prompt), in that order, its `n` completions.
 
     `guidance` (SPA and its like) is one for all prompts or one per prompt. `strategy`: beams or AdaDec instead of one
-    token after the other. At most `token_budget` tokens are cached for the programs that run at a time: prefix, prompt and
+    token after the other. `samples`: of each prompt, which of the samples 0 to n - 1 are made; default all. At most `token_budget` tokens are cached for the programs that run at a time: prefix, prompt and
     new tokens of each, of second streams too; one program always runs. `progress` is called with the number of programs
     that just ended.
 
@@ -78,7 +79,8 @@ def generate(
     progress = progress or (lambda done: None)
     if strategy is not None:
         return _each(backbone, jobs, n, sampling, prefix, strategy, progress)
-    return _all(backbone, jobs, n, sampling, prefix, seed, token_budget, progress)
+    wanted = [range(n)] * len(jobs) if samples is None else samples
+    return _all(backbone, jobs, wanted, sampling, prefix, seed, token_budget, progress)
 
 
 def _job(backbone, index: int, task_id: str, prompt: Prompt, guidance: Guidance | None, sampling, prefix) -> Job:
@@ -86,7 +88,7 @@ def _job(backbone, index: int, task_id: str, prompt: Prompt, guidance: Guidance 
     if not ids:
         raise UserError(f"The prompt of task {task_id} has no tokens. Give it a text.")
     second = None if guidance is None else guidance.stream(backbone, prompt, prefix is not None)
-    ids, second, remainder = _healed(backbone, prompt.text, ids, second) if sampling.heal else (ids, second, b"")
+    ids, second, rest = _healed(backbone, prompt.text, ids, second) if sampling.heal else (ids, second, None)
     prefix_length = 0 if prefix is None else prefix.length
     longest = max(len(ids), 0 if second is None else len(second.ids))
     room = backbone.context_length - prefix_length - longest
@@ -97,21 +99,21 @@ def _job(backbone, index: int, task_id: str, prompt: Prompt, guidance: Guidance 
             f"context of {backbone.name} is {backbone.context_length}. Shorten or leave out that task, or use a "
             "backbone with a longer context."
         )
-    limit = min(room, sampling.max_new_tokens + len(remainder))
-    return Job(index, task_id, ids, second, guidance, limit, remainder, prompt.code)
+    limit = min(room, sampling.max_new_tokens + (len(rest.text) if rest else 0))
+    return Job(index, task_id, ids, second, guidance, limit, rest, prompt.code)
 
 
-def _healed(backbone, text: str, ids: list[int], second: Stream | None) -> tuple[list[int], Stream | None, bytes]:
+def _healed(backbone, text: str, ids: list[int], second: Stream | None) -> tuple[list[int], Stream | None, Rest | None]:
     """Both streams without the last tokens that depend on what follows, and the text of these (healing.py)."""
     healed = healer_of(backbone).heal(text)
-    if not healed.remainder:
-        return ids, second, b""
+    if healed.rest is None:
+        return ids, second, None
     if second is not None:
         shorter = healed.shorten(second.ids)
         if shorter is None:  # it ends in other tokens, so the two could not be healed alike
-            return ids, second, b""
+            return ids, second, None
         second = replace(second, ids=shorter)
-    return healed.ids, second, healed.remainder
+    return healed.ids, second, healed.rest
 
 
 def _each(backbone, jobs, n, sampling, prefix, strategy, progress) -> Iterator[list[Completion]]:
@@ -121,19 +123,23 @@ def _each(backbone, jobs, n, sampling, prefix, strategy, progress) -> Iterator[l
         progress(n)
 
 
-def _all(backbone, jobs, n, sampling, prefix, seed, token_budget, progress) -> Iterator[list[Completion]]:
+def _all(backbone, jobs, wanted, sampling, prefix, seed, token_budget, progress) -> Iterator[list[Completion]]:
     behind = 0 if prefix is None else prefix.length
-    dearest = max((_cost(job, behind) for job in jobs), default=1)
-    per_window = max(1, WINDOW * token_budget // dearest // n)
-    for start in range(0, len(jobs), per_window):
-        window = jobs[start : start + per_window]
-        done: dict[int, list[Completion]] = {job.index: [] for job in window}
-        queue = _Queue(backbone, window, n, prefix, max(1, token_budget // max(_cost(job, behind) for job in window)))
-        for job, sample, ids in _decode(backbone, queue, sampling, seed):
+    most = max(1, token_budget // max((_cost(job, behind) for job in jobs), default=1))  # programs at a time
+    start = 0
+    while start < len(jobs):
+        end, programs = start, 0
+        while end < len(jobs) and programs < WINDOW * most:
+            programs += len(wanted[end])
+            end += 1
+        window = [job for job in jobs[start:end] if wanted[job.index]]
+        done: dict[int, list[Completion]] = {job.index: [] for job in jobs[start:end]}
+        for job, sample, ids in _decode(backbone, _Queue(backbone, window, wanted, prefix, most), sampling, seed):
             done[job.index].append(_completion(backbone, job, sample, ids, sampling))
             progress(1)
         for index in sorted(done):
             yield sorted(done.pop(index), key=lambda completion: completion.sample)
+        start = end
 
 
 def _cost(job: Job, behind: int) -> int:
@@ -151,11 +157,14 @@ class _Row:
 class _Queue:
     """The programs that wait, longest prompt first; their prompts are read a few at a time, each once."""
 
-    def __init__(self, backbone: Backbone, jobs: list[Job], n: int, prefix: Prefix | None, most: int) -> None:
-        self.backbone, self.n, self.prefix, self.most = backbone, n, prefix, most
+    def __init__(
+        self, backbone: Backbone, jobs: list[Job], wanted: Sequence[Sequence[int]], prefix: Prefix | None, most: int
+    ) -> None:
+        self.backbone, self.wanted, self.prefix, self.most = backbone, wanted, prefix, most
         self.jobs = sorted(jobs, key=lambda job: (job.second is None, -len(job.ids), job.index))
         self.read: Streams | None = None  # one row for each prompt of `rows`
         self.rows: list[_Row] = []
+        self.places: list[int] = []
         self.next_job = 0
 
     def __bool__(self) -> bool:
@@ -166,12 +175,7 @@ class _Queue:
         streams, taken = None, []
         while len(taken) < count and self:
             if not self.rows:
-                wanted = max(count - len(taken), int(AHEAD * self.most))
-                some = self.jobs[self.next_job : self.next_job + -(-wanted // self.n)]
-                self.next_job += len(some)
-                self.read = Streams.read(self.backbone, some, self.prefix)
-                self.rows = [_Row(job, sample) for job in some for sample in range(self.n)]
-                self.places = [place for place in range(len(some)) for _ in range(self.n)]
+                self._read(max(count - len(taken), int(AHEAD * self.most)))
             now = count - len(taken)
             part = self.read.copy(torch.tensor(self.places[:now]))
             streams = part if streams is None else streams.append(part)
@@ -181,9 +185,21 @@ class _Queue:
                 self.read = None
         return streams, taken
 
+    def _read(self, count: int) -> None:
+        """Read the next prompts, at least one, until there are `count` programs of theirs."""
+        first, self.rows, self.places = self.next_job, [], []
+        while self.next_job < len(self.jobs) and len(self.rows) < count:
+            job = self.jobs[self.next_job]
+            self.rows += [_Row(job, sample) for sample in self.wanted[job.index]]
+            self.places += [self.next_job - first] * len(self.wanted[job.index])
+            self.next_job += 1
+        self.read = Streams.read(self.backbone, self.jobs[first : self.next_job], self.prefix)
+
 
 def _decode(backbone, queue: _Queue, sampling: Sampling, seed: int) -> Iterator[tuple[Job, int, list[int]]]:
     """(job, sample, new token ids) as they end: up to the first end-of-text, at most the job's limit."""
+    if not queue:
+        return
     board = _Board(backbone, sampling, seed, max(job.limit for job in queue.jobs))
     streams, fresh = queue.take(queue.most)
     board.add(fresh)
@@ -289,7 +305,7 @@ class _Board:
         """End the rows whose text shows its end."""
         for row, length in zip(rows, self.position[rows].tolist(), strict=True):
             job = self.rows[row].job
-            text = self.backbone.decode(self.output[row, :length].tolist())[len(job.remainder.decode()) :]
+            text = self.backbone.decode(self.output[row, :length].tolist())[len(job.healed) :]
             if self.stopping.end(job.code, text, int(self.looked[row])) >= 0:
                 self.active[row] = False
             self.looked[row] = len(text)
@@ -307,5 +323,5 @@ class _Board:
 
 
 def _completion(backbone, job: Job, sample: int, ids: list[int], sampling: Sampling) -> Completion:
-    ids, raw, text, stopped = sampling.stopping.cut(backbone, ids, job.code, job.remainder.decode())
+    ids, raw, text, stopped = sampling.stopping.cut(backbone, ids, job.code, job.healed)
     return Completion(job.task_id, sample, raw, job.code + text, len(ids), stopped or ids[-1] in backbone.eos_ids)

@@ -1,32 +1,33 @@
 """Token healing: a prompt that ends within what the tokenizer would make one token is continued from before that token.
 
-'...):' + newline + four spaces may be one token behind ':', but a prompt that ends in the newline ends in another one,
+A newline and the four spaces behind it are often one token, but a prompt that ends in the newline ends in another one,
 after which a model that always saw the longer token writes something else. So the prompt's last tokens are taken away,
 and the model writes their text again, with whatever follows it in the same token. The idea is that of guidance
-(https://github.com/guidance-ai/guidance); how many tokens are taken away is asked of the tokenizer here: those that it
-itself would change if the prompt went on with the rest of some token of the vocabulary.
+(https://github.com/guidance-ai/guidance). How many tokens are taken away, and in which tokens their text may come back,
+is asked of the tokenizer here: what it does to the prompt's end when the prompt goes on with the rest of some token.
 
 How the engine calls it:
 
     healer = healer_of(backbone)
-    healed = healer.heal(prompt.text)      # .ids instead of encode_prompt(prompt.text); .remainder bytes, b"" if at a boundary
+    healed = healer.heal(prompt.text)      # healed.ids instead of encode_prompt(prompt.text)
     second = healed.shorten(second.ids)    # the second stream without the same tokens, masked or not; None: its text ends
-                                           # in other tokens, then neither stream is healed (take healed.whole)
-    rests = [healed.remainder] * n         # per row; while any is not empty:
-    logits = healer.restrict(logits, rests)                           # after mixing, before choosing
-    rests = [healer.rest(rest, token) for rest, token in zip(rests, tokens.tolist())]
-    text = backbone.decode(row_ids)[len(healed.text):]                # stopping.cut takes healed.text
+                                           # in other tokens, then neither stream is healed (ids = healed.whole, no rest)
+    rests = [healed.rest] * n              # per row: what is to be written again, None at a boundary or when it is done
+    logits = healer.restrict(logits, rests)                              # after mixing, before choosing
+    rests = [healer.after(rest, token) for rest, token in zip(rests, tokens.tolist())]
+    text = backbone.decode(row_ids)[len(healed.text):]                   # stopping.cut takes healed.text
 
 The dropped tokens leave both streams of a guided row, the same number each, so positions stay equal; what is written
-again is read by both as it is, unmasked, as all that the model writes. The tokens of `healed.text` count as new tokens.
+again is read by both as it is, unmasked, as all that the model writes. Its tokens count as new ones.
 """
 
 from __future__ import annotations
 
 import bisect
+import heapq
 import json
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,17 +37,26 @@ from cptlab.backbone import Backbone
 
 MOST = 8  # tokens that are taken away
 _TRIES = 32  # tokens of the vocabulary that are tried behind one ending, the most frequent ones (lowest ids) first
-_TAIL = 24  # tokens of the prompt's end that the tokenizer sees in a trial, where that end is tokenised as within the prompt
+_TAIL = 24  # of a prompt's tokens, those that the tokenizer sees in a trial
 _healers: weakref.WeakKeyDictionary[Backbone, Healer] = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
+class Rest:
+    """Text that the model has yet to write again, not empty, and the tokens that may end within it: pairs of what is
+    left of the text and a token that the tokenizer puts there."""
+
+    text: bytes
+    within: frozenset[tuple[bytes, int]]
+
+
+@dataclass(frozen=True)
 class Healed:
-    """A prompt's tokens without its last ones, `dropped`, whose text, `remainder`, must be generated first."""
+    """A prompt's tokens `ids` without its last ones, `dropped`, whose text is generated first: `rest`, or None."""
 
     ids: list[int]
     dropped: list[int]
-    remainder: bytes
+    rest: Rest | None
     mask_id: int | None = None
 
     @property
@@ -56,8 +66,8 @@ class Healed:
 
     @property
     def text(self) -> str:
-        """The remainder as text: what the model repeats before its completion begins."""
-        return self.remainder.decode()
+        """What the model repeats before its completion begins."""
+        return self.rest.text.decode() if self.rest else ""
 
     def shorten(self, ids: Sequence[int]) -> list[int] | None:
         """The tokens of a second stream without the same last tokens, which may be masked there; None where it ends in
@@ -77,55 +87,60 @@ def healer_of(backbone: Backbone) -> Healer:
 
 class Healer:
     """Knows the bytes of every token. A tokenizer whose tokens cannot be read as bytes (not a fast one, or neither
-    byte-level nor sentencepiece-like) is never healed: every prompt then has an empty remainder."""
+    byte-level nor sentencepiece-like) is never healed: no prompt then has a rest."""
 
     def __init__(self, backbone: Backbone) -> None:
-        self._encode_prompt, self._encode, self._mask_id = (
-            backbone.encode_prompt, backbone.encode_completion, backbone.mask_id
-        )  # fmt: skip
+        self._encode_prompt, self._encode = backbone.encode_prompt, backbone.encode_completion
+        self._mask_id = backbone.mask_id
         self._bytes = token_bytes(backbone.tokenizer)
         order = sorted((text, token) for token, text in enumerate(self._bytes) if text)
         self._texts, self._tokens = [text for text, _ in order], [token for _, token in order]
         self._longest = max(map(len, self._texts), default=0)
-        self._allowed: dict[bytes, Tensor] = {}
+        self._allowed: dict[tuple[bytes, tuple[int, ...]], Tensor] = {}
 
     def heal(self, text: str) -> Healed:
         """The prompt's tokens without those that depend on what follows."""
         ids = self._encode_prompt(text)
-        keep = self._unchanging(text, ids)
-        return Healed(ids[:keep], ids[keep:], self._text(ids[keep:]) or b"", self._mask_id)
+        keep, trials = self._unchanging(text, ids)
+        dropped = ids[keep:]
+        if not dropped:
+            return Healed(ids, [], None, self._mask_id)
+        end = self._text(dropped)
+        seen = [dropped, *(trial[keep:] for trial in trials)]
+        within = frozenset(pair for tokens in seen for pair in self._within(end, tokens))
+        return Healed(ids[:keep], dropped, Rest(end, within), self._mask_id)
 
-    def allowed(self, remainder: bytes) -> Tensor:
-        """The tokens [A] that may come next: those that begin with the remainder, and those that are a beginning of it
-        after which it can be completed."""
-        if remainder not in self._allowed:
-            tokens = self._beginning(remainder)
-            for length in range(1, len(remainder)):
-                same = [t for t in self._beginning(remainder[:length]) if len(self._bytes[t]) == length]
-                if same and len(self.allowed(remainder[length:])):
-                    tokens += same
-            self._allowed[remainder] = torch.tensor(tokens, dtype=torch.long)
-        return self._allowed[remainder]
+    def allowed(self, rest: Rest) -> Tensor:
+        """The tokens [A] that may come next: those that begin with all that is left, and those that end within it as
+        the tokenizer's do."""
+        inside = tuple(sorted(token for left, token in rest.within if left == rest.text))
+        key = rest.text, inside
+        if key not in self._allowed:
+            self._allowed[key] = torch.tensor([*self._beginning(rest.text), *inside], dtype=torch.long)
+        return self._allowed[key]
 
-    def rest(self, remainder: bytes, token: int) -> bytes:
-        """What is left of the remainder after a token that was allowed."""
-        return remainder[len(self._bytes[token]) :] if remainder else remainder
+    def after(self, rest: Rest | None, token: int) -> Rest | None:
+        """What is left to write again after a token; one that was not allowed (in a beam that is lost) changes nothing."""
+        if rest is None or token not in self.allowed(rest):
+            return rest
+        left = rest.text[len(self._bytes[token]) :]
+        return Rest(left, rest.within) if left else None
 
-    def restrict(self, logits: Tensor, remainders: Sequence[bytes]) -> Tensor:
-        """Logits [R, V] with −inf for what each row's remainder does not allow; rows without one stay as they are."""
-        if not any(remainders):
+    def restrict(self, logits: Tensor, rests: Sequence[Rest | None]) -> Tensor:
+        """Logits [R, V] with −inf for what each row's rest does not allow; rows without one stay as they are."""
+        if not any(rests):
             return logits
         logits = logits.clone()
-        for row, remainder in enumerate(remainders):
-            if remainder:
-                tokens = self.allowed(remainder).to(logits.device)
+        for row, rest in enumerate(rests):
+            if rest:
+                tokens = self.allowed(rest).to(logits.device)
                 kept = logits[row, tokens]
                 logits[row] = -torch.inf
                 logits[row, tokens] = kept
         return logits
 
     def _beginning(self, text: bytes) -> list[int]:
-        """The tokens whose bytes begin with `text`, those that are equal to it first."""
+        """The tokens whose bytes begin with `text`."""
         low = bisect.bisect_left(self._texts, text)
         high = bisect.bisect_right(self._texts, text, low, key=lambda token: token[: len(text)])
         return self._tokens[low:high]
@@ -135,34 +150,44 @@ class Healer:
         texts = [self._bytes[token] for token in ids]
         return None if None in texts else b"".join(texts)
 
-    def _unchanging(self, text: str, ids: list[int]) -> int:
-        """How many of the prompt's tokens stay whatever follows.
+    def _within(self, text: bytes, tokens: Iterable[int]) -> Iterable[tuple[bytes, int]]:
+        """What is left of `text` at each of these tokens that ends within it, and the token."""
+        for token in tokens:
+            part = self._bytes[token]
+            if part is None or len(part) >= len(text) or not text.startswith(part):
+                return
+            yield text, token
+            text = text[len(part) :]
 
-        A token that reaches over the prompt's end begins with some ending of the prompt. Endings are tried from the
-        longest, each with what tokens of the vocabulary have behind it, until one is found that the tokenizer takes
-        into a token that goes on: shorter ones lie within it.
+    def _unchanging(self, text: str, ids: list[int]) -> tuple[int, list[list[int]]]:
+        """How many of the prompt's tokens stay whatever follows, and the tokens of the prompt with various texts behind.
+
+        A token that reaches over the prompt's end begins with some ending of the prompt. Each ending is tried with what
+        tokens of the vocabulary have behind it, until the tokenizer makes such a token there.
         """
         tail, encode = self._tail(text, ids)
-        ending = (self._text(ids[tail:]) or b"")[-self._longest :]
-        keep, covered = len(ids), 0
-        for length in range(len(ending), 0, -1):
-            if length <= covered:
-                break
-            longer = [t for t in self._beginning(ending[-length:]) if len(self._bytes[t]) > length]
-            for token in sorted(longer)[:_TRIES]:
+        special = max((i for i in range(tail, len(ids)) if self._bytes[ids[i]] is None), default=tail - 1)
+        whole = self._text(ids[special + 1 :])
+        keep, trials = len(ids), []
+        for length in range(min(self._longest, len(whole)), 0, -1):
+            ending = whole[-length:]
+            longer = (token for token in self._beginning(ending) if len(self._bytes[token]) > length)
+            for token in heapq.nsmallest(_TRIES, longer):
                 try:
-                    rest = self._bytes[token][length:].decode()
+                    trial = ids[:tail] + encode(self._bytes[token][length:].decode())
                 except UnicodeDecodeError:
                     continue
-                changed = tail + _common(ids[tail:], encode(rest))
-                if changed < keep and (changed := self._boundary(text, ids, changed)) < keep:
-                    keep, covered = changed, len(self._text(ids[changed:]))
-                    if covered >= length:
+                same = _common(ids, trial)
+                if same < len(ids) and (same := self._boundary(text, ids, same)) < len(ids):
+                    keep = min(keep, same)
+                    trials.append(trial)
+                    if token in trial[same:]:
                         break
-        return keep
+        return keep, trials
 
     def _tail(self, text: str, ids: list[int]) -> tuple[int, Callable[[str], list[int]]]:
-        """A number of first tokens, and the tokens behind them as a function of what follows the prompt."""
+        """A number of first tokens, and the tokens behind them as a function of what follows the prompt: from the
+        prompt's end alone, where that is tokenised as within the prompt."""
         start = len(ids) - _TAIL
         if start > 0 and (end := self._text(ids[start:])):
             try:

@@ -37,7 +37,7 @@ class Sampling:
     top_k: int = 0
     max_new_tokens: int = 256
     stop: tuple[str, ...] = ()
-    function_end: bool = False
+    function_end: bool = True
     heal: bool = True
 
     def __post_init__(self) -> None:

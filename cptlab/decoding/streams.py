@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cptlab.backbone import Backbone, DecodeState, Prefix
 from cptlab.decoding.guidance import Guidance
-from cptlab.decoding.healing import healer_of
+from cptlab.decoding.healing import Rest, healer_of
 from cptlab.decoding.negatives.stream import Stream
 from cptlab.errors import UserError
 
@@ -22,8 +22,8 @@ from cptlab.errors import UserError
 class Job:
     """One prompt: its place in the caller's list, its tokens, its second stream, and how many new tokens fit.
 
-    `remainder`: what the prompt's text has beyond `ids` and the model must write first (healing.py). `code`: the part of
-    the prompt that belongs to the program.
+    `rest`: what the prompt's text has beyond `ids` and the model must write first (healing.py). `code`: the part of the
+    prompt that belongs to the program.
     """
 
     index: int
@@ -32,8 +32,13 @@ class Job:
     second: Stream | None
     guidance: Guidance | None
     limit: int
-    remainder: bytes = b""
+    rest: Rest | None = None
     code: str = ""
+
+    @property
+    def healed(self) -> str:
+        """The text of `rest`, which is not part of the completion."""
+        return self.rest.text.decode() if self.rest else ""
 
 
 class Streams:
@@ -47,7 +52,7 @@ class Streams:
         self.backbone, self.state, self.jobs, self.job_of = backbone, state, jobs, job_of
         self.first = torch.arange(len(job_of), device=backbone.device)
         self.guided = self.second = self.first[:0]
-        self.rests = [jobs[job].remainder for job in job_of.tolist()]
+        self.rests = [jobs[job].rest for job in job_of.tolist()]
         self.raw = self.logits = torch.empty(0)  # set by `_arrange`
 
     @property
@@ -113,7 +118,7 @@ class Streams:
         if any(self.rests):
             healer = healer_of(self.backbone)
             pairs = zip(self.rests, tokens.tolist(), strict=True)
-            self.rests = [healer.rest(rest, token) for rest, token in pairs]
+            self.rests = [healer.after(rest, token) for rest, token in pairs]
         self._mix(self.backbone.step(given, self.state))
 
     def select(self, rows: Tensor) -> Streams:

@@ -1,0 +1,205 @@
+"""The stored runs of a sweep over ω, or of a tuning of ω, read back as a curve. Needs no model."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cptlab.errors import UserError
+from cptlab.judging.summary import compare
+from cptlab.records import Task
+from cptlab.reporting.runs import BASELINE, TUNED, read_run
+
+SWEEP = "Make them with `python evaluate.py -m decoding=spa decoding.omega=1,1.1,1.2`."
+# settings of a run that change no result, and `run`, whose training run metrics.json names
+INCIDENTAL = ("paths", "logger", "print_config", "tags", "callbacks", "task_name", "workers", "optimized_metric", "run")
+GUIDANCE = "decoding.guidance"
+FACTS = ("benchmark", "benchmark_fingerprint", "backbone", "backbone_fingerprint", "training_run", "split", "n", "seed")
+METRICS = ("pass@1", "pylint_mean")
+Figures = Mapping[str, Any]  # metric -> value, <metric>_ci -> [low, high], tasks
+
+
+@dataclass(frozen=True)
+class OmegaCurve:
+    """`values[system][ω]` are figures over all tasks; `changes[system][ω]` those minus the figures at ω = 1, paired by
+    task (empty where no run has ω = 1). `notes`: what else a reader must know. `test`: of each system whose ω was tuned,
+    its ω and the figures on other tasks.
+    """
+
+    metrics: tuple[str, ...]
+    values: Mapping[str, Mapping[float, Figures]]
+    changes: Mapping[str, Mapping[float, Figures]]
+    about: str
+    notes: list[str] = field(default_factory=list)
+    test: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Point:
+    directory: Path
+    omega: float
+    config: dict[str, Any]  # flat; without ω and what changes no result
+    metrics: dict[str, Any]
+    plain: bool  # without guidance, which is ω = 1 of any
+
+
+def read_curve(directories: Sequence[Path]) -> OmegaCurve:
+    """The curve stored in the runs of a sweep, or in one run of `python -m cptlab.analysis.omega`.
+
+    UserError where the runs differ in anything but ω, and where fewer than two are finished.
+    """
+    if len(directories) == 1 and (directories[0] / "omega.json").is_file():
+        return _of_tuning(directories[0])
+    notes: list[str] = []
+    points: dict[float, _Point] = {}
+    for directory in directories:
+        for run in _runs(directory):
+            point = _read_point(run)
+            if point is None:
+                notes.append(f"Left out: {run} is unfinished. Run its command again, then this one.")
+            else:
+                points[point.omega] = point
+    if len(points) < 2:
+        what = f"only one finished run (ω = {min(points):g})" if points else "no finished run of a sweep over ω"
+        left = "".join(f" {note}" for note in notes)
+        raise UserError(f"{' and '.join(map(str, directories))} holds {what}. {SWEEP}{left}")
+    ordered = [points[omega] for omega in sorted(points)]
+    _refuse_other_differences(ordered)
+    values = _values(ordered)
+    if not any(point.omega == 1 for point in ordered):
+        notes.append("No run has ω = 1, so there is no change against the plain model. Add one.")
+    commits = {json.dumps(point.metrics.get("git")) for point in ordered}
+    if len(commits) > 1:
+        notes.append(f"The runs were made at {len(commits)} states of the code.")
+    facts = ordered[0].metrics
+    about = f"{facts.get('backbone')} on {facts.get('benchmark')}, split {facts.get('split')}, n = {facts.get('n')}"
+    return OmegaCurve(METRICS, values, _changes(ordered), about, notes)
+
+
+def _runs(directory: Path) -> list[Path]:
+    """The evaluation runs in a directory, or itself if it is one."""
+    if not directory.is_dir():
+        raise UserError(f"There is no directory {directory}. Give the folder of a sweep. {SWEEP}")
+    if (directory / "config.yaml").is_file() or (directory / "run.json").is_file():
+        return [directory]
+    found = [child for child in directory.iterdir() if child.is_dir() and not child.name.startswith(".")]
+    return sorted(found, key=lambda path: (len(path.name), path.name))
+
+
+def _read_point(run: Path) -> _Point | None:
+    """None for a run that did not finish."""
+    marker, metrics, config = (run / name for name in ("run.json", "metrics.json", "config.yaml"))
+    if not (metrics.is_file() and config.is_file()):
+        return None
+    try:
+        if marker.is_file() and not json.loads(marker.read_text(encoding="utf-8")).get("finished"):
+            return None
+        facts = json.loads(metrics.read_text(encoding="utf-8"))
+        settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+        decoding = settings.get("decoding") or {}
+        plain = decoding.get("guidance", "") is None
+        omega = 1 if plain else decoding.get("omega")
+        facts["results"].items()
+    except (ValueError, KeyError, AttributeError, yaml.YAMLError) as error:
+        raise UserError(f"{run} cannot be read as an evaluation run ({error!r}). Remake it. {SWEEP}") from None
+    if isinstance(omega, bool) or not isinstance(omega, (int, float)) or not math.isfinite(omega):
+        said = "has no decoding.omega" if omega is None else f"has decoding.omega={omega}, which is no number"
+        raise UserError(f"{run} {said}, so it has no place on the curve. {SWEEP}")
+    flat = {name: value for name, value in _flat(settings) if name.split(".")[0] not in INCIDENTAL}
+    for name in ("decoding.omega", f"{GUIDANCE}.omega"):
+        flat.pop(name, None)
+    return _Point(run, float(omega), flat, facts, plain)
+
+
+def _flat(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", value
+
+
+def _refuse_other_differences(points: Sequence[_Point]) -> None:
+    """UserError for the first setting, or fact of the result, that is not the same in every run."""
+    first = next((point for point in points if not point.plain), points[0])
+    for other in points:
+        facts = [{name: point.metrics.get(name) for name in FACTS} for point in (first, other)]
+        one, two = first.config | facts[0], other.config | facts[1]
+        for name in sorted(one.keys() | two.keys()):
+            if other.plain and name.startswith(GUIDANCE):
+                continue
+            if one.get(name) != two.get(name):
+                raise UserError(
+                    f"The runs differ in more than ω: {name} is {one.get(name)} in {first.directory} and "
+                    f"{two.get(name)} in {other.directory}. Give only runs that are equal but for decoding.omega."
+                )
+
+
+def _values(points: Sequence[_Point]) -> dict[str, dict[float, Figures]]:
+    names = set.intersection(*(set(point.metrics["results"]) for point in points))
+    systems = [name for name in (BASELINE, TUNED) if name in names] + sorted(names - {BASELINE, TUNED})
+    values: dict[str, dict[float, Figures]] = {system: {} for system in systems}
+    for point in points:
+        for system in systems:
+            found = point.metrics["results"][system].get("all", {})
+            if any(found.get(metric) is None for metric in METRICS):
+                raise UserError(
+                    f"{point.directory} has no {' or no '.join(METRICS)} of {system}. Evaluate with 1 in ks."
+                )
+            values[system][point.omega] = found
+    return values
+
+
+def _changes(points: Sequence[_Point]) -> dict[str, dict[float, Figures]]:
+    """Computed from the stored records, since a paired interval needs each task's figures."""
+    plain = next((point for point in points if point.omega == 1), None)
+    if plain is None:
+        return {}
+    tasks, before = _judged(plain)
+    changes: dict[str, dict[float, Figures]] = {system: {} for system in before}
+    for point in points:
+        if point is not plain:
+            _, after = _judged(point)
+            for system in before.keys() & after.keys():
+                changes[system][point.omega] = compare(tasks, before[system], after[system], ks=[1])["all"]
+    return changes
+
+
+def _judged(point: _Point) -> tuple[list[Task], dict[str, Any]]:
+    """The tasks and, of each system, (qualities, verdicts) by task."""
+    run = read_run(point.directory)
+    judged = {}
+    for system, answers in run.systems.items():
+        qualities = {task: [sample.quality for sample in samples] for task, samples in answers.items()}
+        judged[system] = (qualities, {task: [s.verdict for s in samples] for task, samples in answers.items()})
+    return list(run.tasks), judged
+
+
+def _of_tuning(directory: Path) -> OmegaCurve:
+    """What `python -m cptlab.analysis.omega` tried on its validation tasks, and its figures on other tasks."""
+    try:
+        found = json.loads((directory / "omega.json").read_text(encoding="utf-8"))
+        systems = found["systems"]
+        values, changes = (
+            {name: {float(omega): figures for omega, figures in one[what].items()} for name, one in systems.items()}
+            for what in ("values", "changes")
+        )
+        notes = [sentence for one in systems.values() for sentence in one["sentences"]]
+        return OmegaCurve(
+            tuple(found["metrics"]),
+            values,
+            changes,
+            found["about"],
+            notes,
+            {name: one["test"] | {"omega": one["omega"]} for name, one in systems.items()},
+        )
+    except (ValueError, KeyError, AttributeError) as error:
+        raise UserError(
+            f"{directory / 'omega.json'} cannot be read ({error!r}). Remake it with `python -m cptlab.analysis.omega`."
+        ) from None
