@@ -27,7 +27,8 @@ class Beams:
     A finished program's score is its log-probability / length ** `length_penalty`, the length in new tokens.
     `early_stopping`: True ends the search as soon as `width` programs are finished; False when the best beginning, at
     its present length, is no better than the worst of them; 'never' when it cannot become better.
-    `width` 1 is greedy decoding, as it is in transformers.
+    `width` 1 is greedy decoding, as it is in transformers. A stop text ends a program as it does there; the n programs are
+    different sequences of tokens, but where they end by their text, two may become equal when that end is cut off.
     """
 
     width: int = 4

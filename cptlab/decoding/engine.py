@@ -205,7 +205,7 @@ def _decode(backbone, queue: _Queue, sampling: Sampling, seed: int) -> Iterator[
     board.add(fresh)
     steps, new = 0, torch.arange(len(fresh), device=backbone.device)
     while True:
-        board.choose(streams.logits, new)
+        board.choose(streams.logits, new, [rest is not None for rest in streams.rests])
         idle = board.idle()
         if len(idle):
             yield from board.ended(idle)
@@ -250,14 +250,14 @@ class _Board:
         empty = torch.zeros(0, dtype=torch.long, device=backbone.device)
         self.last, self.position, self.limit = empty, empty, empty
         self.output, self.active = empty.view(0, longest), empty.bool()
-        self.reported, self.looked = empty.bool(), empty
+        self.reported, self.looked, self.healed = empty.bool(), empty, empty
         self.numbers = empty.view(0, longest).double()
 
     def _tensors(self, rows: list[_Row]) -> dict[str, Tensor]:
         zeros = torch.zeros(len(rows), dtype=torch.long)
         tensors = {
             "last": zeros, "position": zeros, "limit": torch.tensor([row.job.limit for row in rows]),
-            "output": zeros[:, None].expand(-1, self.longest), "active": ~zeros.bool(), "reported": zeros.bool(), "looked": zeros,
+            "output": zeros[:, None].expand(-1, self.longest), "active": ~zeros.bool(), "reported": zeros.bool(), "looked": zeros, "healed": zeros,
         }  # fmt: skip
         if not self.sampling.greedy:
             numbers = [uniforms(self.seed, row.job.task_id, row.sample, self.longest) for row in rows]
@@ -279,17 +279,28 @@ class _Board:
         """Forget the rows that have ended; the places of those that stay."""
         kept = self.active.nonzero()[:, 0]
         self.rows = [self.rows[place] for place in kept.tolist()]
-        names = "last position limit output active reported looked".split() + (
+        names = "last position limit output active reported looked healed".split() + (
             [] if self.sampling.greedy else ["numbers"]
         )
         for name in names:
             setattr(self, name, getattr(self, name)[kept])
         return kept
 
-    def choose(self, logits: Tensor, rows: Tensor) -> None:
-        """The next token of these rows, and whether it is their last."""
+    def choose(self, logits: Tensor, rows: Tensor, healing: list[bool]) -> None:
+        """The next token of these rows, and whether it is their last. `healing`: of all rows, which write what their prompt
+        has already, for which they have random numbers of their own."""
         at = self.position[rows]
-        numbers = None if self.sampling.greedy else self.numbers[rows, at.clamp(max=self.longest - 1)]
+        numbers = None
+        if not self.sampling.greedy:
+            numbers = self.numbers[rows, (at - self.healed[rows]).clamp(max=self.longest - 1)]
+            if any(healing):
+                for place, row in enumerate(rows.tolist()):
+                    if healing[row]:
+                        who = self.rows[row]
+                        numbers[place] = float(
+                            uniforms(self.seed, f"{who.job.task_id} (healing)", who.sample, int(at[place]) + 1)[-1]
+                        )
+                        self.healed[row] += 1
         tokens = choose(logits if len(rows) == len(logits) else logits[rows], self.sampling, numbers)
         self.last[rows] = tokens
         running = self.active[rows]

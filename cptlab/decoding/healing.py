@@ -37,6 +37,7 @@ from cptlab.backbone import Backbone
 
 MOST = 8  # tokens that are taken away
 _TRIES = 32  # tokens of the vocabulary that are tried behind one ending, the most frequent ones (lowest ids) first
+_PLAIN = ("a", "0", " ", "\n", "(", '"')  # one of each kind: what follows white space decides how that is split
 _TAIL = 24  # of a prompt's tokens, those that the tokenizer sees in a trial
 _healers: weakref.WeakKeyDictionary[Backbone, Healer] = weakref.WeakKeyDictionary()
 
@@ -90,7 +91,7 @@ class Healer:
     byte-level nor sentencepiece-like) is never healed: no prompt then has a rest."""
 
     def __init__(self, backbone: Backbone) -> None:
-        self._encode_prompt, self._encode = backbone.encode_prompt, backbone.encode_completion
+        self._backbone = weakref.ref(backbone)  # which `healer_of` holds weakly too
         self._mask_id = backbone.mask_id
         self._bytes = token_bytes(backbone.tokenizer)
         order = sorted((text, token) for token, text in enumerate(self._bytes) if text)
@@ -100,7 +101,7 @@ class Healer:
 
     def heal(self, text: str) -> Healed:
         """The prompt's tokens without those that depend on what follows."""
-        ids = self._encode_prompt(text)
+        ids = self._backbone().encode_prompt(text)
         keep, trials = self._unchanging(text, ids)
         dropped = ids[keep:]
         if not dropped:
@@ -163,44 +164,41 @@ class Healer:
         """How many of the prompt's tokens stay whatever follows, and the tokens of the prompt with various texts behind.
 
         A token that reaches over the prompt's end begins with some ending of the prompt. Each ending is tried with what
-        tokens of the vocabulary have behind it, until the tokenizer makes such a token there.
+        tokens of the vocabulary have behind it, until the tokenizer makes such a token there. `_PLAIN` is tried too.
         """
         tail, encode = self._tail(text, ids)
         special = max((i for i in range(tail, len(ids)) if self._bytes[ids[i]] is None), default=tail - 1)
         whole = self._text(ids[special + 1 :])
-        keep, trials = len(ids), []
+        trials = [ids[:tail] + encode(rest) for rest in _PLAIN]
         for length in range(min(self._longest, len(whole)), 0, -1):
             ending = whole[-length:]
             longer = (token for token in self._beginning(ending) if len(self._bytes[token]) > length)
             for token in heapq.nsmallest(_TRIES, longer):
                 try:
-                    trial = ids[:tail] + encode(self._bytes[token][length:].decode())
+                    trials.append(ids[:tail] + encode(self._bytes[token][length:].decode()))
                 except UnicodeDecodeError:
                     continue
-                same = _common(ids, trial)
-                if same < len(ids) and (same := self._boundary(text, ids, same)) < len(ids):
-                    keep = min(keep, same)
-                    trials.append(trial)
-                    if token in trial[same:]:
-                        break
+                if token in trials[-1][_common(ids, trials[-1]) :]:
+                    break
+        keep = min((self._boundary(text, ids, _common(ids, trial)) for trial in trials), default=len(ids))
         return keep, trials
 
     def _tail(self, text: str, ids: list[int]) -> tuple[int, Callable[[str], list[int]]]:
         """A number of first tokens, and the tokens behind them as a function of what follows the prompt: from the
         prompt's end alone, where that is tokenised as within the prompt."""
-        start = len(ids) - _TAIL
+        backbone, start = self._backbone(), len(ids) - _TAIL
         if start > 0 and (end := self._text(ids[start:])):
             try:
                 tail = end.decode()
             except UnicodeDecodeError:
                 tail = ""
-            if self._encode(tail) == ids[start:]:
-                return start, lambda rest: self._encode(tail + rest)
-        return 0, lambda rest: self._encode_prompt(text + rest)
+            if backbone.encode_completion(tail) == ids[start:]:
+                return start, lambda rest: backbone.encode_completion(tail + rest)
+        return 0, lambda rest: backbone.encode_prompt(text + rest)
 
     def _boundary(self, text: str, ids: list[int], keep: int) -> int:
         """The nearest number of tokens to keep after which a character begins and the text is the prompt's end."""
-        while keep > 1 and (self._bytes[ids[keep]] or b" ")[0] & 0xC0 == 0x80:
+        while 1 < keep < len(ids) and (self._bytes[ids[keep]] or b" ")[0] & 0xC0 == 0x80:
             keep -= 1
         keep = max(keep, 1, len(ids) - MOST)
         whole = text.encode()

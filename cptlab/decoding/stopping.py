@@ -130,6 +130,8 @@ def _line_end(before: str, last: int) -> int:
     """The end of line `last` (from 1), or of the last indented comment behind it, newline included."""
     starts = [0, *(match.end() for match in _NEWLINE.finditer(before))]
     starts.append(len(before))
+    while before[starts[last - 1] : starts[last]].rstrip("\r\n").endswith("\\") and last + 1 < len(starts):
+        last += 1  # to a continuation, which is empty
     end = starts[last]
     for begin, following in zip(starts[last:], starts[last + 1 :], strict=False):
         line = before[begin:following]

@@ -73,7 +73,10 @@ def read_curve(directories: Sequence[Path]) -> OmegaCurve:
     _refuse_other_differences(ordered)
     values = _values(ordered)
     if not any(point.omega == 1 for point in ordered):
-        notes.append("No run has ω = 1, so there is no change against the plain model. Add one.")
+        notes.append(
+            "No run has ω = 1, so there is no change against the plain model. Add one, or the folder of an "
+            "equal run without guidance."
+        )
     commits = {json.dumps(point.metrics.get("git")) for point in ordered}
     if len(commits) > 1:
         notes.append(f"The runs were made at {len(commits)} states of the code.")
@@ -132,7 +135,7 @@ def _refuse_other_differences(points: Sequence[_Point]) -> None:
         facts = [{name: point.metrics.get(name) for name in FACTS} for point in (first, other)]
         one, two = first.config | facts[0], other.config | facts[1]
         for name in sorted(one.keys() | two.keys()):
-            if other.plain and name.startswith(GUIDANCE):
+            if other.plain and (name.startswith(GUIDANCE) or (name.startswith("decoding.") and name not in two)):
                 continue
             if one.get(name) != two.get(name):
                 raise UserError(
