@@ -16,13 +16,14 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from cptlab import settings, tracking
+from cptlab.decoders import described, guidance_of, guidances_of_systems, strategy_of
 from cptlab.errors import UserError
 from cptlab.pairs.selection import FilterCounts
 from cptlab.records import write_jsonl
-from cptlab.runs import Run, latest_run, locked, open_run, write_json
+from cptlab.runs import CONFIG_FILE, Run, locked, open_run, training_run, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
-PAIRS_FILE, STATISTICS_FILE, METRICS_FILE, CONFIG_FILE = "pairs.jsonl", "statistics.json", "metrics.json", "config.yaml"
+PAIRS_FILE, STATISTICS_FILE, METRICS_FILE = "pairs.jsonl", "statistics.json", "metrics.json"
 # what does not change a result, and so does not make a run another run
 INCIDENTAL = ("paths", "logger", "print_config", "tags", "callbacks", "task_name", "workers", "optimized_metric")
 
@@ -120,7 +121,7 @@ def train(config: DictConfig, fresh: Path) -> float | None:
     make_trainer(trainer, logger=False)  # a machine without the devices is found now, not after the pairs
     mine = config.data.pairs_file  # with what it holds, so that a corrected file is a new run
     content = {"backbone": backbone.fingerprint} | ({"pairs": hashlib.sha256(_bytes(mine)).hexdigest()} if mine else {})
-    run = _open(config, fresh, "train", **content)
+    run = begin(config, fresh, "train", **content)
     main_process = settings.is_main_process()
     if main_process:
         OmegaConf.save(config, run.directory / CONFIG_FILE, resolve=True)
@@ -165,9 +166,8 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     from cptlab.judging.summary import allowed_ks, compare, summarise
     from cptlab.samples import Judged, sample_and_judge
 
-    trained = _training_run(config)
-    sandbox = _sandbox(config)
-    run = _open(config, fresh, "evaluate", run=str(trained))
+    trained = training_run(config.run, Path(config.paths.logs))
+    sandbox = sandbox_of(config)
     source = OmegaConf.load(trained / CONFIG_FILE) if trained else config
     benchmark = settings.build(config.get("benchmark") or source.benchmark, "benchmark")
     node = (config.get("backbone") or source.backbone).copy()
@@ -176,22 +176,25 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     backbone = settings.build(node, "backbone")
     tasks = benchmark.split(config.split, config.limit)
     sampling = settings.build(config.decoding.sampling, "decoding.sampling")
-    guidance, strategy = _guidance(config, trained), _strategy(config)
+    strategy = strategy_of(config)
+    guidance_of(config, trained is not None)
     systems: dict[str, Any] = {"base": None}
     if trained:
         systems["tuned"] = load_prefix(trained / "prefix", backbone.shape).to(backbone.device)
+    guidances = guidances_of_systems(config, backbone, systems, benchmark, tasks, sampling, strategy)
+    if guidances["base"] is None and guidances.get("tuned") is not None:
+        say("base: without a prefix this second stream is the first one, so it is decoded plainly.")
+    omegas = {system: guidance.omega for system, guidance in guidances.items() if guidance}
+    run = begin(config, fresh, "evaluate", run=str(trained), omegas=omegas)
     OmegaConf.save(config, run.directory / CONFIG_FILE, resolve=True)
     write_jsonl(run.directory / "tasks.jsonl", tasks)
     ks = allowed_ks({task.id: config.n for task in tasks}, config.ks)
     results: dict[str, Any] = {}
     judged: dict[str, Judged] = {}
     for system, prefix in systems.items():
-        applies = prefix is not None or not getattr(guidance and guidance.negative, "needs_prefix", False)
-        if not applies:
-            say(f"{system}: without a prefix there is nothing to compare with, so it is decoded plainly.")
         judged[system] = sample_and_judge(
             backbone, tasks, config.n, sampling, cache=Path(config.paths.cache), seed=config.seed, prefix=prefix,
-            guidance=guidance if applies else None, strategy=strategy, token_budget=config.decoding.token_budget,
+            guidance=guidances[system], strategy=strategy, token_budget=config.decoding.token_budget,
             extra_disabled=config.extra_disabled, workers=config.workers, sandbox=config.sandbox, title=system,
         )
         judged[system].write(run.directory / system)
@@ -200,7 +203,7 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     facts = tracking.provenance(
         ROOT, seed=config.seed, n=config.n, split=config.split, benchmark=benchmark.name,
         benchmark_fingerprint=benchmark.fingerprint(), backbone=backbone.name, backbone_fingerprint=backbone.fingerprint,
-        training_run=str(trained) if trained else None, sandbox=sandbox,
+        training_run=str(trained) if trained else None, sandbox=sandbox, decoding=described(guidances, strategy),
         wall_seconds=round(time.monotonic() - started, 1), resumed=run.resumed,
     )
     metrics, report = _report(run, results, differences, facts)
@@ -228,9 +231,9 @@ def _evaluate_given(config: DictConfig, fresh: Path) -> float | None:
         say(file.coverage(benchmark.name, benchmark.tasks))
     if len(files) > 1:
         say(f"The figures are over the {len(shared)} tasks that both files have rows for.")
-    sandbox = _sandbox(config)
+    sandbox = sandbox_of(config)
     digests = {system: file.digest for system, file in files.items()}
-    run = _open(config, fresh, "evaluate", benchmark=benchmark.fingerprint(), **digests)
+    run = begin(config, fresh, "evaluate", benchmark=benchmark.fingerprint(), **digests)
     OmegaConf.save(config, run.directory / CONFIG_FILE, resolve=True)
     write_jsonl(run.directory / "tasks.jsonl", present)
     results, judged = {}, {}
@@ -256,7 +259,7 @@ def _evaluate_given(config: DictConfig, fresh: Path) -> float | None:
     return _optimized(config, metrics)
 
 
-def _sandbox(config: DictConfig) -> dict[str, Any]:
+def sandbox_of(config: DictConfig) -> dict[str, Any]:
     """The sandbox that programs will run in, said to the user. UserError if it is weaker than `sandbox` asks for."""
     from cptlab.judging.sandbox import Sandbox
 
@@ -266,7 +269,7 @@ def _sandbox(config: DictConfig) -> dict[str, Any]:
     return found
 
 
-def _open(config: DictConfig, fresh: Path, task: str, **content: Any) -> Run:
+def begin(config: DictConfig, fresh: Path, task: str, **content: Any) -> Run:
     """The run of these settings and this content, begun or gone on with."""
     run = open_run(fresh, Path(config.paths.logs) / task, _digest(config, **content))
     say(f"{'Going on with the unfinished run' if run.resumed else 'Run directory:'} {run.directory}")
@@ -284,33 +287,6 @@ def _report(run: Run, results: dict[str, Any], differences: dict[str, Any], fact
     run.finish()
     print_tables(run.directory)
     return flat(results), report
-
-
-def _guidance(config: DictConfig, trained: Path | None) -> Any:
-    """The second stream that is configured, or None."""
-    if not config.decoding.guidance:
-        return None
-    guidance = settings.build(config.decoding.guidance, "decoding.guidance")
-    if getattr(guidance.negative, "needs_prefix", False) and trained is None:
-        raise UserError("This second stream is the prompt without the trained prefix, and run=null names no training run. "
-                        "Give run=<directory>, or another decoding/negative.")
-    return guidance
-
-
-def _strategy(config: DictConfig) -> Any:
-    return settings.build(config.decoding.strategy, "decoding.strategy") if config.decoding.strategy else None
-
-
-def _training_run(config: DictConfig) -> Path | None:
-    """The training run to evaluate: `run` is a directory, 'latest', or null for the base model alone."""
-    if config.run is None:
-        return None
-    directory = latest_run(Path(config.paths.logs) / "train") if config.run == "latest" else Path(config.run)
-    for needed in (CONFIG_FILE, "prefix"):
-        if not (directory / needed).exists():
-            raise UserError(f"{directory} is no finished training run: it has no {needed}. Give run=<directory that "
-                            "python train.py named>, or run=latest.")
-    return directory.resolve()
 
 
 def _loggers(config: DictConfig, run: Run, job_type: str) -> list[Any]:

@@ -19,7 +19,7 @@ from typing import Any, TextIO
 
 from cptlab.errors import UserError
 
-RUN_FILE = "run.json"
+RUN_FILE, CONFIG_FILE = "run.json", "config.yaml"
 SHARED = "CPTLAB_RUN_DIR"  # how processes that Lightning starts learn the directory of the first
 WAIT_SECONDS = 600
 
@@ -69,6 +69,18 @@ def latest_run(logs: Path) -> Path:
     if not finished:
         raise UserError(f"There is no finished training run below {logs}. Run python train.py first, or give run=DIR.")
     return max(finished, key=lambda path: (path / RUN_FILE).stat().st_mtime)
+
+
+def training_run(run: str | None, logs: Path) -> Path | None:
+    """The training run to evaluate: `run` is a directory, 'latest', or None for the base model alone."""
+    if run is None:
+        return None
+    directory = latest_run(logs / "train") if run == "latest" else Path(run)
+    for needed in (CONFIG_FILE, "prefix"):
+        if not (directory / needed).exists():
+            raise UserError(f"{directory} is no finished training run: it has no {needed}. Give run=<directory that "
+                            "python train.py named>, or run=latest.")
+    return directory.resolve()
 
 
 @contextmanager

@@ -97,6 +97,8 @@ def sample_and_judge(
         "sampling": asdict(sampling), "guidance": repr(guidance), "strategy": repr(strategy),
         "n": n, "seed": seed, "tasks": [task.id for task in tasks],
     }
+    if guidance is not None:
+        work["mask"] = backbone.mask_id
     first: Judged | None = None
     if guidance is not None and getattr(guidance.gate, "after_failure", False):
         _refuse_without_public_tests(tasks)

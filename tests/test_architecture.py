@@ -39,7 +39,7 @@ def test_imports_point_one_way(path):
         assert not uses(path, "hydra", "omegaconf")
     if where != "tracking":
         assert not uses(path, "wandb")
-    if path != ROOT / "cptlab" / "pairs" / "__main__.py":
+    if path.name != "__main__.py":
         assert not uses(path, "cptlab.pipeline")
     allowed = {
         "records": {"errors"}, "errors": set(), "judging": {"records", "errors", "judging"},

@@ -12,8 +12,8 @@ from cptlab.decoding.sampling import choose, uniforms
 from cptlab.errors import UserError
 from cptlab.records import Prompt, Span
 
-GREEDY = Sampling(temperature=0, max_new_tokens=16)
-WARM = Sampling(temperature=1.0, top_p=0.95, max_new_tokens=16)
+GREEDY = Sampling(temperature=0, max_new_tokens=16, heal=False)
+WARM = Sampling(temperature=1.0, top_p=0.95, max_new_tokens=16, heal=False)
 ROTARY_AND_ABSOLUTE = pytest.mark.parametrize("arch", ["llama_gqa", "gpt2"])
 
 

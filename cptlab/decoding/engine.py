@@ -8,19 +8,19 @@ call that is resumed, gives the same programs, but for rounding (see sampling.py
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from cptlab.backbone import Backbone, Prefix
 from cptlab.backbone.attention import GROWTH
+from cptlab.decoding.board import Board, Row
 from cptlab.decoding.guidance import Guidance
 from cptlab.decoding.healing import Rest, healer_of
 from cptlab.decoding.negatives.stream import Stream
-from cptlab.decoding.sampling import Sampling, choose, uniforms
+from cptlab.decoding.sampling import Sampling
 from cptlab.decoding.streams import Job, Streams
 from cptlab.errors import UserError
 from cptlab.records import Completion, Prompt
@@ -29,7 +29,6 @@ TOKEN_BUDGET = 1 << 16  # cached tokens at a time; of Code Llama 7B in half prec
 WINDOW = 8  # batches' worth of prompts that are sorted by length together, and held back until all are done
 AHEAD = 1 / 8  # of the rows: so many programs' prompts are read together when rows become free
 DROP = 0.25  # where nothing waits, ended rows are dropped when they are this share of all
-STOP_INTERVAL = 8  # steps between looks for the end of a program; what a program is does not depend on it
 
 
 class Strategy(Protocol):
@@ -148,12 +147,6 @@ def _cost(job: Job, behind: int) -> int:
     return sum(behind + len(ids) + job.limit for ids in streams)
 
 
-@dataclass(frozen=True)
-class _Row:
-    job: Job
-    sample: int
-
-
 class _Queue:
     """The programs that wait, longest prompt first; their prompts are read a few at a time, each once."""
 
@@ -163,14 +156,14 @@ class _Queue:
         self.backbone, self.wanted, self.prefix, self.most = backbone, wanted, prefix, most
         self.jobs = sorted(jobs, key=lambda job: (job.second is None, -len(job.ids), job.index))
         self.read: Streams | None = None  # one row for each prompt of `rows`
-        self.rows: list[_Row] = []
+        self.rows: list[Row] = []
         self.places: list[int] = []
         self.next_job = 0
 
     def __bool__(self) -> bool:
         return bool(self.rows) or self.next_job < len(self.jobs)
 
-    def take(self, count: int) -> tuple[Streams | None, list[_Row]]:
+    def take(self, count: int) -> tuple[Streams | None, list[Row]]:
         """Up to `count` programs that wait, and their streams."""
         streams, taken = None, []
         while len(taken) < count and self:
@@ -190,7 +183,7 @@ class _Queue:
         first, self.rows, self.places = self.next_job, [], []
         while self.next_job < len(self.jobs) and len(self.rows) < count:
             job = self.jobs[self.next_job]
-            self.rows += [_Row(job, sample) for sample in self.wanted[job.index]]
+            self.rows += [Row(job, sample) for sample in self.wanted[job.index]]
             self.places += [self.next_job - first] * len(self.wanted[job.index])
             self.next_job += 1
         self.read = Streams.read(self.backbone, self.jobs[first : self.next_job], self.prefix)
@@ -200,7 +193,7 @@ def _decode(backbone, queue: _Queue, sampling: Sampling, seed: int) -> Iterator[
     """(job, sample, new token ids) as they end: up to the first end-of-text, at most the job's limit."""
     if not queue:
         return
-    board = _Board(backbone, sampling, seed, max(job.limit for job in queue.jobs))
+    board = Board(backbone, sampling, seed, max(job.limit for job in queue.jobs))
     streams, fresh = queue.take(queue.most)
     board.add(fresh)
     steps, new = 0, torch.arange(len(fresh), device=backbone.device)
@@ -224,7 +217,7 @@ def _decode(backbone, queue: _Queue, sampling: Sampling, seed: int) -> Iterator[
         new = torch.arange(streams.rows, device=backbone.device)
 
 
-def _refill(streams: Streams, board: _Board, idle: Tensor, queue: _Queue) -> tuple[Streams, Tensor]:
+def _refill(streams: Streams, board: Board, idle: Tensor, queue: _Queue) -> tuple[Streams, Tensor]:
     """Programs that wait in the place of ended ones; the streams, and which rows are new."""
     fresh, rows = queue.take(len(idle))
     if len(rows) == len(idle) and streams.replace(idle, fresh):
@@ -237,100 +230,6 @@ def _refill(streams: Streams, board: _Board, idle: Tensor, queue: _Queue) -> tup
         streams = fresh
     board.add(rows)
     return streams, torch.arange(len(kept), streams.rows, device=kept.device)
-
-
-class _Board:
-    """What every row has written so far: `output` [R, longest], of which `position` tokens count."""
-
-    def __init__(self, backbone: Backbone, sampling: Sampling, seed: int, longest: int) -> None:
-        self.backbone, self.sampling, self.seed, self.longest = backbone, sampling, seed, longest
-        self.eos = torch.tensor(sorted(backbone.eos_ids), device=backbone.device, dtype=torch.long)
-        self.rows: list[_Row] = []
-        self.stopping = sampling.stopping
-        empty = torch.zeros(0, dtype=torch.long, device=backbone.device)
-        self.last, self.position, self.limit = empty, empty, empty
-        self.output, self.active = empty.view(0, longest), empty.bool()
-        self.reported, self.looked, self.healed = empty.bool(), empty, empty
-        self.numbers = empty.view(0, longest).double()
-
-    def _tensors(self, rows: list[_Row]) -> dict[str, Tensor]:
-        zeros = torch.zeros(len(rows), dtype=torch.long)
-        tensors = {
-            "last": zeros, "position": zeros, "limit": torch.tensor([row.job.limit for row in rows]),
-            "output": zeros[:, None].expand(-1, self.longest), "active": ~zeros.bool(), "reported": zeros.bool(), "looked": zeros, "healed": zeros,
-        }  # fmt: skip
-        if not self.sampling.greedy:
-            numbers = [uniforms(self.seed, row.job.task_id, row.sample, self.longest) for row in rows]
-            tensors["numbers"] = torch.from_numpy(np.stack(numbers))
-        return {name: tensor.to(self.last.device) for name, tensor in tensors.items()}
-
-    def add(self, rows: list[_Row]) -> None:
-        self.rows += rows
-        for name, tensor in self._tensors(rows).items():
-            setattr(self, name, torch.cat([getattr(self, name), tensor]))
-
-    def put(self, places: Tensor, rows: list[_Row]) -> None:
-        for place, row in zip(places.tolist(), rows, strict=True):
-            self.rows[place] = row
-        for name, tensor in self._tensors(rows).items():
-            getattr(self, name)[places] = tensor
-
-    def keep_running(self) -> Tensor:
-        """Forget the rows that have ended; the places of those that stay."""
-        kept = self.active.nonzero()[:, 0]
-        self.rows = [self.rows[place] for place in kept.tolist()]
-        names = "last position limit output active reported looked healed".split() + (
-            [] if self.sampling.greedy else ["numbers"]
-        )
-        for name in names:
-            setattr(self, name, getattr(self, name)[kept])
-        return kept
-
-    def choose(self, logits: Tensor, rows: Tensor, healing: list[bool]) -> None:
-        """The next token of these rows, and whether it is their last. `healing`: of all rows, which write what their prompt
-        has already, for which they have random numbers of their own."""
-        at = self.position[rows]
-        numbers = None
-        if not self.sampling.greedy:
-            numbers = self.numbers[rows, (at - self.healed[rows]).clamp(max=self.longest - 1)]
-            if any(healing):
-                for place, row in enumerate(rows.tolist()):
-                    if healing[row]:
-                        who = self.rows[row]
-                        numbers[place] = float(
-                            uniforms(self.seed, f"{who.job.task_id} (healing)", who.sample, int(at[place]) + 1)[-1]
-                        )
-                        self.healed[row] += 1
-        tokens = choose(logits if len(rows) == len(logits) else logits[rows], self.sampling, numbers)
-        self.last[rows] = tokens
-        running = self.active[rows]
-        rows, at, tokens = rows[running], at[running], tokens[running]
-        self.output[rows, at] = tokens
-        self.position[rows] = at + 1
-        ends = torch.isin(tokens, self.eos) | (at + 1 >= self.limit[rows])
-        self.active[rows] = ~ends
-        if self.sampling.stop or self.sampling.function_end:
-            self._look(rows[~ends & ((at + 1) % STOP_INTERVAL == 0)].tolist())
-
-    def _look(self, rows: list[int]) -> None:
-        """End the rows whose text shows its end."""
-        for row, length in zip(rows, self.position[rows].tolist(), strict=True):
-            job = self.rows[row].job
-            text = self.backbone.decode(self.output[row, :length].tolist())[len(job.healed) :]
-            if self.stopping.end(job.code, text, int(self.looked[row])) >= 0:
-                self.active[row] = False
-            self.looked[row] = len(text)
-
-    def idle(self) -> Tensor:
-        return (~self.active).nonzero()[:, 0]
-
-    def ended(self, idle: Tensor) -> Iterator[tuple[Job, int, list[int]]]:
-        """The rows that have ended and were not reported yet."""
-        new = idle[~self.reported[idle]]
-        self.reported[idle] = True
-        lengths = self.position[new].tolist()
-        for place, ids, length in zip(new.tolist(), self.output[new].tolist(), lengths, strict=True):
-            yield self.rows[place].job, self.rows[place].sample, ids[:length]
 
 
 def _completion(backbone, job: Job, sample: int, ids: list[int], sampling: Sampling) -> Completion:

@@ -3,7 +3,7 @@
     F(ω) = ω · f(E) + (1 − ω) · f(E')                                                        (SPA eq. 18)
 
 Three choices make a method, each a small file and a config of its own: which second stream E' (`negatives/`), when to
-mix (`gates/`), and how (`rules/`). ω = 1 is the plain model at no extra cost.
+mix (`gates/`), and how (`rules/`). ω = 1 is the plain model at no extra cost, whatever gate and rule.
 """
 
 from __future__ import annotations
@@ -56,12 +56,6 @@ class Guidance:
     def __post_init__(self) -> None:
         if not isinstance(self.omega, (int, float)) or not math.isfinite(self.omega):
             raise UserError(f"omega is {self.omega!r}. Give a number: 1 is the plain model, above 1 amplifies.")
-        chosen = [part for part, plain in ((self.gate, Always()), (self.rule, Linear())) if part != plain]
-        if self.omega == 1 and chosen:
-            raise UserError(
-                f"omega is 1, which mixes nothing, so {type(chosen[0]).__name__} has nothing to do. Give another omega, "
-                "or leave gate and rule at their defaults."
-            )
 
     def stream(self, backbone: Backbone, prompt: Prompt, has_prefix: bool) -> Stream | None:
         """The second stream of a prompt; None where mixing would change nothing, which then costs nothing."""

@@ -180,8 +180,18 @@ class Healer:
                     continue
                 if token in trials[-1][_common(ids, trials[-1]) :]:
                     break
-        keep = min((self._boundary(text, ids, _common(ids, trial)) for trial in trials), default=len(ids))
+        keep = min((self._kept(text, ids, trial) for trial in trials), default=len(ids))
         return keep, trials
+
+    def _kept(self, text: str, ids: list[int], trial: list[int]) -> int:
+        """How many of the prompt's tokens are kept, from the tokens that it has with more text behind it."""
+        keep = self._boundary(text, ids, _common(ids, trial))
+        if keep == len(ids) or text[-1].isspace() or text[-1].isalnum():
+            return keep
+        # Punctuation may be divided anew before other punctuation. Few prompts go on so, and most would be healed for
+        # it; so here the dropped text must be the beginning of one token.
+        token, end = self._bytes[trial[keep]] or b"", self._text(ids[keep:])
+        return keep if len(token) > len(end) and token.startswith(end) else len(ids)
 
     def _tail(self, text: str, ids: list[int]) -> tuple[int, Callable[[str], list[int]]]:
         """A number of first tokens, and the tokens behind them as a function of what follows the prompt: from the

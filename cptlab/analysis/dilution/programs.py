@@ -1,0 +1,109 @@
+"""The model's own programs as token ids: what is measured is what the model read and wrote, token for token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from cptlab.backbone import Backbone, Prefix
+from cptlab.decoding import Guidance, Sampling, Strategy, generate
+from cptlab.decoding.sampling import choose, uniforms
+from cptlab.decoding.streams import Job, Streams
+from cptlab.errors import UserError
+from cptlab.records import Prompt
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a model was shown for a task and what it generated, as token ids; a final end-of-text is one of them."""
+
+    task_id: str
+    prompt: tuple[int, ...]
+    tokens: tuple[int, ...]
+
+
+@dataclass
+class _Watched:
+    """A decoding strategy (None: one token after the other) that remembers the tokens of prompt and program."""
+
+    inner: Strategy | None
+    seed: int
+    job: Job | None = None
+    ids: list[int] = field(default_factory=list)
+
+    def check(self, n: int, sampling: Sampling, guidance: Guidance | None) -> None:
+        if self.inner is not None:
+            self.inner.check(n, sampling, guidance)
+
+    def run(self, backbone: Backbone, job: Job, n: int, sampling: Sampling, prefix: Prefix | None) -> list[list[int]]:
+        if self.inner is None:
+            self.ids = self._plain(backbone, job, sampling, prefix)
+        else:
+            self.ids = self.inner.run(backbone, job, n, sampling, prefix)[0]
+        self.job = job
+        return [self.ids]
+
+    def _plain(self, backbone: Backbone, job: Job, sampling: Sampling, prefix: Prefix | None) -> list[int]:
+        streams = Streams.read(backbone, [job], prefix)
+        numbers = None if sampling.greedy else torch.from_numpy(uniforms(self.seed, job.task_id, 0, job.limit))
+        ids: list[int] = []
+        while True:
+            here = slice(len(ids), len(ids) + 1)
+            token = choose(streams.logits, sampling, None if numbers is None else numbers[here].to(backbone.device))
+            ids.append(int(token))
+            text = backbone.decode(ids)[len(job.healed) :]
+            if len(ids) == job.limit or ids[-1] in backbone.eos_ids or sampling.stopping.end(job.code, text) >= 0:
+                return ids
+            streams.step(token)
+
+
+def check_decoding(
+    sampling: Sampling, guidance: Guidance | None, strategy: Strategy | None, prefix: Prefix | None
+) -> None:
+    """UserError for a choice that makes no sense together, or here."""
+    if strategy is not None:
+        strategy.check(1, sampling, guidance)
+    if guidance is not None and getattr(guidance.gate, "after_failure", False):
+        raise UserError(
+            "Here no program is run on tests, so no gate can wait for failed ones. Use decoding/gate=always."
+        )
+    if guidance is not None and getattr(guidance.negative, "needs_prefix", False) and prefix is None:
+        raise UserError(
+            "This second stream is the prompt without the trained prefix, and there is none. Give run=<a "
+            "training run>, or another decoding/negative."
+        )
+
+
+def generate_program(
+    backbone: Backbone,
+    task_id: str,
+    prompt: Prompt,
+    sampling: Sampling,
+    *,
+    prefix: Prefix | None = None,
+    guidance: Guidance | None = None,
+    strategy: Strategy | None = None,
+    seed: int = 0,
+    max_tokens: int = 400,
+) -> Program:
+    """The program that `cptlab.decoding.generate` gives as the task's first sample, at most `max_tokens` long.
+
+    Tokens in which a healed prompt's end is written again (decoding/healing.py) belong to the prompt, but one that also
+    holds new text to the program. Raises UserError where the prompt leaves no room in the context, and for a gate that
+    opens after failed tests, which decides nothing for one program.
+    """
+    if guidance is not None and getattr(guidance.gate, "after_failure", False):
+        raise UserError(
+            "Here no program is run on tests, so no gate can wait for failed ones. Use decoding/gate=always."
+        )
+    watched = _Watched(strategy, seed)
+    sampling = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, max_tokens))
+    ((made,),) = generate(
+        backbone, [(task_id, prompt)], 1, sampling, prefix=prefix, guidance=guidance, strategy=watched, seed=seed
+    )
+    ids, healed = watched.ids[: made.tokens], watched.job.healed
+    again = 0
+    while healed and again < len(ids) - 1 and len(backbone.decode(ids[: again + 1])) <= len(healed):
+        again += 1
+    return Program(task_id, (*watched.job.ids, *ids[:again]), tuple(ids[again:][:max_tokens]))

@@ -1,0 +1,138 @@
+"""One system's ω: searched on the validation tasks, then compared with ω = 1 on tasks that had no part in the choice."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from cptlab.analysis.omega.search import Search, find_best
+from cptlab.errors import UserError
+from cptlab.judging.statistics import pass_at_k
+from cptlab.judging.summary import Judged, compare, summarise
+from cptlab.records import Task
+from cptlab.reporting.tables import change, value
+
+QUALITY = {"pylint_mean": lambda scores: sum(scores) / len(scores), "pylint_max": max, "pylint_min": min}
+Draw = Callable[[Sequence[Task], float], Judged]  # (tasks, ω) -> (qualities, verdicts) by task id
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """`values[ω]` and `changes[ω]` (minus ω = 1) on the validation tasks, as judging.summary gives them for all tasks.
+    `test`: figures `plain` and `tuned`, and their paired `change`, on the other tasks.
+    """
+
+    search: Search
+    values: dict[float, Figures]
+    changes: dict[float, Figures]
+    test: dict[str, Figures]
+
+    def record(self) -> dict[str, Any]:
+        """Plain data for omega.json."""
+        search = self.search
+        return {
+            "omega": search.best, "unimodal": search.unimodal, "fell_back": search.fell_back, "flat": search.flat,
+            "helps": search.helps, "at_end": search.at_end, "grid": list(search.grid),
+            "evaluated": list(search.scores), "valleys": [asdict(valley) for valley in search.valleys],
+            "against_one": {str(omega): asdict(found) for omega, found in search.against_one.items()},
+            "values": {str(omega): self.values[omega] for omega in sorted(self.values)},
+            "changes": {str(omega): self.changes[omega] for omega in sorted(self.changes)},
+            "per_task": {str(omega): list(search.scores[omega]) for omega in sorted(search.scores)},
+            "test": self.test,
+        }  # fmt: skip
+
+
+def tune(
+    draw: Draw,
+    validation: Sequence[Task],
+    test: Sequence[Task],
+    grid: Sequence[float],
+    metric: str = "pass@1",
+    method: str = "unimodal",
+    probes: int = 3,
+    seed: int = 0,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Tuned:
+    """The best ω of `grid` on `validation`, and what it does on `test`. `tell` gets a line for each ω that was tried."""
+    ks = sorted({1, *([int(metric[5:])] if metric.startswith("pass@") else [])})
+    judged: dict[float, Judged] = {}
+
+    def evaluate(omega: float) -> list[float]:
+        judged[omega] = draw(validation, omega)
+        found = task_values(validation, judged[omega], metric)
+        tell(
+            f"ω = {omega:g}: {metric} {value(metric, {metric: sum(found) / len(found)})} "
+            f"({len(judged)} of at most {len(grid)} values)"
+        )
+        return found
+
+    search = find_best(evaluate, grid, method, probes, seed)
+    values = {omega: summarise(validation, *found, ks=ks)["all"] for omega, found in judged.items()}
+    changes = {omega: compare(validation, judged[1.0], found, ks=ks)["all"] for omega, found in judged.items()}
+    plain = draw(test, 1.0)
+    after = plain if search.best == 1 else draw(test, search.best)
+    figures = {name: summarise(test, *found, ks=ks)["all"] for name, found in (("plain", plain), ("tuned", after))}
+    return Tuned(search, values, changes, figures | {"change": compare(test, plain, after, ks=ks)["all"]})
+
+
+def task_values(tasks: Sequence[Task], judged: Judged, metric: str) -> list[float]:
+    """The metric of each task: pass@k, or pylint_mean, pylint_max or pylint_min of its samples."""
+    check_metric(metric)
+    qualities, verdicts = judged
+    if metric in QUALITY:
+        return [QUALITY[metric]([quality.score for quality in qualities[task.id]]) for task in tasks]
+    k = int(metric[5:])
+    return [pass_at_k(len(verdicts[task.id]), sum(v.passed for v in verdicts[task.id]), k) for task in tasks]
+
+
+def check_metric(metric: str, n: int | None = None) -> None:
+    """UserError for a metric that there is not, or that `n` samples a task do not allow."""
+    if metric not in QUALITY and not re.fullmatch(r"pass@[1-9]\d*", metric):
+        raise UserError(f"metric={metric} cannot be: choose pass@1 (or another k), or one of {', '.join(QUALITY)}.")
+    if n is not None and metric not in QUALITY and int(metric[5:]) > n:
+        raise UserError(f"{metric} needs at least {metric[5:]} programs a task, and n={n}. Raise n, or choose another.")
+
+
+def sentences(system: str, tuned: Tuned, metric: str) -> list[str]:
+    """What was found, said to a reader who must not take chance for a finding."""
+    search, test = tuned.search, tuned.test
+    tried = (
+        f"{len(search.scores)} of {len(search.grid)} values of ω tried on {tuned.values[1.0]['tasks']} validation tasks"
+    )
+    out = []
+    if search.unimodal:
+        out.append(f"{system}: {tried}; none contradicts the assumption of one peak.")
+    else:
+        valley = max(search.valleys, key=lambda valley: min(valley.fall.value, valley.rise.value))
+        out.append(
+            f"{system}: {tried}; the assumption of one peak FAILED: ω = {valley.bottom:g} scores lower than both "
+            f"{valley.left:g} (by {_interval(metric, valley.fall)}) and {valley.right:g} "
+            f"(by {_interval(metric, valley.rise)})." + (" So the whole grid was evaluated." if search.fell_back else "")
+        )  # fmt: skip
+    if search.flat:
+        kept = (
+            "the plain model is kept"
+            if search.best == 1
+            else f"ω = {search.best:g} is only the highest point, not a finding"
+        )
+        out.append(f"{system}: no ω differs from 1 by more than chance explains; {kept}.")
+    elif not search.helps and search.best != 1:
+        out.append(f"{system}: the best, ω = {search.best:g}, is not better than 1 by more than chance explains.")
+    if search.best in search.against_one:
+        out.append(
+            f"{system}: on the tasks that chose it, ω = {search.best:g} changes {metric} by "
+            f"{_interval(metric, search.against_one[search.best])} (interval widened for all ω tried)."
+        )
+    if search.at_end:
+        out.append(f"{system}: ω = {search.best:g} is the end of the grid. Widen it with high=… or low=….")
+    before, after = (value(metric, test[side]) for side in ("plain", "tuned"))
+    moved = "" if search.best == 1 else f", at ω = {search.best:g} {after} ({change(metric, test['change'])})"
+    out.append(f"{system}: on {test['tuned']['tasks']} other tasks, {metric} at ω = 1 is {before}{moved}.")
+    return out
+
+
+def _interval(metric: str, found: Any) -> str:
+    return change(metric, {metric: found.value, f"{metric}_ci": (found.low, found.high)})

@@ -1,0 +1,199 @@
+"""The curve of SPA Fig. 4: pass@1, and the pylint score, against ω. From stored files alone.
+
+    python -m cptlab.reporting.omega logs/evaluate/multiruns/<time>      (a sweep: evaluate.py -m decoding.omega=…)
+    python -m cptlab.reporting.omega logs/omega/runs/<time>              (what python -m cptlab.analysis.omega tried)
+
+Several directories are read as one sweep. Writes omega_curve.png, .svg, .csv and .md into the first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cptlab.errors import UserError
+from cptlab.reporting import layout, tables
+from cptlab.reporting.layout import Table
+from cptlab.reporting.omega_runs import Figures, OmegaCurve, read_curve
+
+LABELS = {"pylint_mean": "mean pylint score"}
+
+
+def curve_table(curve: OmegaCurve) -> Table:
+    """One row a system and ω."""
+    columns, rows, records = ["System", "ω"], [], []
+    for metric in curve.metrics:
+        columns += [f"{metric} (%)", "points against ω = 1"] if "pass@" in metric else [label(metric), "against ω = 1"]
+    for system, by_omega in curve.values.items():
+        for omega, found in by_omega.items():
+            change = curve.changes.get(system, {}).get(omega, {})
+            cells = []
+            for metric in curve.metrics:
+                there = omega != 1 and change.get(metric) is not None
+                cells += [tables.estimate(metric, found), tables.change(metric, change) if there else "–"]
+                ends = (found[f"{metric}_ci"], change[f"{metric}_ci"] if there else (None, None))
+                records.append({
+                    "system": system, "omega": omega, "metric": metric, "tasks": found.get("tasks"),
+                    "value": found[metric], "lo": ends[0][0], "hi": ends[0][1],
+                    "change": change[metric] if there else None, "change_lo": ends[1][0], "change_hi": ends[1][1],
+                })  # fmt: skip
+            rows.append((system, f"{omega:g}", *cells))
+    note = (
+        f"{tables.INTERVALS} Changes are paired by task. The best of several ω is too good on the tasks that chose "
+        "it: python -m cptlab.analysis.omega tunes ω on other tasks than it reports."
+    )
+    return Table("omega_curve", f"ω: {curve.about}", tuple(columns), tuple(rows), tuple(records), 2, note=note)
+
+
+def test_table(curve: OmegaCurve) -> Table:
+    """One row a system: its tuned ω against ω = 1 on tasks that did not choose it."""
+    columns, rows, records = ["System", "Tuned ω", "Tasks"], [], []
+    for metric in curve.metrics:
+        columns += [f"{label(metric)}, ω = 1", "tuned ω", "change"]
+    for system, found in curve.test.items():
+        cells = [system, f"{found['omega']:g}", str(found["tuned"]["tasks"])]
+        for metric in curve.metrics:
+            cells += [tables.estimate(metric, found[side]) for side in ("plain", "tuned")]
+            cells.append("–" if found["omega"] == 1 else tables.change(metric, found["change"]))
+            for side in ("plain", "tuned", "change"):
+                ends = found[side][f"{metric}_ci"]
+                records.append({"system": system, "omega": found["omega"], "tasks": found["tuned"]["tasks"],
+                                "metric": metric, "side": side, "value": found[side][metric], "lo": ends[0], "hi": ends[1]})  # fmt: skip
+        rows.append(tuple(cells))
+    note = f"pass@k in percent. {tables.INTERVALS} Changes are paired by task."
+    return Table(
+        "omega_test",
+        "Tuned ω on tasks that it was not tuned on",
+        tuple(columns),
+        tuple(rows),
+        tuple(records),
+        3,
+        note=note,
+    )
+
+
+def sentences(curve: OmegaCurve) -> list[str]:
+    """The best ω of each system, and whatever else a reader must know."""
+    metric, out = curve.metrics[0], []
+    for system, by_omega in curve.values.items() if not curve.test else ():  # a tuning says it with more care
+        best = best_omega(by_omega, metric)
+        change = curve.changes.get(system, {}).get(best, {})
+        by = "" if best == 1 or not change else f", {tables.change(metric, change)} against ω = 1, paired by task"
+        plain = " (the plain model)" if best == 1 else ""
+        unit = "%" if "pass@" in metric else ""
+        out.append(
+            f"{system}: {label(metric)} is highest at ω = {best:g}{plain}: "
+            f"{tables.value(metric, by_omega[best])}{unit}{by}."
+        )
+    if " on kata," in curve.about:
+        out.append("kata is a synthetic benchmark: these figures say nothing about any other model or benchmark.")
+    return out + curve.notes
+
+
+def best_omega(by_omega: Mapping[float, Figures], metric: str) -> float:
+    """Where the metric is highest; of equals the ω nearest to 1."""
+    return min(by_omega, key=lambda omega: (-round(by_omega[omega][metric], 12), abs(omega - 1)))
+
+
+def label(metric: str) -> str:
+    return LABELS.get(metric, metric)
+
+
+def curve_figure(curve: OmegaCurve) -> Any:
+    """SPA Fig. 4: one panel a metric, one line a system, bands for the 95% intervals; ω = 1 dashed, the best ringed."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    from cptlab.reporting.figures import COLOURS, STYLE
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(4.6 * len(curve.metrics), 4.0), layout="constrained")
+        panels = figure.subplots(1, len(curve.metrics), squeeze=False)[0]
+        for axes, metric in zip(panels, curve.metrics, strict=True):
+            scale = 100 if "pass@" in metric else 1
+            axes.axvline(1, color="#888888", linewidth=1, linestyle="--", label="ω = 1, plain model")
+            for i, (system, by_omega) in enumerate(curve.values.items()):
+                colour, omegas = COLOURS[i % len(COLOURS)], list(by_omega)
+                values = [scale * found[metric] for found in by_omega.values()]
+                low, high = ([scale * found[f"{metric}_ci"][end] for found in by_omega.values()] for end in (0, 1))
+                axes.fill_between(omegas, low, high, color=colour, alpha=0.15, linewidth=0)
+                axes.plot(omegas, values, marker="os^D"[i % 4], color=colour, markersize=4, linewidth=1.6, label=system)
+                if 1 in by_omega:
+                    axes.axhline(scale * by_omega[1][metric], color=colour, linewidth=0.8, linestyle=":")
+                best = best_omega(by_omega, metric)
+                ring = {"facecolor": "none", "edgecolor": colour, "linewidth": 1.4, "zorder": 4}
+                axes.scatter([best], [scale * by_omega[best][metric]], s=110, **ring)
+                axes.annotate(
+                    f"{best:g}",
+                    (best, scale * by_omega[best][metric]),
+                    (0, 9 if i % 2 else -9),
+                    fontsize=8.5,
+                    textcoords="offset points",
+                    ha="center",
+                    va="bottom" if i % 2 else "top",
+                    color=colour,
+                )
+            axes.set_title(label(metric) + (" (%)" if scale == 100 else ""))
+            axes.set_xlabel("ω")
+            axes.grid(True, axis="y")
+        tasks = {found.get("tasks") for by_omega in curve.values.values() for found in by_omega.values()}
+        figure.suptitle(
+            f"{curve.about}, {'/'.join(map(str, sorted(tasks)))} tasks",
+            fontsize=11,
+            fontweight="bold",
+            x=0.01,
+            ha="left",
+        )
+        note = "bands: 95% bootstrap interval over tasks; dotted: level at ω = 1; ring: highest"
+        figure.supxlabel(note, fontsize=8.5, color="#666666")
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper right", ncols=len(labels))
+    return figure
+
+
+def make_omega_report(directories: Sequence[Path], curve: OmegaCurve | None = None) -> Path:
+    """omega_curve.md, .csv, .svg and .png (of a tuning omega_test.csv too) in the first directory; the Markdown file."""
+    from cptlab.reporting.figures import render
+
+    curve = curve or read_curve(directories)
+    table, where = curve_table(curve), Path(directories[0])
+    text = layout.to_markdown(table) + "".join(f"\n{sentence}\n" for sentence in sentences(curve))
+    if curve.test:
+        text += f"\n{layout.to_markdown(test_table(curve))}"
+        (where / "omega_test.csv").write_text(layout.to_csv(test_table(curve)), encoding="utf-8")
+    (where / "omega_curve.md").write_text(text + "\n![ω curve](omega_curve.png)\n", encoding="utf-8")
+    (where / "omega_curve.csv").write_text(layout.to_csv(table), encoding="utf-8")
+    for kind, content in render(curve_figure(curve)).items():
+        (where / f"omega_curve.{kind}").write_bytes(content)
+    return where / "omega_curve.md"
+
+
+def print_curve(curve: OmegaCurve) -> None:
+    """Both tables as text, and the sentences."""
+    print(layout.to_text(curve_table(curve)), *sentences(curve), sep="\n")
+    if curve.test:
+        print(f"\n{layout.to_text(test_table(curve))}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """0, or 2 with one sentence on standard error."""
+    parser = argparse.ArgumentParser(prog="python -m cptlab.reporting.omega", description=__doc__.splitlines()[0])
+    parser.add_argument("runs", metavar="DIR", nargs="+", type=Path, help="the folder of a sweep over decoding.omega, "
+                        "one of its runs, or a run of python -m cptlab.analysis.omega")  # fmt: skip
+    given = parser.parse_args(arguments)
+    try:
+        curve = read_curve(given.runs)
+        page = make_omega_report(given.runs, curve)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print_curve(curve)
+    print(f"Report: {page}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
