@@ -50,6 +50,8 @@ def guidances_of_systems(
     found: dict[str, Any] = {}
     for system, prefix in systems.items():
         found[system] = None if needs_prefix(guidance) and prefix is None else guidance
+        if strategy is not None:
+            strategy.check(config.n, sampling, found[system])
         if found[system] is None:
             continue
         streams = (guidance.stream(backbone, prompt, prefix is not None) for prompt in prompts)

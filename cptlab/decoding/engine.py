@@ -76,9 +76,9 @@ def generate(
     jobs = [_job(backbone, index, *prompt, one, sampling, prefix)
             for index, (prompt, one) in enumerate(zip(prompts, guidance, strict=True))]  # fmt: skip
     progress = progress or (lambda done: None)
-    if strategy is not None:
-        return _each(backbone, jobs, n, sampling, prefix, strategy, progress)
     wanted = [range(n)] * len(jobs) if samples is None else samples
+    if strategy is not None:
+        return _each(backbone, jobs, n, wanted, sampling, prefix, strategy, progress)
     return _all(backbone, jobs, wanted, sampling, prefix, seed, token_budget, progress)
 
 
@@ -115,11 +115,11 @@ def _healed(backbone, text: str, ids: list[int], second: Stream | None) -> tuple
     return healed.ids, second, healed.rest
 
 
-def _each(backbone, jobs, n, sampling, prefix, strategy, progress) -> Iterator[list[Completion]]:
+def _each(backbone, jobs, n, wanted, sampling, prefix, strategy, progress) -> Iterator[list[Completion]]:
     for job in jobs:
-        rows = strategy.run(backbone, job, n, sampling, prefix)
-        yield [_completion(backbone, job, sample, ids, sampling) for sample, ids in enumerate(rows)]
-        progress(n)
+        rows = strategy.run(backbone, job, n, sampling, prefix) if wanted[job.index] else []
+        yield [_completion(backbone, job, sample, rows[sample], sampling) for sample in wanted[job.index]]
+        progress(len(wanted[job.index]))
 
 
 def _all(backbone, jobs, wanted, sampling, prefix, seed, token_budget, progress) -> Iterator[list[Completion]]:

@@ -107,7 +107,7 @@ class Healer:
         if not dropped:
             return Healed(ids, [], None, self._mask_id)
         end = self._text(dropped)
-        seen = [dropped, *(trial[keep:] for trial in trials)]
+        seen = [dropped, *(trial[keep:] for trial in trials if trial[:keep] == ids[:keep])]
         within = frozenset(pair for tokens in seen for pair in self._within(end, tokens))
         return Healed(ids[:keep], dropped, Rest(end, within), self._mask_id)
 
@@ -210,7 +210,7 @@ class Healer:
         """The nearest number of tokens to keep after which a character begins and the text is the prompt's end."""
         while 1 < keep < len(ids) and (self._bytes[ids[keep]] or b" ")[0] & 0xC0 == 0x80:
             keep -= 1
-        keep = max(keep, 1, len(ids) - MOST)
+        keep = min(max(keep, 1, len(ids) - MOST), len(ids))
         whole = text.encode()
         while keep < len(ids):
             end = self._text(ids[keep:])

@@ -166,9 +166,10 @@ class Streams:
         if len(rows) != other.rows or int(at.sum()) != len(other.second):
             return False
         seconds = self.second[at]
-        places = torch.cat([self.first[rows], seconds])
+        places = torch.empty(other.state.rows, dtype=torch.long, device=rows.device)
+        places[other.first], places[other.second] = self.first[rows], seconds
         self.state.replace(places, other.state)
-        self.raw[places] = other.raw.index_select(0, torch.cat([other.first, other.second]))
+        self.raw[places] = other.raw
         self.job_of[rows] = other.job_of + len(self.jobs)
         self.jobs = self.jobs + other.jobs
         for row, rest in zip(rows.tolist(), other.rests, strict=True):
