@@ -24,7 +24,7 @@ DIFFICULTIES = ("introductory", "interview", "competition")
 
 @dataclass(frozen=True)
 class Span:
-    """A named part of a prompt: `text[start:end]`, in characters. Names: nl, tests, code, shots."""
+    """A named part of a prompt: `text[start:end]`, in characters. Names: nl, tests, code, shots, anchor."""
 
     name: str
     start: int

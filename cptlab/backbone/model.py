@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import Cache, DynamicCache
 
 from cptlab.backbone.attention import BufferedCache, additive_mask, token_positions
+from cptlab.backbone.few_rows import few_rows, use_few_rows
 from cptlab.backbone.prefix import Prefix
 from cptlab.backbone.state import PREFIX_POSITION, DecodeState
 from cptlab.backbone.support import prefix_shape, sliding_window
@@ -40,6 +41,7 @@ class Backbone:
         prompt_template: str | None = None,
     ) -> None:
         self.model = model.requires_grad_(False).eval()
+        use_few_rows(self.model)
         self.tokenizer = tokenizer
         self.name, self.path, self.revision = name, path or name, revision
         self.prompt_template = prompt_template
@@ -168,14 +170,15 @@ class Backbone:
             attention = {"full_attention": mask(None), "sliding_attention": mask(self.window)}
         else:
             attention = mask(self.window)
-        return self.model(
-            input_ids=input_ids,
-            attention_mask=attention,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=cache is not None,
-            **({"logits_to_keep": 1} if last_only else {}),
-        )
+        with few_rows(input_ids.numel(), input_ids.device):
+            return self.model(
+                input_ids=input_ids,
+                attention_mask=attention,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=cache is not None,
+                **({"logits_to_keep": 1} if last_only else {}),
+            )
 
     @cached_property
     def fingerprint(self) -> str:

@@ -1,6 +1,7 @@
 """From prompts to programs: the batched engine, sampling, other strategies, and guidance by a second stream."""
 
 from cptlab.decoding.adadec import AdaDec
+from cptlab.decoding.anchors import anchored_prompt, parse_anchors
 from cptlab.decoding.beams import Beams
 from cptlab.decoding.engine import Strategy, generate
 from cptlab.decoding.gates.always import Always
@@ -12,6 +13,7 @@ from cptlab.decoding.negatives.masked import Masked
 from cptlab.decoding.negatives.no_examples import NoExamples
 from cptlab.decoding.negatives.no_prefix import NoPrefix
 from cptlab.decoding.negatives.other_prompt import OtherPrompt
+from cptlab.decoding.processor import SPALogitsProcessor
 from cptlab.decoding.rules.linear import Linear
 from cptlab.decoding.rules.plausible import Plausible
 from cptlab.decoding.sampling import Sampling
@@ -30,7 +32,10 @@ __all__ = [
     "NoPrefix",
     "OtherPrompt",
     "Plausible",
+    "SPALogitsProcessor",
     "Sampling",
     "Strategy",
+    "anchored_prompt",
     "generate",
+    "parse_anchors",
 ]

@@ -87,7 +87,9 @@ def _job(backbone, index: int, task_id: str, prompt: Prompt, guidance: Guidance 
     if not ids:
         raise UserError(f"The prompt of task {task_id} has no tokens. Give it a text.")
     second = None if guidance is None else guidance.stream(backbone, prompt, prefix is not None)
+    whole = len(ids)
     ids, second, rest = _healed(backbone, prompt.text, ids, second) if sampling.heal else (ids, second, None)
+    dropped = whole - len(ids)  # are written again, and do not count
     prefix_length = 0 if prefix is None else prefix.length
     longest = max(len(ids), 0 if second is None else len(second.ids))
     room = backbone.context_length - prefix_length - longest
@@ -98,7 +100,7 @@ def _job(backbone, index: int, task_id: str, prompt: Prompt, guidance: Guidance 
             f"context of {backbone.name} is {backbone.context_length}. Shorten or leave out that task, or use a "
             "backbone with a longer context."
         )
-    limit = min(room, sampling.max_new_tokens + (len(rest.text) if rest else 0))
+    limit = min(room, sampling.max_new_tokens + dropped)
     return Job(index, task_id, ids, second, guidance, limit, rest, prompt.code)
 
 

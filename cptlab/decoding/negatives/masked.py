@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cptlab.backbone import Backbone
+from cptlab.decoding.anchors import mask_spans
 from cptlab.decoding.negatives.stream import Stream
 from cptlab.errors import UserError
 from cptlab.records import Prompt
@@ -54,14 +55,5 @@ def masked_ids(backbone: Backbone, prompt: Prompt, names: Sequence[str]) -> list
     spans = [span for span in prompt.spans if span.name in names]
     if not spans:
         return None
-    if not backbone.tokenizer.is_fast:
-        raise UserError(f"The tokenizer of {backbone.name} cannot locate tokens. Use a backbone with a fast one.")
-    if backbone.mask_id is None:
-        raise UserError(f"{backbone.name} has no token to mask with. Set backbone.mask_token to one of its tokens.")
-    encoded = backbone.tokenizer(prompt.text, return_offsets_mapping=True, verbose=False)
-    anchored = [
-        any(max(start, span.start) < min(end, span.end) for span in spans) for start, end in encoded.offset_mapping
-    ]
-    if not any(anchored):
-        return None
-    return [backbone.mask_id if hit else token for token, hit in zip(encoded.input_ids, anchored, strict=True)]
+    ids, masked = mask_spans(backbone.tokenizer, prompt.text, spans, backbone.mask_id)
+    return None if masked == ids else masked

@@ -1,0 +1,86 @@
+"""Anchors written into the text itself: `Sort <anchor>in descending order</anchor>.`
+
+Tags mark places, not strings: what stands between them is anchored there and nowhere else, however often it occurs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from transformers import PreTrainedTokenizerBase
+
+from cptlab.errors import UserError
+from cptlab.records import Prompt, Span
+
+ANCHOR = "anchor"  # the name of a tagged span
+OPEN, CLOSE = "<anchor>", "</anchor>"
+TAG = re.compile(f"{OPEN}|{CLOSE}")
+
+
+def parse_anchors(text: str) -> tuple[str, tuple[Span, ...]]:
+    """The text without its tags, and a span named 'anchor' for each tagged part that is not empty.
+
+    Raises UserError for a tag inside another, one that is never closed, and one that closes nothing.
+    """
+    plain, spans, start, opened, last = "", [], None, 0, 0
+    for tag in TAG.finditer(text):
+        plain += text[last : tag.start()]
+        last = tag.end()
+        if tag[0] == OPEN:
+            if start is not None:
+                raise UserError(
+                    f"{_place(text, tag.start())} opens an anchor inside another. Close the first before it."
+                )
+            start, opened = len(plain), tag.start()
+        else:
+            if start is None:
+                raise UserError(f"{_place(text, tag.start())} closes no anchor. Write {OPEN} before it, or remove it.")
+            if start < len(plain):
+                spans.append(Span(ANCHOR, start, len(plain)))
+            start = None
+    if start is not None:
+        raise UserError(f"{_place(text, opened)} is never closed. Write {CLOSE} where the anchor ends.")
+    return plain + text[last:], tuple(spans)
+
+
+def anchored_prompt(text: str, code: str = "") -> Prompt:
+    """The prompt of a text with tags. `code` is the end of `text` that belongs to the program (see `Prompt`), with or
+    without its tags.
+    """
+    plain, spans = parse_anchors(text)
+    code = TAG.sub("", code)
+    if not plain.endswith(code):
+        raise UserError(f"The text does not end with the code {code!r}. Give the end of the text as code, or ''.")
+    return Prompt(plain, code, spans)
+
+
+def mask_spans(
+    tokenizer: PreTrainedTokenizerBase,
+    text: str,
+    spans: Iterable[Span],
+    mask_id: int | None,
+    *,
+    add_special_tokens: bool = True,
+) -> tuple[list[int], list[int]]:
+    """The text's token ids, and the same with every anchored token replaced by `mask_id`: lists of equal length.
+
+    A token is anchored when it shares a character with one of the spans; all others are those of the clean text.
+    """
+    name = tokenizer.name_or_path or type(tokenizer).__name__
+    if not tokenizer.is_fast:
+        raise UserError(f"The tokenizer {name} cannot locate tokens. Use a fast one.")
+    encoded = tokenizer(text, return_offsets_mapping=True, add_special_tokens=add_special_tokens, verbose=False)
+    spans = tuple(spans)
+    hits = [any(max(a, span.start) < min(b, span.end) for span in spans) for a, b in encoded.offset_mapping]
+    if any(hits) and mask_id is None:
+        raise UserError(f"The tokenizer {name} has no token to mask with. Name one of its tokens (backbone.mask_token).")
+    ids = encoded.input_ids
+    return ids, [mask_id if hit else token for token, hit in zip(ids, hits, strict=True)]
+
+
+def _place(text: str, at: int) -> str:
+    """The tag at this index with its line and column, from 1."""
+    line = text.count("\n", 0, at) + 1
+    column = at - text.rfind("\n", 0, at)
+    return f"The tag {TAG.match(text, at)[0]} in line {line}, column {column}"
