@@ -1,6 +1,6 @@
 """Speed of Selective Prompt Anchoring: cptlab's engine and logits processor against the official package, `anchoring`.
 
-    python benchmarks/spa.py                             # Llama of 134M parameters, prompt 400, 60 new tokens
+    python benchmarks/spa.py                             # Llama of 135M parameters, prompt 150, 100 new tokens
     python benchmarks/spa.py --json spa.json             # the same numbers as JSON
     python benchmarks/spa.py --layers 2 --new 8          # a quick look
 
@@ -11,6 +11,7 @@ speed     greedy tokens per second at one prompt and at eight, the model, the pr
           reading, up to it, in tokens of the prompts; and both together, in new tokens.
 overhead  SPA against plain decoding by the engine, per new token: milliseconds of writing and of both, keys and values
           held at the end, and how far the process's resident memory rose meanwhile, reading the prompts included.
+kata      the same on kata-lm, sampling 20 programs a task, as an evaluation does.
 
 The sides take turns, round by round, so that all meet the same load of the machine; the time is the median round.
 The weights are random: they do not change the speed.
@@ -42,11 +43,12 @@ from transformers import LlamaConfig, LlamaForCausalLM, LogitsProcessorList, Pre
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from cptlab.backbone import Backbone  # noqa: E402
+from cptlab.backbone import Backbone, load_backbone  # noqa: E402
 from cptlab.decoding import Guidance, Sampling, generate  # noqa: E402
 from cptlab.decoding.negatives.masked import Masked, masked_ids  # noqa: E402
 from cptlab.decoding.processor import SPALogitsProcessor  # noqa: E402
 from cptlab.records import Prompt, Span  # noqa: E402
+from cptlab.tasks.kata import kata  # noqa: E402
 
 ANCHORED = (0.1, 0.4)  # where the anchor begins and ends in a prompt, as shares of it: a docstring below a signature
 
@@ -54,6 +56,7 @@ ANCHORED = (0.1, 0.4)  # where the anchor begins and ends in a prompt, as shares
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there, too")
+    parser.add_argument("--part", choices=("speed", "overhead", "kata"), action="append", help="default: all")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8], help="numbers of prompts")
     parser.add_argument("--prompt", type=int, default=150, help="tokens")
@@ -74,8 +77,8 @@ def main(arguments: list[str]) -> None:
     }  # fmt: skip
     print(f"Llama of {parameters / 1e6:.0f}M parameters, float32, {results['threads']} threads; "
           f"prompt {options.prompt}, {options.new} new tokens, omega {options.omega}, {options.rounds} rounds")  # fmt: skip
-    results["speed"] = speed_part(backbone, options)
-    results["overhead"] = overhead_part(backbone, options)
+    for name in options.part or ("speed", "overhead", "kata"):
+        results[name] = kata_part(options) if name == "kata" else PARTS[name](backbone, options)
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n")
 
@@ -246,6 +249,30 @@ def overhead_part(backbone: Backbone, options: argparse.Namespace) -> dict[str, 
     return results
 
 
+def kata_part(options: argparse.Namespace) -> dict[str, Any]:
+    """The same on kata-lm: the first test tasks, 20 samples of each as an evaluation makes them."""
+    backbone = load_backbone("kata-lm")
+    tasks = kata().split("test", 30)
+    prompts = [(task.id, task.prompt) for task in tasks]
+    print(f"\nOverhead on kata-lm, {len(tasks)} tasks, 20 samples of each, per new token\n{'':>16}{'ms':>12}"
+          f"{'KiB of keys and values':>26}{'new tokens':>14}")  # fmt: skip
+    caches, results = CacheSizes(backbone), {}
+    seconds: dict[str, list[float]] = {"plain": [], "SPA": []}
+    guidances = {"plain": None, "SPA": Guidance(Masked(("nl",)), options.omega)}
+    for _ in range(options.rounds):
+        for name, guidance in guidances.items():
+            caches.largest, started = 0, time.perf_counter()
+            rows = list(generate(backbone, prompts, 20, Sampling(), guidance=guidance))
+            seconds[name].append(time.perf_counter() - started)
+            tokens = sum(completion.tokens for row in rows for completion in row)
+            results[name] = {"ms": 1000 * statistics.median(seconds[name]) / tokens, "tokens": tokens,
+                             "cache_kib": caches.largest / 1024 / tokens}  # fmt: skip
+    results["ratio"] = {key: results["SPA"][key] / results["plain"][key] for key in ("ms", "cache_kib")}
+    for name, one in results.items():
+        print(f"{name:>16}{one['ms']:12.3f}{one['cache_kib']:26.2f}{one.get('tokens', ''):>14}")
+    return results
+
+
 class CacheSizes:
     """The most bytes of keys and values that the engine held after a step since `largest` was set to 0."""
 
@@ -276,6 +303,8 @@ def peak_bytes() -> int:
 def status_bytes(name: str) -> int:
     return int(re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
 
+
+PARTS = {"speed": speed_part, "overhead": overhead_part}
 
 if __name__ == "__main__":
     main(sys.argv[1:])

@@ -35,6 +35,9 @@ def trained(tmp_path_factory):
     return where
 
 
+BASE = ["run=null", "backbone=kata_lm", "benchmark=kata", "limit=2"]
+
+
 @pytest.mark.parametrize("name, overrides, expected", [
     ("train", ["ablation=no_such"], "Choose one of: full, no_bs, no_kl, no_lm, no_pt, no_rank"),
     ("train", ["sede=3"], "no setting 'sede'"),
@@ -55,6 +58,16 @@ def trained(tmp_path_factory):
     ("train", ["data.pairs_file=/no/such/pairs.jsonl"], "/no/such/pairs.jsonl"),
     ("evaluate", ["run=null", "backbone=kata_lm", "benchmark=kata", "n=5", "ks=[1,10]"], "pass@10"),
     ("evaluate", ["run=/no/such/run"], "/no/such/run"),
+    ("evaluate", [*BASE, "decoding=dial"], "Give run=<directory>, or another decoding/negative"),
+    ("evaluate", [*BASE, "decoding=spa", "decoding.omega=much"], "a number, or tuned"),
+    ("evaluate", [*BASE, "decoding=spa", "decoding.omega=tuned"], "python -m cptlab.analysis.omega"),
+    ("evaluate", [*BASE, "decoding=spa", "decoding/gate=no_such"], "always, deviation, entropy, failed_tests"),
+    ("evaluate", [*BASE, "decoding=spa", "decoding.negative.spans=[shots]"], "None of the 2 prompts has"),
+    ("evaluate", [*BASE, "decoding=beams", "n=9"], "width"),
+    ("evaluate", [*BASE, "decoding=beams", "n=2", "decoding.sampling.temperature=0.4"], "temperature"),
+    ("evaluate", [*BASE, "decoding=adadec", "n=2"], "n"),
+    ("evaluate", [*BASE, "decoding=paper", "decoding/gate=entropy"], "error: "),
+    ("train", ["decoding=spa"], "this decoding is for evaluate.py"),
     ("evaluate", [], "python train.py"),
 ])
 def test_one_sentence(name, overrides, expected, tmp_path, capsys):

@@ -151,6 +151,8 @@ def options(group: str) -> list[str]:
     *(("train", group) for group in ("ablation", "backbone", "benchmark", "callbacks", "data", "debug", "decoding",
                                      "experiment", "logger", "objective", "pairs", "paths", "prefix", "trainer")),
     *(("evaluate", group) for group in ("backbone", "benchmark", "decoding", "logger")),
+    *(("evaluate", f"decoding/{part}") for part in ("negative", "gate", "rule", "strategy")),
+    *((name, group) for name in ("dilution", "omega") for group in ("backbone", "benchmark", "decoding")),
     *(("pairs", group) for group in ("backbone", "benchmark", "decoding", "pairs")),
 ])
 def test_every_shipped_config_composes(name, group):
@@ -159,7 +161,12 @@ def test_every_shipped_config_composes(name, group):
     assert options(group)
     for option in options(group):
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            settings.validate(compose(name, [f"{group}={option}"]))
+            guided = ["decoding=spa"] if group.startswith("decoding/") else []
+            config = compose(name, [*guided, f"{group}={option}"])
+            settings.validate(config)
+            if "decoding" in group:  # every choice can be made
+                for part in ("sampling", "guidance", "strategy"):
+                    assert config.decoding[part] is None or settings.build(config.decoding[part], part)
         first = (ROOT / "conf" / group / f"{option}.yaml").read_text().splitlines()
         opening = first[1] if first[0].startswith("# @package") else first[0]
         assert re.match(r"# python (train\.py|evaluate\.py|-m cptlab\.pairs)", opening), (group, option)

@@ -13,8 +13,7 @@ import yaml
 
 from cptlab.errors import UserError
 from cptlab.judging.summary import compare
-from cptlab.records import Task
-from cptlab.reporting.runs import BASELINE, TUNED, read_run
+from cptlab.reporting.runs import BASELINE, TUNED, judged_of, read_run
 
 SWEEP = "Make them with `python evaluate.py -m decoding=spa decoding.omega=1,1.1,1.2`."
 # settings of a run that change no result, and `run`, whose training run metrics.json names
@@ -164,24 +163,14 @@ def _changes(points: Sequence[_Point]) -> dict[str, dict[float, Figures]]:
     plain = next((point for point in points if point.omega == 1), None)
     if plain is None:
         return {}
-    tasks, before = _judged(plain)
+    tasks, before = judged_of(read_run(plain.directory))
     changes: dict[str, dict[float, Figures]] = {system: {} for system in before}
     for point in points:
         if point is not plain:
-            _, after = _judged(point)
+            _, after = judged_of(read_run(point.directory))
             for system in before.keys() & after.keys():
                 changes[system][point.omega] = compare(tasks, before[system], after[system], ks=[1])["all"]
     return changes
-
-
-def _judged(point: _Point) -> tuple[list[Task], dict[str, Any]]:
-    """The tasks and, of each system, (qualities, verdicts) by task."""
-    run = read_run(point.directory)
-    judged = {}
-    for system, answers in run.systems.items():
-        qualities = {task: [sample.quality for sample in samples] for task, samples in answers.items()}
-        judged[system] = (qualities, {task: [s.verdict for s in samples] for task, samples in answers.items()})
-    return list(run.tasks), judged
 
 
 def _of_tuning(directory: Path) -> OmegaCurve:

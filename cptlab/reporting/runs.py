@@ -115,6 +115,15 @@ def read_run(directory: str | os.PathLike) -> Run:
     return Run(directory, shared, systems, provenance, ks, _text(directory / "config.yaml"))
 
 
+def judged_of(run: Run) -> tuple[list[Task], dict[str, tuple[dict[str, list[Quality]], dict[str, list[Verdict]]]]]:
+    """The tasks and, of each system, (qualities, verdicts) by task, as judging.summary takes them."""
+    judged = {}
+    for system, answers in run.systems.items():
+        qualities = {task: [sample.quality for sample in samples] for task, samples in answers.items()}
+        judged[system] = (qualities, {task: [s.verdict for s in samples] for task, samples in answers.items()})
+    return list(run.tasks), judged
+
+
 def _read_system(directory: Path, tasks: tuple[Task, ...]) -> dict[str, tuple[Sample, ...]]:
     file = directory / "completions.jsonl"
     completions = list(_places(file))
