@@ -7,6 +7,8 @@ goes on where it was and an evaluation of the same base model is not repeated by
 from __future__ import annotations
 
 import hashlib
+import inspect
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -53,7 +55,8 @@ class Judged:
 
     def of(self, task_ids: Sequence[str]) -> Judged:
         """The rows of these tasks."""
-        rows = [i for i, completion in enumerate(self.completions) if completion.task_id in set(task_ids)]
+        wanted = set(task_ids)
+        rows = [i for i, completion in enumerate(self.completions) if completion.task_id in wanted]
         return Judged(*([part[i] for i in rows] for part in (self.completions, self.qualities, self.verdicts)))
 
     def failing_public(self) -> list[list[int]]:
@@ -99,6 +102,9 @@ def sample_and_judge(
     }
     if guidance is not None:
         work["mask"] = backbone.mask_id
+        work["code"] = [_code(part) for part in (guidance.negative, guidance.gate, guidance.rule)]
+    if strategy is not None:
+        work["code of the strategy"] = _code(strategy)
     first: Judged | None = None
     if guidance is not None and getattr(guidance.gate, "after_failure", False):
         _refuse_without_public_tests(tasks)
@@ -116,6 +122,8 @@ def sample_and_judge(
         wanted = None if earlier is None else earlier.failing_public()
         rows = generate(backbone, chosen, n, sampling, prefix=prefix, guidance=guidance, strategy=strategy, seed=seed,
                         samples=wanted, token_budget=token_budget, progress=advance)
+        if earlier is not None:
+            advance(len(earlier.completions) - sum(map(len, wanted)))
         made = [completion for row in rows for completion in row]
         return made if earlier is None else earlier.replaced(made)
 
@@ -156,6 +164,15 @@ def _judged(
         advance(total - _pending(judged, groups, n))
         judged.compute(judge)
     return Judged(list(sampled.records()), list(scored.records()), list(judged.records()))
+
+
+def _code(part: Any) -> str:
+    """A digest of the file that a gate or the like is written in: an edited one makes other programs."""
+    module = sys.modules[type(part).__module__]
+    try:
+        return hashlib.sha256(inspect.getsource(module).encode()).hexdigest()
+    except (OSError, TypeError):  # written at a prompt
+        return f"{type(part).__module__}.{type(part).__qualname__}"
 
 
 def _refuse_without_public_tests(tasks: Sequence[Task]) -> None:

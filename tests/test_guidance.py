@@ -234,3 +234,68 @@ def test_spans_may_overlap_and_touch():
     prompt = Prompt("abcdefgh", spans=(Span("tests", 1, 4), Span("shots", 3, 5), Span("tests", 5, 6)))
     backbone = double("gpt2")
     assert NoExamples().stream(backbone, prompt).ids == backbone.encode_prompt("agh")
+
+
+def test_a_rule_that_bans_much_goes_with_healing():
+    """What heals the prompt is sorted out first, or nothing would be left to choose."""
+    from cptlab.backbone import load_backbone
+    from cptlab.decoding.beams import Beams
+
+    backbone = load_backbone("kata-lm")
+    prompt = Prompt('"""Sort a list.\n"""\ndef solve(x): ', "", (Span("nl", 3, 15),))
+    guidance = Guidance(Masked(), 1.5, rule=Plausible(0.9))
+    for sampling, strategy in ((Sampling(max_new_tokens=8), None), (Sampling(temperature=0, max_new_tokens=8), None),
+                               (Sampling(temperature=0, max_new_tokens=8), Beams(2))):  # fmt: skip
+        ((one, two),) = generate(backbone, [("a", prompt)], 2, sampling, guidance=guidance, strategy=strategy)
+        assert one.raw.strip() and two.raw.strip()
+
+
+def test_gates_need_not_be_hashable_and_edited_ones_make_other_programs(tmp_path):
+    import dataclasses
+    import sys
+    import types
+
+    from cptlab.samples import _code
+
+    @dataclasses.dataclass(frozen=True)
+    class Some:
+        tokens: list
+
+        def opens(self, logits):
+            return logits.argmax(-1) == self.tokens[0]
+
+    backbone = double("llama_gqa")
+    plain = list(generate(backbone, PROMPTS, 1, WARM))
+    assert list(generate(backbone, PROMPTS, 1, WARM, guidance=Guidance(Masked(), 2.0, Some([-1])))) == plain
+    digests = []
+    for body in ("True", "False"):
+        file = tmp_path / f"gate_{body}.py"
+        file.write_text(f"class Gate:\n    def opens(self, logits):\n        return {body}\n")
+        module = types.ModuleType("gate_of_mine")
+        module.__file__ = str(file)
+        exec(compile(file.read_text(), str(file), "exec"), module.__dict__)
+        sys.modules["gate_of_mine"] = module
+        digests.append(_code(module.Gate()))
+    assert len(set(digests)) == 2
+
+
+def test_what_leaves_nothing_or_names_no_sample_is_refused():
+    backbone = double("llama_gqa")
+    only = Prompt("assert f(1)==2", "", (Span("tests", 0, 14),))
+    with pytest.raises(UserError, match="second stream of task a has no tokens"):
+        generate(backbone, [("a", only)], 1, WARM, guidance=Guidance(NoExamples(), 1.5))
+    for samples in ([[0]], [[0], [1], [0], [1], [0]], [[2], [], [], []], [[-1], [], [], []]):
+        with pytest.raises(UserError, match="some of the samples 0 to 1"):
+            generate(backbone, PROMPTS, 2, WARM, samples=samples)
+
+
+def test_long_prompts_are_read_in_several_passes(monkeypatch):
+    from cptlab.decoding import engine
+
+    backbone = double("gpt2", eos=range(0, 24))
+    whole = list(generate(backbone, PROMPTS, 3, WARM, guidance=Guidance(Masked(), 1.5)))
+    reads, extend = [], backbone.extend
+    backbone.extend = lambda ids, *rest: (reads.append(ids.numel()), extend(ids, *rest))[1]
+    monkeypatch.setattr(engine, "READ", 60)
+    assert list(generate(backbone, PROMPTS, 3, WARM, guidance=Guidance(Masked(), 1.5))) == whole
+    assert max(reads) <= 60 and len(reads) > 2

@@ -32,10 +32,10 @@ def additive_mask(
     `query_positions` [B, Q] and `key_positions` [B, K] are positions in the model's sense; those of
     a prefix's keys are negative; `key_real` [B, K] is False on padding.
     """
-    distance = query_positions[:, :, None] - key_positions[:, None, :]
-    visible = distance >= 0
+    queries, keys = query_positions[:, :, None], key_positions[:, None, :]
+    visible = queries >= keys  # comparisons alone: a difference would take eight bytes a pair
     if window is not None:
-        visible &= (distance < window) | (key_positions < 0)[:, None, :]
+        visible &= (keys > queries - window) | (keys < 0)
     visible &= key_real[:, None, :]
     mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
     return mask.masked_fill_(~visible, torch.finfo(dtype).min)[:, None]

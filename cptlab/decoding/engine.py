@@ -27,6 +27,7 @@ from cptlab.records import Completion, Prompt
 
 TOKEN_BUDGET = 1 << 16  # cached tokens at a time; of Code Llama 7B in half precision these are 32 GB
 WINDOW = 8  # batches' worth of prompts that are sorted by length together, and held back until all are done
+READ = 1 << 14  # tokens of prompts, padding included, that are read in one pass
 AHEAD = 1 / 8  # of the rows: so many programs' prompts are read together when rows become free
 DROP = 0.25  # where nothing waits, ended rows are dropped when they are this share of all
 
@@ -77,6 +78,8 @@ def generate(
             for index, (prompt, one) in enumerate(zip(prompts, guidance, strict=True))]  # fmt: skip
     progress = progress or (lambda done: None)
     wanted = [range(n)] * len(jobs) if samples is None else samples
+    if len(wanted) != len(jobs) or any(not 0 <= sample < n for some in wanted for sample in some):
+        raise UserError(f"samples must name, for each of the {len(jobs)} prompts, some of the samples 0 to {n - 1}.")
     if strategy is not None:
         return _each(backbone, jobs, n, wanted, sampling, prefix, strategy, progress)
     return _all(backbone, jobs, wanted, sampling, prefix, seed, token_budget, progress)
@@ -89,7 +92,11 @@ def _job(backbone, index: int, task_id: str, prompt: Prompt, guidance: Guidance 
     second = None if guidance is None else guidance.stream(backbone, prompt, prefix is not None)
     whole = len(ids)
     ids, second, rest = _healed(backbone, prompt.text, ids, second) if sampling.heal else (ids, second, None)
-    dropped = whole - len(ids)  # are written again, and do not count
+    dropped = whole - len(ids)  # are written again, beyond max_new_tokens
+    if second is not None and not second.ids:
+        raise UserError(
+            f"The second stream of task {task_id} has no tokens: all of its prompt is left out. Choose another negative."
+        )
     prefix_length = 0 if prefix is None else prefix.length
     longest = max(len(ids), 0 if second is None else len(second.ids))
     room = backbone.context_length - prefix_length - longest
@@ -126,7 +133,9 @@ def _each(backbone, jobs, n, wanted, sampling, prefix, strategy, progress) -> It
 
 def _all(backbone, jobs, wanted, sampling, prefix, seed, token_budget, progress) -> Iterator[list[Completion]]:
     behind = 0 if prefix is None else prefix.length
-    most = max(1, token_budget // max((_cost(job, behind) for job in jobs), default=1))  # programs at a time
+    most = max(
+        1, token_budget // max((_cost(job, behind) for job in jobs if wanted[job.index]), default=1)
+    )  # programs at a time
     start = 0
     while start < len(jobs):
         end, programs = start, 0
@@ -183,7 +192,10 @@ class _Queue:
     def _read(self, count: int) -> None:
         """Read the next prompts, at least one, until there are `count` programs of theirs."""
         first, self.rows, self.places = self.next_job, [], []
+        longest = max(len(job.ids) for job in self.jobs[first:])
         while self.next_job < len(self.jobs) and len(self.rows) < count:
+            if self.next_job > first and (self.next_job - first + 1) * longest > READ:
+                break
             job = self.jobs[self.next_job]
             self.rows += [Row(job, sample) for sample in self.wanted[job.index]]
             self.places += [self.next_job - first] * len(self.wanted[job.index])

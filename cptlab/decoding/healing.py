@@ -18,7 +18,7 @@ How the engine calls it:
     text = backbone.decode(row_ids)[len(healed.text):]                   # stopping.cut takes healed.text
 
 The dropped tokens leave both streams of a guided row, the same number each, so positions stay equal; what is written
-again is read by both as it is, unmasked, as all that the model writes. Its tokens count as new ones.
+again is read by both as it is, unmasked, as all that the model writes. Its tokens come on top of `max_new_tokens`.
 """
 
 from __future__ import annotations

@@ -181,12 +181,17 @@ class Streams:
 
     def _arrange(self, raw: Tensor) -> None:
         """Which rows are mixed alike; to be called when rows have changed."""
-        alike: dict[tuple[Any, Any], list[int]] = {}
+        alike: list[tuple[Any, Any, list[int]]] = []
         guidances = [self.jobs[job].guidance for job in self.job_of[self.guided].tolist()]
         for place, guidance in enumerate(guidances):
-            alike.setdefault((guidance.gate, guidance.rule), []).append(place)
+            for gate, rule, places in alike:
+                if gate == guidance.gate and rule == guidance.rule:
+                    places.append(place)
+                    break
+            else:
+                alike.append((guidance.gate, guidance.rule, [place]))
         self.mixtures = []
-        for (gate, rule), places in alike.items():
+        for gate, rule, places in alike:
             at = torch.tensor(places, device=raw.device)
             omegas = torch.tensor([guidances[place].omega for place in places], dtype=torch.float64, device=raw.device)
             self.mixtures.append(
@@ -196,9 +201,14 @@ class Streams:
 
     def _mix(self, raw: Tensor) -> None:
         self.raw = raw
+        if any(self.rests):  # before the mixture, whose rule may ban more
+            rests: list[Rest | None] = [None] * len(raw)
+            owners = [(self.first.tolist(), range(self.rows)), (self.second.tolist(), self.guided.tolist())]
+            for places, rows in owners:
+                for place, row in zip(places, rows, strict=True):
+                    rests[place] = self.rests[row]
+            raw = healer_of(self.backbone).restrict(raw, rests)
         self.logits = self._mixed(raw) if self.mixtures else raw  # the first streams' rows are then all, in order
-        if any(self.rests):
-            self.logits = healer_of(self.backbone).restrict(self.logits, self.rests)
 
     def _mixed(self, raw: Tensor) -> Tensor:
         logits = raw.index_select(0, self.first)

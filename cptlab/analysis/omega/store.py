@@ -102,7 +102,8 @@ def stored(cache: Path, setting: Setting, command: str = COMMAND) -> dict[str, A
         hint = f" (One was tuned for another {' and '.join(differ)}: {others[0]}.)"
     raise UserError(
         f"No ω was tuned for this backbone {what} on {setting.benchmark} in this way of decoding.{hint} Run {command} "
-        "with the same run, backbone, benchmark and decoding, or give decoding.omega a number."
+        "with the same run, backbone, benchmark and decoding (its other settings are in conf/omega.yaml), or give "
+        "decoding.omega a number."
     )
 
 

@@ -1,4 +1,4 @@
-"""Mix only where the plain answer failed: the later version of SPA (summary in the papers' folder).
+"""Mix only where the plain answer failed: the later version of SPA (arXiv 2408.09121v2 and after).
 
 A program is first generated without a second stream and run on the task's public tests. Where it fails one, it is
 generated again, with the second stream at every step. samples.py does so; to the engine this gate is always open.

@@ -29,5 +29,7 @@ class Plausible:
             )
 
     def mix(self, clean: Tensor, second: Tensor, omega: Tensor | float) -> Tensor:
+        if clean.dtype in (torch.float16, torch.bfloat16):
+            clean, second = clean.float(), second.float()
         smallest = clean.max(-1, keepdim=True).values + math.log(self.floor)
         return mix(clean, second, omega).masked_fill(clean < smallest, -torch.inf)
