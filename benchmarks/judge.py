@@ -24,7 +24,6 @@ from __future__ import annotations
 import argparse
 import gzip
 import importlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -48,6 +47,7 @@ from cptlab.judging.quality import linter_pool, pylint_flags, quality_of, score_
 from cptlab.judging.sandbox import sandbox_level  # noqa: E402
 from cptlab.tasks.humaneval import humaneval  # noqa: E402
 from cptlab.tasks.kata import kata  # noqa: E402
+from cptlab.tracking import version_of  # noqa: E402
 
 TURN = 600  # samples: it takes our servers 0.1 s to start
 BLOCK = 50  # files that one side checks before it is the other's turn
@@ -71,7 +71,7 @@ def main(arguments: list[str]) -> None:
         "workers": options.workers,
         "cpus": len(os.sched_getaffinity(0)),
         "load": os.getloadavg()[0],
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "versions": {"python": platform.python_version(), **{name: version_of(name) for name in packages}},
     }
     parts: dict[str, Callable[[argparse.Namespace], Any]] = {
         "quality": quality_part, "correctness": correctness_part, "scale": scale_part,
@@ -80,13 +80,6 @@ def main(arguments: list[str]) -> None:
         results[name] = parts[name](options)
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n")
-
-
-def version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:  # cptlab run from a clone
-        return None
 
 
 def generations(data_dir: Path, *names: str) -> list[dict[str, Any]]:

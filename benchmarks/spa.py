@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import ctypes
 import gc
-import importlib.metadata
 import json
 import os
 import platform
@@ -49,6 +48,7 @@ from cptlab.decoding.negatives.masked import Masked, masked_ids  # noqa: E402
 from cptlab.decoding.processor import SPALogitsProcessor  # noqa: E402
 from cptlab.records import Prompt, Span  # noqa: E402
 from cptlab.tasks.kata import kata  # noqa: E402
+from cptlab.tracking import version_of  # noqa: E402
 
 ANCHORED = (0.1, 0.4)  # where the anchor begins and ends in a prompt, as shares of it: a docstring below a signature
 
@@ -72,7 +72,7 @@ def main(arguments: list[str]) -> None:
         "parameters": parameters, "prompt": options.prompt, "new": options.new, "omega": options.omega,
         "rounds": options.rounds, "cpus": len(os.sched_getaffinity(0)), "threads": torch.get_num_threads(),
         "load": os.getloadavg()[0],
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in
+        "versions": {"python": platform.python_version(), **{name: version_of(name) for name in
                      ("cptlab", "anchoring", "torch", "transformers")}},
     }  # fmt: skip
     print(f"Llama of {parameters / 1e6:.0f}M parameters, float32, {results['threads']} threads; "
@@ -81,13 +81,6 @@ def main(arguments: list[str]) -> None:
         results[name] = kata_part(options) if name == "kata" else PARTS[name](backbone, options)
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n")
-
-
-def version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:  # cptlab run from a clone
-        return None
 
 
 def random_llama(layers: int, hidden: int, vocabulary: int, context: int) -> Backbone:

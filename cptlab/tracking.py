@@ -113,7 +113,7 @@ def _table(metrics: dict[str, float]) -> Any:
 def provenance(root: Path, **facts: Any) -> dict[str, Any]:
     """Where a result comes from: versions, commit and dirty flag, machine, peak memory, and the caller's facts."""
     return {
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        "versions": {"python": platform.python_version()} | {name: version_of(name) for name in PACKAGES},
         "git": {"commit": _git(root, "rev-parse", "HEAD"), "dirty": bool(_git(root, "status", "--porcelain"))},
         "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
@@ -121,7 +121,7 @@ def provenance(root: Path, **facts: Any) -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str | None:
+def version_of(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from tiny_models import ARCHITECTURES, tiny_backbone
+from tiny_models import ARCHITECTURES, double
 
 from cptlab.backbone import Prefix
 from cptlab.decoding import Sampling, generate
@@ -25,14 +25,9 @@ OFTEN = 4.4  # nats; exceeded at about every second position of the tiny models
 ROTARY_AND_ABSOLUTE = pytest.mark.parametrize("arch", ["llama_gqa", "gpt2"])
 
 
-def double(arch, eos=ENDS, **overrides):
-    """A tiny backbone in float64; it ends only at `eos`."""
-    backbone = tiny_backbone(arch, **overrides)
-    backbone.model.double()
-    if arch in ("mixtral", "qwen2_moe"):
-        backbone.model.set_experts_implementation("eager")  # the others know no float64
-    backbone.eos_ids = frozenset(eos)
-    return backbone
+def ending(arch, eos=ENDS, **overrides):
+    """A tiny backbone in float64 that ends at many tokens, unless told."""
+    return double(arch, eos, **overrides)
 
 
 def decode(backbone, adadec, text=TEXTS[0], limit=24, sampling=GREEDY, prefix=None, second=None, guidance=None):
@@ -83,7 +78,7 @@ def naive(backbone, adadec, logits, limit=24, room=math.inf):
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_equals_a_naive_loop(arch):
-    backbone, triggered, changes = double(arch), 0, 0
+    backbone, triggered, changes = ending(arch), 0, 0
     for text in TEXTS[:2]:
         adadec = AdaDec(OFTEN)
         expected, unsure, changed = naive(backbone, adadec, uncached(backbone, backbone.encode_prompt(text)), 16)
@@ -96,7 +91,7 @@ def test_equals_a_naive_loop(arch):
 @pytest.mark.parametrize("lookahead", [1, 2, 9])
 @pytest.mark.parametrize("threshold", [0.0, OFTEN])
 def test_equals_a_naive_loop_with_every_setting(threshold, lookahead, candidates):
-    backbone, adadec = double("llama_gqa"), AdaDec(threshold, candidates, lookahead)
+    backbone, adadec = ending("llama_gqa"), AdaDec(threshold, candidates, lookahead)
     for text in TEXTS[:2]:
         expected, *_ = naive(backbone, adadec, uncached(backbone, backbone.encode_prompt(text)), 10)
         assert decode(backbone, adadec, text, 10) == expected
@@ -104,7 +99,7 @@ def test_equals_a_naive_loop_with_every_setting(threshold, lookahead, candidates
 
 @ROTARY_AND_ABSOLUTE
 def test_greedy_where_it_never_looks_ahead_or_sees_nothing(arch):
-    backbone = double(arch)
+    backbone = ending(arch)
     looking = []
     for text in TEXTS:
         ids = torch.tensor([backbone.encode_prompt(text)])
@@ -122,7 +117,7 @@ def test_greedy_where_it_never_looks_ahead_or_sees_nothing(arch):
 @ROTARY_AND_ABSOLUTE
 def test_with_a_prefix_and_a_second_stream(arch):
     """Entropy, candidates and scores are those of the mixture, with both streams recomputed whole."""
-    backbone = double(arch)
+    backbone = ending(arch)
     prefix = Prefix(backbone.shape, length=4, seed=3).double()
     prefix.table.data *= 30
     clean = backbone.encode_prompt(TEXTS[0])
@@ -148,7 +143,7 @@ def test_with_a_prefix_and_a_second_stream(arch):
 
 def test_banned_tokens_are_no_candidates():
     """With a rule that leaves one token (−inf elsewhere) nothing is unsure; with one that leaves few, only these count."""
-    backbone = double("llama_gqa", ())
+    backbone = ending("llama_gqa", ())
     clean, other = (uncached(backbone, backbone.encode_prompt(text)) for text in (TEXTS[0], "# sum"))
     second = Stream(backbone.encode_prompt("# sum"))
     rows = count_rows(backbone)
@@ -186,7 +181,7 @@ def count_rows(backbone):
 
 def test_it_costs_only_where_it_is_unsure():
     """What the winner's lookahead has read is read again only where it was unsure itself."""
-    backbone, limit = double("gpt2", ()), 20
+    backbone, limit = ending("gpt2", ()), 20
     logits = uncached(backbone, backbone.encode_prompt(TEXTS[0]))
     rows = count_rows(backbone)
     seen, confirmed = [], 0
@@ -212,7 +207,7 @@ def test_it_costs_only_where_it_is_unsure():
 
 
 def test_candidates_that_end_leave_the_lookahead():
-    backbone = double("llama_gqa", range(0, 120))
+    backbone = ending("llama_gqa", range(0, 120))
     rows = count_rows(backbone)
     seen = []
     for text in TEXTS:
@@ -224,7 +219,7 @@ def test_candidates_that_end_leave_the_lookahead():
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 20])
 def test_a_limit_only_cuts_the_program(limit):
-    backbone = double("llama_gqa", ())
+    backbone = ending("llama_gqa", ())
     whole = decode(backbone, AdaDec(OFTEN), limit=40)
     assert decode(backbone, AdaDec(OFTEN), limit=limit) == whole[:limit]
 
@@ -232,7 +227,7 @@ def test_a_limit_only_cuts_the_program(limit):
 @ROTARY_AND_ABSOLUTE
 @pytest.mark.parametrize("length", [4, 0])
 def test_a_lookahead_stays_within_the_context(arch, length):
-    backbone = double(arch, (), **{"n_positions" if arch == "gpt2" else "max_position_embeddings": 40})
+    backbone = ending(arch, (), **{"n_positions" if arch == "gpt2" else "max_position_embeddings": 40})
     prefix = Prefix(backbone.shape, length=length, seed=2).double() if length else None
     prompt = backbone.encode_prompt(TEXTS[0])
     room = 40 - len(prompt) - length
@@ -245,7 +240,7 @@ def test_a_lookahead_stays_within_the_context(arch, length):
 
 
 def test_a_stop_text_ends_the_program():
-    backbone = double("llama_gqa", ())
+    backbone = ending("llama_gqa", ())
     whole = decode(backbone, AdaDec(OFTEN))
     text = backbone.decode(whole)
     stop = text[len(text) // 3]
@@ -259,7 +254,7 @@ def test_a_stop_text_ends_the_program():
 
 
 def test_through_the_engine():
-    backbone = double("llama_gqa", ())
+    backbone = ending("llama_gqa", ())
     prompts = [("a", Prompt(TEXTS[0], code=TEXTS[0])), ("b", Prompt("x"))]
     sampling = dataclasses.replace(GREEDY, max_new_tokens=12)
     rows = list(generate(backbone, prompts, 1, sampling, strategy=AdaDec(OFTEN)))

@@ -5,7 +5,7 @@ import dataclasses
 
 import pytest
 import torch
-from tiny_models import ARCHITECTURES, SLIDING, tiny_backbone
+from tiny_models import ARCHITECTURES, SLIDING, double
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from cptlab.backbone import Prefix, load_backbone
@@ -25,14 +25,9 @@ GREEDY = Sampling(temperature=0, function_end=False, heal=False)
 ROTARY_AND_ABSOLUTE = pytest.mark.parametrize("arch", ["llama_gqa", "gpt2"])
 
 
-def double(arch, eos=ENDS, **overrides):
-    """A tiny backbone in float64; it ends only at `eos`."""
-    backbone = tiny_backbone(arch, **overrides)
-    backbone.model.double()
-    if arch in ("mixtral", "qwen2_moe"):
-        backbone.model.set_experts_implementation("eager")  # the others know no float64
-    backbone.eos_ids = frozenset(eos)
-    return backbone
+def ending(arch, eos=ENDS, **overrides):
+    """A tiny backbone in float64 that ends at many tokens, unless told."""
+    return double(arch, eos, **overrides)
 
 
 def search(backbone, beams, n=1, text=TEXT, limit=16, sampling=GREEDY, prefix=None, second=None, guidance=None):
@@ -82,7 +77,7 @@ def uncached(backbone, ids, prefix=None):
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_equals_transformers(arch):
-    backbone = double(arch)
+    backbone = ending(arch)
     for text in (TEXT, "x", "for i in range(10):"):
         for beams, n in ((Beams(4), 4), (Beams(3, 0.4, True), 2), (Beams(5, 1.8, "never"), 3)):
             assert search(backbone, beams, n, text) == reference(backbone, beams, n, text)
@@ -90,7 +85,7 @@ def test_equals_transformers(arch):
 
 @pytest.mark.parametrize("arch", SLIDING)
 def test_equals_transformers_where_attention_slides(arch):
-    backbone = double(arch, **SLIDING[arch])
+    backbone = ending(arch, **SLIDING[arch])
     assert search(backbone, Beams(4), 4) == reference(backbone, Beams(4), 4)
 
 
@@ -100,14 +95,14 @@ def test_equals_transformers_where_attention_slides(arch):
 def test_equals_transformers_with_every_setting(width, penalty, early_stopping):
     beams = Beams(width, penalty, early_stopping)
     for ends in (ENDS, (32,), (), range(0, 240)):
-        backbone = double("llama_gqa", ends)
+        backbone = ending("llama_gqa", ends)
         for limit in (1, 2, 20):
             assert search(backbone, beams, width, limit=limit) == reference(backbone, beams, width, limit=limit)
 
 
 def test_the_settings_matter_and_hypotheses_end_early():
     """Else the comparisons above would show little."""
-    backbone = double("llama_gqa", range(0, 64))
+    backbone = ending("llama_gqa", range(0, 64))
     found = {}
     for penalty in (-1.0, 0.0, 1.0, 2.0):
         for early in (True, False, "never"):
@@ -122,13 +117,13 @@ def test_the_settings_matter_and_hypotheses_end_early():
 
 @ROTARY_AND_ABSOLUTE
 def test_width_one_is_greedy(arch):
-    backbone = double(arch, eos=range(0, 12))
+    backbone = ending(arch, eos=range(0, 12))
     assert search(backbone, Beams(1), limit=30) == reference(backbone, Beams(1), limit=30)
 
 
 @ROTARY_AND_ABSOLUTE
 def test_n_programs_are_the_first_of_more(arch):
-    backbone = double(arch)
+    backbone = ending(arch)
     everything = search(backbone, Beams(5), 5)
     assert len({tuple(ids) for ids in everything}) == 5
     for n in range(1, 5):
@@ -137,7 +132,7 @@ def test_n_programs_are_the_first_of_more(arch):
 
 @pytest.mark.parametrize("arch", ["llama_gqa", "gpt2", "starcoder2", "qwen2"])
 def test_with_a_prefix_equals_an_uncached_recompute(arch):
-    backbone = double(arch, **SLIDING.get(arch, {}))
+    backbone = ending(arch, **SLIDING.get(arch, {}))
     prefix = Prefix(backbone.shape, length=4, seed=2).double()
     prefix.table.data *= 50
     recompute = uncached(backbone, backbone.encode_prompt(TEXT), prefix)
@@ -152,7 +147,7 @@ def test_with_a_prefix_equals_an_uncached_recompute(arch):
 @pytest.mark.parametrize("omega", [0.0, 1.6, -0.5])
 def test_the_second_stream_follows_its_hypothesis(arch, with_prefix, omega):
     """SPA: beams over mixed log-probabilities, both streams recomputed whole for every hypothesis at every step."""
-    backbone = double(arch)
+    backbone = ending(arch)
     prefix = Prefix(backbone.shape, length=4, seed=3).double() if with_prefix else None
     if with_prefix:
         prefix.table.data *= 30
@@ -168,7 +163,7 @@ def test_the_second_stream_follows_its_hypothesis(arch, with_prefix, omega):
 
 @ROTARY_AND_ABSOLUTE
 def test_a_second_stream_of_other_length_without_the_prefix(arch):
-    backbone = double(arch)
+    backbone = ending(arch)
     prefix = Prefix(backbone.shape, length=4, seed=3).double()
     prefix.table.data *= 30
     ids, shorter = backbone.encode_prompt(TEXT), backbone.encode_prompt("add(")
@@ -181,7 +176,7 @@ def test_a_second_stream_of_other_length_without_the_prefix(arch):
 
 def test_where_a_rule_leaves_one_program_it_is_given_n_times():
     """Most tokens are banned (−inf), so that there are fewer programs than beams: no empty ones, nothing that is banned."""
-    backbone = double("llama_gqa", ())
+    backbone = ending("llama_gqa", ())
     second = Stream(backbone.encode_prompt("# sum"))
     for penalty in (-1.0, 0.0, 1.0):
         guidance = Guidance(omega=1.5, rule=Plausible(1.0))
@@ -199,14 +194,14 @@ def test_where_a_rule_leaves_one_program_it_is_given_n_times():
 @ROTARY_AND_ABSOLUTE
 def test_the_search_stays_within_its_limit(arch):
     """The context of 40 is full after 25 new tokens: a model with learned positions cannot step further."""
-    backbone = double(arch, (), **({"n_positions": 40} if arch == "gpt2" else {}))
+    backbone = ending(arch, (), **({"n_positions": 40} if arch == "gpt2" else {}))
     assert [len(ids) for ids in search(backbone, Beams(3), 3, limit=25)] == [25] * 3
     assert [len(ids) for ids in search(backbone, Beams(3), 3, limit=1)] == [1] * 3
 
 
 def test_forward_passes_end_with_the_search():
     """The prompt is read as one row, and no step is made after the last token is chosen."""
-    backbone = double("llama_gqa", ())
+    backbone = ending("llama_gqa", ())
     rows, prefill, step = [], backbone.prefill, backbone.step
     backbone.prefill = lambda ids, *rest: (rows.append(len(ids)), prefill(ids, *rest))[1]
     backbone.step = lambda tokens, state: (rows.append(len(tokens)), step(tokens, state))[1]
@@ -219,7 +214,7 @@ def test_forward_passes_end_with_the_search():
 
 @pytest.mark.parametrize("stop", [("@",), ("]", "t"), ("xyz", "*t")])
 def test_stop_texts_end_hypotheses_as_in_transformers(stop):
-    backbone = double("llama_gqa", ())
+    backbone = ending("llama_gqa", ())
     sampling = dataclasses.replace(GREEDY, stop=stop)
     expected = reference(backbone, Beams(4), 4, limit=24, stop_strings=list(stop), tokenizer=backbone.tokenizer)
     found = search(backbone, Beams(4), 4, limit=24, sampling=sampling)
@@ -228,7 +223,7 @@ def test_stop_texts_end_hypotheses_as_in_transformers(stop):
 
 
 def test_through_the_engine():
-    backbone = double("llama_gqa", ())
+    backbone = ending("llama_gqa", ())
     prompts = [("a", Prompt(TEXT, code=TEXT)), ("b", Prompt("x"))]
     sampling = dataclasses.replace(GREEDY, max_new_tokens=12)
     rows = list(generate(backbone, prompts, 3, sampling, strategy=Beams(4)))

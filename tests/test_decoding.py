@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 from peft import PeftModel
-from tiny_models import tiny_backbone, tiny_model
+from tiny_models import double, tiny_backbone, tiny_model
 
 from cptlab.backbone import Prefix, save_prefix
 from cptlab.decoding import Sampling, generate
@@ -18,14 +18,6 @@ PROMPTS = [(f"task/{i}", Prompt(text)) for i, text in enumerate(TEXTS)]
 GREEDY = Sampling(temperature=0, max_new_tokens=24)
 WARM = Sampling(temperature=1.0, top_p=0.95, max_new_tokens=24)
 ROTARY_AND_ABSOLUTE = pytest.mark.parametrize("arch", ["llama_gqa", "gpt2"])
-
-
-def double(arch, eos=frozenset(), **overrides):
-    """A tiny backbone in float64, so that batching cannot change a token; it ends only at `eos`."""
-    backbone = tiny_backbone(arch, **overrides)
-    backbone.model.double()
-    backbone.eos_ids = frozenset(eos)
-    return backbone
 
 
 def loop(backbone, task_id, prompt, sample, sampling, seed=0, prefix=None):

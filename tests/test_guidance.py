@@ -4,7 +4,8 @@ import math
 
 import pytest
 import torch
-from test_spa import PROMPTS, double, tagged
+from test_spa import PROMPTS, tagged
+from tiny_models import double
 
 from cptlab.backbone import Prefix
 from cptlab.decoding import (

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_models import tiny_backbone
+from tiny_models import double, tiny_backbone
 
 from cptlab.backbone import Prefix
 from cptlab.decoding import Guidance, Masked, Sampling, generate
@@ -37,14 +37,6 @@ PROMPTS = [
     ("c", tagged("nothing to anchor here, but rather long")),
     ("d", tagged("«é» and «longer words» count", "nl", "tests")),
 ]
-
-
-def double(arch, eos=frozenset(), **overrides):
-    """A tiny backbone in float64, so that batching cannot change a token; it ends only at `eos`."""
-    backbone = tiny_backbone(arch, **overrides)
-    backbone.model.double()
-    backbone.eos_ids = frozenset(eos)
-    return backbone
 
 
 def masked_by_hand(backbone, prompt, names=("nl",)):

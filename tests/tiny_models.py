@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -125,3 +126,13 @@ def pad(rows: list[torch.Tensor], side: str) -> tuple[torch.Tensor, torch.Tensor
 def alone(backbone: Backbone, row: torch.Tensor, prefix: Prefix | None) -> torch.Tensor:
     """Logits [T, V] of one row without padding."""
     return backbone.logits(row[None], torch.ones(1, len(row), dtype=torch.long), prefix)[0]
+
+
+def double(arch: str, eos: Iterable[int] = (), **overrides) -> Backbone:
+    """A tiny backbone in float64, so that batching cannot change a token; it ends only at `eos`."""
+    backbone = tiny_backbone(arch, **overrides)
+    backbone.model.double()
+    if arch in ("mixtral", "qwen2_moe"):
+        backbone.model.set_experts_implementation("eager")  # the others know no float64
+    backbone.eos_ids = frozenset(eos)
+    return backbone

@@ -1,7 +1,7 @@
 """Frozen causal language models, the prefix that is trained on them, and its PEFT format."""
 
 from cptlab.backbone.loading import load_backbone
-from cptlab.backbone.model import Backbone
+from cptlab.backbone.model import Backbone, mask_id_of
 from cptlab.backbone.peft_format import load_prefix, read_extra, save_prefix
 from cptlab.backbone.prefix import Prefix, PrefixShape
 from cptlab.backbone.state import DecodeState
@@ -14,6 +14,7 @@ __all__ = [
     "PrefixShape",
     "load_backbone",
     "load_prefix",
+    "mask_id_of",
     "prefix_shape",
     "read_extra",
     "save_prefix",

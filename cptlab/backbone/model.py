@@ -54,7 +54,7 @@ class Backbone:
         self.eos_ids = _eos_ids(model, tokenizer)
         self.eos_id: int | None = tokenizer.eos_token_id
         self.pad_id: int = next(i for i in (tokenizer.pad_token_id, self.eos_id, 0) if i is not None)
-        self.mask_id = _mask_id(tokenizer, mask_token)
+        self.mask_id = mask_id_of(tokenizer, mask_token)
         self._opening = _opening(tokenizer)
 
     @property
@@ -219,13 +219,14 @@ def _opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return opening if behind == opening + behind[len(opening) :] and behind[len(opening) :] != alone else []
 
 
-def _mask_id(tokenizer: PreTrainedTokenizerBase, mask_token: str | None) -> int | None:
+def mask_id_of(tokenizer: PreTrainedTokenizerBase, mask_token: str | None) -> int | None:
+    """The token that masks others: `mask_token`, or the tokenizer's own mask, unknown or padding token; None without one."""
     if mask_token is None:
         own = (tokenizer.mask_token_id, tokenizer.unk_token_id, tokenizer.pad_token_id)
         return next((i for i in own if i is not None), None)
     if mask_token not in tokenizer.get_vocab():
         raise UserError(
-            f"The mask token {mask_token!r} is not one token of the vocabulary. Set backbone.mask_token to one that "
-            "is, such as <unk> or <pad>, or to null for the tokenizer's own."
+            f"The mask token {mask_token!r} is not one token of the vocabulary. Set mask_token (backbone.mask_token) "
+            "to one that is, such as <unk> or <pad>, or to null for the tokenizer's own."
         )
     return tokenizer.get_vocab()[mask_token]

@@ -62,11 +62,7 @@ class AdaDec:
         """Raise UserError where AdaDec cannot give what is asked for."""
         if n != 1:
             raise UserError(f"AdaDec gives one program per task, but n is {n}. Set n to 1.")
-        if not sampling.greedy:
-            raise UserError(
-                f"AdaDec draws no random tokens, but the temperature is {sampling.temperature}. "
-                "Set decoding.sampling.temperature to 0, or decode without a strategy."
-            )
+        sampling.refuse_chance("AdaDec")
 
     @torch.inference_mode()
     def run(self, backbone: Backbone, job: Job, n: int, sampling: Sampling, prefix: Prefix | None) -> list[list[int]]:

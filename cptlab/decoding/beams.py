@@ -48,11 +48,7 @@ class Beams:
                 f"n is {n}, but a beam search of width {self.width} finds at most {self.width} programs. "
                 f"Set decoding.strategy.width to {n}, or n to at most {self.width}."
             )
-        if not sampling.greedy:
-            raise UserError(
-                f"Beam search draws no random tokens, but the temperature is {sampling.temperature}. "
-                "Set decoding.sampling.temperature to 0, or decode without a strategy."
-            )
+        sampling.refuse_chance("Beam search")
 
     @torch.inference_mode()
     def run(self, backbone: Backbone, job: Job, n: int, sampling: Sampling, prefix: Prefix | None) -> list[list[int]]:

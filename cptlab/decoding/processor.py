@@ -25,6 +25,7 @@ from torch import Tensor
 from transformers import BatchEncoding, LogitsProcessor, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import Cache
 
+from cptlab.backbone import mask_id_of
 from cptlab.decoding.anchors import mask_spans, parse_anchors
 from cptlab.decoding.rules.linear import mix
 from cptlab.errors import UserError
@@ -87,7 +88,7 @@ class SPALogitsProcessor(LogitsProcessor):
         texts = [texts] if isinstance(texts, str) else list(texts)
         if not texts:
             raise UserError("There are no texts. Give at least one.")
-        mask_id, clean, masked = _mask_id(tokenizer, mask_token), [], []
+        mask_id, clean, masked = mask_id_of(tokenizer, mask_token), [], []
         for text in texts:
             plain, spans = parse_anchors(text)
             ids, other = mask_spans(tokenizer, plain, spans, mask_id, add_special_tokens=add_special_tokens)
@@ -226,14 +227,3 @@ def _inner(model: PreTrainedModel) -> PreTrainedModel:
     """The model inside torch.compile's or PEFT's wrapper, whose own `forward` does not say what it accepts."""
     model = getattr(model, "_orig_mod", model)
     return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def _mask_id(tokenizer: PreTrainedTokenizerBase, mask_token: str | None) -> int | None:
-    if mask_token is None:
-        own = (tokenizer.mask_token_id, tokenizer.unk_token_id, tokenizer.pad_token_id)
-        return next((i for i in own if i is not None), None)
-    if mask_token not in tokenizer.get_vocab():
-        raise UserError(
-            f"The mask token {mask_token!r} is not one token of the vocabulary. Name one that is, as <unk>."
-        )
-    return tokenizer.get_vocab()[mask_token]

@@ -55,6 +55,14 @@ class Sampling:
         if "" in self.stop:
             raise UserError("A stop text is empty, so every program would be. Remove it from the list.")
 
+    def refuse_chance(self, strategy: str) -> None:
+        """UserError where a temperature is set and `strategy` draws no random tokens."""
+        if not self.greedy:
+            raise UserError(
+                f"{strategy} draws no random tokens, but the temperature is {self.temperature}. "
+                "Set decoding.sampling.temperature to 0, or decode without a strategy."
+            )
+
     @property
     def stopping(self) -> Stopping:
         return Stopping(self.stop, self.function_end)
