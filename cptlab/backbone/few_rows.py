@@ -1,8 +1,8 @@
 """A faster product for a few rows on a CPU.
 
 Decoding multiplies a handful of rows by every weight at every token. torch's CPU libraries are slow at that shape: y = x·Wᵀ with
-2 rows takes two to five times as long as the same product written as (W·xᵀ)ᵀ, which reads the weight in its own order, and
-one row alone longer than two (`benchmarks/decode.py` prints the ratio). Same sums, rounded in another order.
+2 rows takes far longer than the same product written as (W·xᵀ)ᵀ, which reads the weight in its own order, and one row alone
+longer than two. Same sums, rounded in another order.
 """
 
 from __future__ import annotations
