@@ -4,7 +4,7 @@
     from cptlab.decoding import Guidance, Masked, Sampling, generate
     from cptlab.judging.quality import score_programs
     from cptlab.pairs import token_masks, select_pair
-    from cptlab.training import Objective, losses, train_stages
+    from cptlab.training import CPT, choose_engine, losses, train_stages
 
     backbone = load_backbone("kata-lm")        # the model inside this package
 """

@@ -11,8 +11,6 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -81,15 +79,6 @@ def training_run(run: str | None, logs: Path) -> Path | None:
             raise UserError(f"{directory} is no finished training run: it has no {needed}. Give run=<directory that "
                             "python train.py named>, or run=latest.")
     return directory.resolve()
-
-
-@contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """Make `directory` and hold it against other processes that use `locked`; they wait."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with open(directory / "lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _begin(directory: Path, digest: str, resumed: bool, lock: TextIO) -> Run:

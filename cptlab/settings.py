@@ -56,9 +56,11 @@ RULES: dict[str, tuple[type | tuple[type, ...], Callable[[Any], bool], str]] = {
     "stages.second_epochs": (int, lambda v: v >= 0, "a whole number from 0 up"),
     "stages.learning_rate": ((int, float), lambda v: v > 0, "a number above 0"),
     "stages.second_learning_rate": ((int, float, type(None)), lambda v: v is None or v > 0, "a number above 0, or null"),
-    "objective.w_lm": ((int, float), lambda v: v >= 0, "a number from 0 up"),
-    "objective.w_rank": ((int, float), lambda v: v >= 0, "a number from 0 up"),
-    "objective.w_kl": ((int, float), lambda v: v >= 0, "a number from 0 up"),
+    "compute.token_budget": (int, lambda v: v >= 1, "a whole number of tokens from 1 up"),
+    "compute.reference": (str, lambda v: v in ("disk", "recompute"), "disk or recompute"),
+    "compute.reference_precision": (str, lambda v: v in ("full", "half"), "full or half"),
+    "compute.checkpointing": (bool, lambda v: True, "true or false"),
+    "estimate": (bool, lambda v: True, "true or false"),
     "stages.weight_decay": ((int, float), lambda v: v >= 0, "a number from 0 up"),
     "stages.gradient_clip": ((int, float), lambda v: v > 0, "a number above 0"),
     "stages.checkpoint_every": (int, lambda v: v >= 1, "a whole number of steps from 1 up"),
@@ -159,7 +161,7 @@ def validate(config: DictConfig) -> None:
         node = OmegaConf.select(config, name, default="absent")
         if isinstance(node, str) and node == "absent":
             continue
-        good = isinstance(node, kind) and not (isinstance(node, bool) and kind is not object)
+        good = isinstance(node, kind) and not (isinstance(node, bool) and kind not in (object, bool))
         if not good or not allowed(node):
             raise UserError(f"{name}={node} cannot be: it must be {expected}. Correct that value.")
     _validate_given(config)

@@ -191,6 +191,7 @@ def test_every_backbone_config_loads_a_directory_of_its_architecture(path, tmp_p
     assert config.pop("_target_") == "cptlab.backbone.load_backbone"
     assert set(config) <= set(inspect.signature(load_backbone).parameters)
     assert {"path", "revision", "dtype", "device", "mask_token", "prompt_template"} <= set(config)
+    assert config["quantization"] is None
     arch = next(arch for name, arch in ARCHITECTURE.items() if path.stem.startswith(name))
     special = tuple(dict.fromkeys((*SPECIAL, config["mask_token"] or SPECIAL[0])))
     save(tmp_path, arch, special, vocab_size=256 + len(special))

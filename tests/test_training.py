@@ -11,7 +11,6 @@ import lightning
 import pytest
 import torch
 import yaml
-from test_losses import loop_log_softmax
 from tiny_models import tiny_backbone
 from training_runs import CPU, TRAIN, make_pairs, train, write_file
 
@@ -19,11 +18,21 @@ import cptlab.training.callbacks
 from cptlab.backbone import Prefix
 from cptlab.errors import UserError
 from cptlab.pairs import write_pairs
-from cptlab.training import Objective, PairDataModule, PrefixTuning, StageProgress, train_stages
+from cptlab.training import CPT, PairDataModule, PrefixTuning, StageProgress, train_stages
+from cptlab.training.batches import collate
 from cptlab.training.callbacks import AtomicCheckpointIO
-from cptlab.training.datamodule import PairLoader, collate, encode_pair
+from cptlab.training.datamodule import Examples, PairLoader
+from cptlab.training.engine import Engine
+from cptlab.training.examples import encode_pair
 
 CONF = Path(__file__).parent.parent / "conf"
+ENGINES = ("fast", "plain")
+
+
+def loop_log_softmax(row):
+    top = max(row)
+    total = math.fsum(math.exp(x - top) for x in row)
+    return [x - top - math.log(total) for x in row]
 
 
 def module_of(arch="llama_gqa", stage="comparative", double=True, **options):
@@ -55,22 +64,25 @@ def loss_by_loops(module, example):
     return -scores[0] + 4.0 * math.log1p(math.exp(scores[1] - scores[0])) + 1.6 * kl
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("arch", ["llama_gqa", "gpt2", "starcoder2"])
-def test_a_batch_is_the_mean_of_its_pairs(arch):
+def test_a_step_is_the_mean_of_its_pairs(arch, engine):
     """Padding, batching and slicing change nothing: each pair alone, by loops, eos counted, gives the same loss."""
-    module = module_of(arch)
+    module = module_of(arch, engine=Engine(engine))
     examples = [encode_pair(pair, module.backbone, append_eos=True) for pair in make_pairs()[:4]]
-    loss = module.training_step(collate(examples, module.backbone.pad_id), 0)
+    step = [collate(examples[i], module.backbone.pad_id) for i in (slice(0, 3), slice(3, 4))]
+    loss = module.training_step(step, 0)
     expected = math.fsum(loss_by_loops(module, example) for example in examples) / 4
     assert loss.item() == pytest.approx(expected, rel=1e-9)
 
 
-def test_second_stage_reads_the_better_programs_only():
-    module = module_of(stage="nll")
+@pytest.mark.parametrize("engine", ENGINES)
+def test_second_stage_reads_the_better_programs_only(engine):
+    module = module_of(stage="nll", engine=Engine(engine))
     examples = [encode_pair(pair, module.backbone, append_eos=True) for pair in make_pairs()[:3]]
-    loss = module.training_step(collate(examples, module.backbone.pad_id), 0)
+    loss = module.training_step([collate(examples, module.backbone.pad_id)], 0)
     other = [replace(example, worse=([1] * 40, [0] * 40)) for example in examples]
-    assert module.training_step(collate(other, module.backbone.pad_id), 0).item() == loss.item()
+    assert module.training_step([collate(other, module.backbone.pad_id)], 0).item() == loss.item()
     expected = []
     for example in examples:
         row = torch.tensor([example.instruction + example.better[0]])
@@ -86,7 +98,8 @@ def test_layout_of_a_batch():
     batch = collate(examples, backbone.pad_id)
     for row, (side, example) in enumerate((s, e) for s in ("better", "worse") for e in examples):
         ids, mask = getattr(example, side)
-        assert batch.input_ids[row][batch.attention_mask[row].bool()].tolist() == example.instruction + ids
+        padded = batch.padded
+        assert padded.input_ids[row][padded.attention_mask[row].bool()].tolist() == example.instruction + ids
         assert batch.tokens[row][batch.code[row]].tolist() == ids
         assert batch.mask[row].int().tolist() == mask + [0] * (batch.mask.shape[1] - len(mask))
         assert ids[-1] == backbone.eos_id and mask[-1] == 0
@@ -100,37 +113,61 @@ def test_end_of_text_follows_programs_that_ended_by_themselves():
     assert ends[True].worse == ends[False].worse
 
 
+def loader_of(pairs, batch_size, seed, rank=0, world=1, token_budget=150):
+    examples = [encode_pair(pair, tiny_backbone("llama"), True) for pair in pairs]
+    return PairLoader(Examples(examples, 257, token_budget), batch_size, seed, rank, world)
+
+
+def better_programs(step):
+    return [example.better[0] for batch in step for example in batch.examples]
+
+
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_loader_shares_out_distinct_pairs(world):
-    examples = [encode_pair(pair, tiny_backbone("llama"), True) for pair in make_pairs(train=17)[:17]]
-    ids = {tuple(e.better[0]): i for i, e in enumerate(examples)}
-
-    def epoch(loader):
-        return [[ids[tuple(row[row != 257].tolist())] for row in b.better().tokens] for b in loader]
-
-    ranks = [PairLoader(examples, 2, 7, 257, rank, world) for rank in range(world)]
-    one = PairLoader(examples, 2 * world, 7, 257)
+    pairs = make_pairs(train=17)[:17]
+    ranks = [loader_of(pairs, 2, 7, rank, world) for rank in range(world)]
+    one = loader_of(pairs, 2 * world, 7)
     orders = []
     for _ in range(3):
-        steps = [sum(parts, []) for parts in zip(*[epoch(loader) for loader in ranks], strict=True)]
-        assert steps == epoch(one)
-        seen = Counter(sum(steps, []))
+        steps = [sum((better_programs(part) for part in parts), []) for parts in zip(*ranks, strict=True)]
+        assert [sorted(step) for step in steps] == [sorted(better_programs(step)) for step in one]
+        seen = Counter(map(tuple, sum(steps, [])))
         assert set(seen.values()) == {1} and len(seen) == 17 // (2 * world) * 2 * world
         orders.append(steps)
     assert orders[0] != orders[1] != orders[2]
 
 
+@pytest.mark.parametrize("budget", [1, 150, 400, 10_000])
+def test_a_step_keeps_to_the_token_budget(budget):
+    """Rows of a batch, padded, stay within it, or the batch is one pair; every step still has all its pairs."""
+    for step in loader_of(make_pairs(train=16)[:16], 8, 0, token_budget=budget):
+        assert sum(len(batch) for batch in step) == 8
+        assert all(batch.packed.input_ids.numel() <= budget or len(batch) == 1 for batch in step)
+        assert len(step) == {1: 8, 10_000: 1}.get(budget, len(step))
+
+
+def test_processes_get_about_as_much_to_do():
+    pairs = make_pairs(train=32)[:32]
+    ranks = [loader_of(pairs, 4, 0, rank, 2) for rank in range(2)]
+    for parts in zip(*ranks, strict=True):
+        longest = [max(batch.packed.input_ids.shape[1] for batch in step) for step in parts]
+        total = [
+            sum(len(example.better[0]) + len(example.instruction) for b in step for example in b.examples)
+            for step in parts
+        ]
+        assert abs(total[0] - total[1]) <= max(longest)
+
+
 def test_loader_resumes_within_an_epoch():
-    examples = [encode_pair(pair, tiny_backbone("llama"), True) for pair in make_pairs()]
-    first, second = (PairLoader(examples, 2, 0, 257) for _ in range(2))
+    first, second = (loader_of(make_pairs(), 2, 0) for _ in range(2))
     iterator = iter(first)
     next(iterator), next(iterator)
     second.load_state_dict(first.state_dict())
     rest, resumed = list(iterator) + list(first), list(second) + list(second)
     assert len(rest) == len(resumed) == 3 + 5
-    assert all(torch.equal(a.input_ids, b.input_ids) for a, b in zip(rest, resumed, strict=True))
+    assert [better_programs(step) for step in rest] == [better_programs(step) for step in resumed]
     with pytest.raises(UserError, match="2 pairs per step, now there would be 4"):
-        PairLoader(examples, 4, 0, 257).load_state_dict(first.state_dict())
+        loader_of(make_pairs(), 4, 0).load_state_dict(first.state_dict())
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +177,7 @@ def finished(tmp_path_factory):
     backbone = tiny_backbone("llama_gqa")
     before = {name: value.clone() for name, value in backbone.model.state_dict().items()}
     prefix = Prefix(backbone.shape, length=3, rank=4, seed=1)
-    data = PairDataModule(write_file(directory), backbone, eval_batch_size=2, seed=5)
+    data = PairDataModule(write_file(directory), backbone, token_budget=150, seed=5)
     options = {"trainer": CPU, "first_epochs": 4, "second_epochs": 1, "checkpoint_every": 3, "learning_rate": 0.02}
     trained = train_stages(backbone, prefix, data, directory=directory / "run", callbacks=[StageProgress()], **options)
     return {"directory": directory, "backbone": backbone, "before": before, "prefix": trained, "options": options}
@@ -219,7 +256,7 @@ def test_validation_measures_the_whole_split(finished):
 def test_a_finished_run_gives_its_prefix_again(finished):
     backbone, options = finished["backbone"], finished["options"]
     fresh = Prefix(backbone.shape, length=3, rank=4, seed=1)
-    data = PairDataModule(write_file(finished["directory"]), backbone, eval_batch_size=2, seed=5)
+    data = PairDataModule(write_file(finished["directory"]), backbone, token_budget=150, seed=5)
     again = train_stages(backbone, fresh, data, directory=finished["directory"] / "run", **options)
     assert torch.equal(again.collapsed(), finished["prefix"].collapsed())
 
@@ -230,7 +267,7 @@ def test_a_finished_run_gives_its_prefix_again(finished):
         ({"length": 4}, "prefix has 3 positions, 2 layers x 2 key/value heads x 8, .*; this one has 4 positions"),
         ({"rank": None}, "factors of rank 4; this one has .* no factors"),
         ({"learning_rate": 0.5}, "learning_rate was 0.02, now 0.5"),
-        ({"objective": Objective(w_kl=0.0)}, "objective was "),
+        ({"objective": CPT(w_kl=0.0)}, "objective was "),
         ({"seed": 6}, "data was "),
         ({"first_epochs": 5}, "epochs was 4, now 5"),
     ],
@@ -239,7 +276,7 @@ def test_another_run_in_the_same_directory_is_refused(change, message, finished)
     backbone, options = finished["backbone"], dict(finished["options"])
     form = {"length": 3, "rank": 4} | {k: v for k, v in change.items() if k in ("length", "rank")}
     options |= {k: v for k, v in change.items() if k not in ("length", "rank", "seed")}
-    data = PairDataModule(write_file(finished["directory"]), backbone, eval_batch_size=2, seed=change.get("seed", 5))
+    data = PairDataModule(write_file(finished["directory"]), backbone, token_budget=150, seed=change.get("seed", 5))
     with pytest.raises(UserError, match=message):
         train_stages(backbone, Prefix(backbone.shape, **form), data, directory=finished["directory"] / "run", **options)
 
@@ -269,7 +306,7 @@ def test_a_failed_save_keeps_the_checkpoint_before(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(("reduction", "direction"), [("mean", "reference_policy"), ("mean", "policy_reference")])
 def test_svens_switches_train_too(reduction, direction, tmp_path):
-    objective = Objective(reduction=reduction, kl_direction=direction)
+    objective = CPT(reduction=reduction, kl_direction=direction)
     assert torch.isfinite(train(tmp_path, objective=objective, first_epochs=1, second_epochs=1).collapsed()).all()
 
 
@@ -323,7 +360,7 @@ def test_pairs_longer_than_the_context(tmp_path):
 
 def test_config_files_fit_the_code():
     objective = yaml.safe_load((CONF / "objective/cpt.yaml").read_text())
-    assert objective.pop("_target_") == "cptlab.training.Objective" and objective == asdict(Objective())
+    assert objective.pop("_target_") == "cptlab.training.objectives.CPT" and objective == asdict(CPT())
     stages = {"first_epochs", "second_epochs"}
     ablations = {path.stem: yaml.safe_load(path.read_text()) or {} for path in (CONF / "ablation").glob("*.yaml")}
     assert set(ablations) >= {"full", "no_lm", "no_rank", "no_kl", "no_pt", "no_bs"}

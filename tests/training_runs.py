@@ -50,7 +50,7 @@ def write_file(directory: Path, **counts) -> Path:
     return path
 
 
-def train(directory, *, double=False, rank=4, batch_size=1, prefix_seed=1, arch="llama_gqa", **options) -> Prefix:
+def train(directory, *, double=False, rank=4, batch_size=1, prefix_seed=1, arch="llama_gqa", token_budget=150, **options) -> Prefix:
     """A run of both stages on a tiny backbone in `directory`/run; `options` go to `train_stages`."""
     torch.set_num_threads(1)
     directory = Path(directory)
@@ -59,7 +59,7 @@ def train(directory, *, double=False, rank=4, batch_size=1, prefix_seed=1, arch=
     if double:
         backbone.model.double()
         prefix.double()
-    data = PairDataModule(write_file(directory), backbone, batch_size=batch_size, eval_batch_size=2, seed=5)
+    data = PairDataModule(write_file(directory), backbone, batch_size=batch_size, token_budget=token_budget, seed=5)
     options = {"trainer": CPU, "first_epochs": 2, "second_epochs": 2, "checkpoint_every": 3} | options
     return train_stages(backbone, prefix, data, directory=directory / "run", **options)
 

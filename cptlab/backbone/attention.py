@@ -26,19 +26,38 @@ def additive_mask(
     key_real: torch.Tensor,
     window: int | None,
     dtype: torch.dtype,
+    segments: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """0 where a query may look, the most negative number of `dtype` elsewhere: [B, 1, Q, K].
 
     `query_positions` [B, Q] and `key_positions` [B, K] are positions in the model's sense; those of
-    a prefix's keys are negative; `key_real` [B, K] is False on padding.
+    a prefix's keys are negative; `key_real` [B, K] is False on padding. `segments` are those of the queries [B, Q] and
+    of the keys [B, K]: 0 is shared by all, another number is a branch that is seen from itself alone.
     """
     queries, keys = query_positions[:, :, None], key_positions[:, None, :]
     visible = queries >= keys  # comparisons alone: a difference would take eight bytes a pair
     if window is not None:
         visible &= (keys > queries - window) | (keys < 0)
     visible &= key_real[:, None, :]
+    if segments is not None:
+        of_query, of_key = segments[0][:, :, None], segments[1][:, None, :]
+        visible &= (of_query == of_key) | (of_key == 0)
     mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
     return mask.masked_fill_(~visible, torch.finfo(dtype).min)[:, None]
+
+
+class PrefixLayer(DynamicLayer):
+    """A cache layer that puts a prefix before the keys and values of one pass and keeps nothing of them.
+
+    So a layer may run twice in training, as it does when its activations are recomputed.
+    """
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
+        super().__init__()
+        self.keys, self.values, self.is_initialized = keys, values, True
+
+    def update(self, key_states, value_states, *args, **kwargs):
+        return torch.cat([self.keys, key_states], dim=-2), torch.cat([self.values, value_states], dim=-2)
 
 
 class BufferedLayer(DynamicLayer):

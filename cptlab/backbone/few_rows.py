@@ -32,9 +32,12 @@ class FewRowsLinear(nn.Linear):
 
 
 def use_few_rows(model: nn.Module) -> None:
-    """Let a frozen model's linear layers do so. Nothing changes outside of `few_rows`."""
+    """Let a frozen model's linear layers do so. Nothing changes outside of `few_rows`.
+
+    Weights that a package keeps in few bits, a tensor class of its own, stay with its product.
+    """
     for module in model.modules():
-        if type(module) is nn.Linear:
+        if type(module) is nn.Linear and type(module.weight) is nn.Parameter:
             module.__class__ = FewRowsLinear
 
 

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from cptlab.backbone.model import Backbone
+from cptlab.backbone.quantization import quantized_loading, use_own_products
 from cptlab.backbone.support import TESTED, check_exact
 from cptlab.errors import UserError
 
@@ -32,14 +33,16 @@ def load_backbone(
     mask_token: str | None = None,
     prompt_template: str | None = None,
     attn_implementation: str | None = None,
+    quantization: str | None = None,
     local_files_only: bool = False,
 ) -> Backbone:
     """The frozen model at `path`: a hub id, a local directory, or 'kata-lm', the one inside this package.
 
     `device='auto'` is the GPU where there is one. `mask_token` is one token of the vocabulary (None: the tokenizer's
     mask, unknown or padding token). `prompt_template` is kept for `cptlab.tasks.template`. `attn_implementation` is
-    'eager' or 'sdpa' (None: transformers chooses). A hub that does not answer within seconds is replaced by what was
-    downloaded before. Everything that does not fit is a UserError.
+    'eager' or 'sdpa' (None: transformers chooses). `quantization` is '8bit' or '4bit' for the weights of the layers, where
+    bitsandbytes or torchao is installed (None: all in `dtype`, in which everything is computed). A hub that does not answer
+    within seconds is replaced by what was downloaded before. Everything that does not fit is a UserError.
     """
     if dtype not in DTYPES:
         raise UserError(f"There is no dtype {dtype!r}. Set backbone.dtype to one of {', '.join(DTYPES)}.")
@@ -49,18 +52,27 @@ def load_backbone(
             "Set backbone.attn_implementation to sdpa, eager or null."
         )
     where = resolve_device(device)
+    quantized = quantized_loading(quantization, DTYPES[dtype], where) if quantization else {}
     source, options, commit = _locate(path, revision, local_files_only)
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
-            source, dtype=DTYPES[dtype], attn_implementation=attn_implementation, output_loading_info=True, **options
+            source,
+            dtype=DTYPES[dtype],
+            attn_implementation=attn_implementation,
+            output_loading_info=True,
+            **options,
+            **quantized,
         )
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
     except Exception as error:  # files that are missing, damaged, or of something else: each library has its own error
+        how, remedy = (
+            (f" in {quantization}", "Set backbone.quantization=null, or check") if quantized else ("", "Check")
+        )
         raise UserError(
-            f"{path} cannot be loaded as a causal language model ({_first_line(error)}). "
-            "Check that it holds a complete one that transformers knows, or download it again."
+            f"{path} cannot be loaded as a causal language model{how} ({_first_line(error)}). "
+            f"{remedy} that it holds a complete one that transformers knows, or download it again."
         ) from error
     finally:
         if bars:
@@ -70,6 +82,8 @@ def load_backbone(
             f"The weights of {path} are incomplete: {len(info['missing_keys'])} tensors are missing, the first is "
             f"{sorted(info['missing_keys'])[0]}. Download the model again."
         )
+    if quantized:
+        use_own_products(model)
     rows = model.get_input_embeddings().weight.shape[0]
     if max(tokenizer.get_vocab().values()) >= rows:
         raise UserError(

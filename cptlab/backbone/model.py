@@ -9,9 +9,9 @@ from functools import cached_property
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.cache_utils import Cache, DynamicCache
+from transformers.cache_utils import Cache
 
-from cptlab.backbone.attention import BufferedCache, additive_mask, token_positions
+from cptlab.backbone.attention import BufferedCache, PrefixLayer, additive_mask, token_positions
 from cptlab.backbone.few_rows import few_rows, use_few_rows
 from cptlab.backbone.prefix import Prefix
 from cptlab.backbone.state import PREFIX_POSITION, DecodeState
@@ -97,12 +97,37 @@ class Backbone:
         The first real token of each row is at position 0, or M behind a prefix of M positions, which sits in the cache
         as it is, after the rotary embedding. Gradients flow to the prefix.
         """
-        cache = None if prefix is None else self._prefix_cache(DynamicCache(), prefix, len(input_ids))
-        length = 0 if prefix is None else prefix.length
+        cache, length = self._constant_cache(prefix, len(input_ids))
         positions = token_positions(attention_mask, length)
         real, key_positions = _with_prefix_keys(attention_mask.bool(), positions, length)
         padded = not bool(attention_mask.all())
         return self._forward(input_ids, cache, positions, key_positions, real, padded).logits
+
+    def hidden_states(
+        self,
+        input_ids: torch.Tensor,
+        positions: torch.Tensor,
+        segments: torch.Tensor,
+        prefix: Prefix | None = None,
+    ) -> torch.Tensor:
+        """What enters the head, [B, T, E], for rows that branch: several texts with one beginning, computed once.
+
+        `positions` [B, T] are those of the tokens without a prefix. `segments` [B, T]: 0 for tokens that all branches
+        of a row see, 1 and up for a branch's own, -1 for padding. Gradients flow to the prefix.
+        """
+        cache, length = self._constant_cache(prefix, len(input_ids))
+        pad = torch.nn.functional.pad
+        real, key_positions = _with_prefix_keys(segments >= 0, positions + length, length)
+        branches = (segments, pad(segments, (length, 0))) if bool((segments > 0).any()) else None
+        options = self._options(
+            positions + length, key_positions, real, not bool((segments >= 0).all()), cache, branches
+        )
+        return self.model.base_model(input_ids=input_ids, **options).last_hidden_state
+
+    @property
+    def head(self) -> torch.nn.Module:
+        """The layer that makes logits of hidden states."""
+        return self.model.get_output_embeddings()
 
     @torch.no_grad()
     def prefill(
@@ -146,39 +171,53 @@ class Backbone:
         state.next_position = state.next_position + 1
         return output.logits[:, -1]
 
+    def _constant_cache(self, prefix: Prefix | None, batch: int) -> tuple[Cache | None, int]:
+        """For one pass: a cache that holds the prefix and stays as it is, and the prefix's length."""
+        if prefix is None:
+            return None, 0
+        return Cache(layers=[PrefixLayer(*tensors) for tensors in self._key_values(prefix, batch)]), prefix.length
+
     def _prefix_cache(self, cache: Cache, prefix: Prefix, batch: int) -> Cache:
+        for layer, (key, value) in enumerate(self._key_values(prefix, batch)):
+            cache.update(key, value, layer)
+        return cache
+
+    def _key_values(self, prefix: Prefix, batch: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Per layer, [batch, num_kv_heads, M, head_dim] twice, in what the model computes in."""
         if prefix.shape != self.shape:
             raise UserError(
                 f"The prefix belongs to another backbone: it has {prefix.shape}, while {self.name} has {self.shape}. "
                 "Use the backbone that it was trained on, or train a prefix for this one."
             )
-        for layer, (key, value) in enumerate(prefix.key_values()):
-            key, value = (t.to(self.device, self.dtype).expand(batch, -1, -1, -1) for t in (key, value))
-            cache.update(key, value, layer)
-        return cache
+        return [
+            tuple(t.to(self.device, self.dtype).expand(batch, -1, -1, -1) for t in pair) for pair in prefix.key_values()
+        ]
 
     def _forward(self, input_ids, cache, positions, key_positions, real, padded, last_only: bool = False):
-        queries, keys = input_ids.shape[1], key_positions.shape[1]
+        options = self._options(positions, key_positions, real, padded, cache)
+        with few_rows(input_ids.numel(), input_ids.device):
+            return self.model(input_ids=input_ids, **options, **({"logits_to_keep": 1} if last_only else {}))
+
+    def _options(self, positions, key_positions, real, padded, cache, segments=None) -> dict:
+        """The mask, positions and cache of one pass, as transformers takes them."""
+        queries, keys = positions.shape[1], key_positions.shape[1]
         windowed = self.window is not None and keys > self.window
 
         def mask(window: int | None) -> torch.Tensor:
-            return additive_mask(positions, key_positions, real, window, self.dtype)
+            return additive_mask(positions, key_positions, real, window, self.dtype, segments)
 
-        if not padded and not windowed and queries in (1, keys):
+        if segments is None and not padded and not windowed and queries in (1, keys):
             attention = None  # plainly causal: the model then takes its fastest kernel
         elif self._mixed:
             attention = {"full_attention": mask(None), "sliding_attention": mask(self.window)}
         else:
             attention = mask(self.window)
-        with few_rows(input_ids.numel(), input_ids.device):
-            return self.model(
-                input_ids=input_ids,
-                attention_mask=attention,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=cache is not None,
-                **({"logits_to_keep": 1} if last_only else {}),
-            )
+        return {
+            "attention_mask": attention,
+            "position_ids": positions,
+            "past_key_values": cache,
+            "use_cache": cache is not None,
+        }
 
     @cached_property
     def fingerprint(self) -> str:

@@ -74,6 +74,8 @@ class Prefix(nn.Module):
 
 def prefix_from_table(table: torch.Tensor, shape: PrefixShape) -> Prefix:
     """A prefix without factors that holds `table` [M, shape.width] as its parameter."""
-    prefix = Prefix(shape, length=table.shape[0])
+    prefix = Prefix.__new__(Prefix)  # a table is there, none need be drawn
+    nn.Module.__init__(prefix)
+    prefix.shape, prefix.length, prefix.rank = shape, len(table), None
     prefix.table = nn.Parameter(table)
     return prefix

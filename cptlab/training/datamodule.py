@@ -1,151 +1,83 @@
-"""Pairs as batches: tokenised once, shuffled by (seed, epoch), shared out over processes, resumable within an epoch."""
+"""Pairs as steps: tokenised once, shuffled by (seed, epoch), shared out over processes, resumable within an epoch."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import lightning
 import numpy as np
-import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from cptlab.backbone import Backbone
 from cptlab.errors import UserError
 from cptlab.pairs import read_pairs
-from cptlab.records import Pair
+from cptlab.training.batches import Batch, collate
+from cptlab.training.examples import Example, encode_pair
+from cptlab.training.objectives import Objective
+from cptlab.training.packing import packed_length, token_budget_groups
+from cptlab.training.reference import Reference, open_reference
+
+SPLITS = ("train", "validation")
 
 
-@dataclass(frozen=True)
-class Example:
-    """A pair in tokens: the instruction, and (ids, mask) of the better and of the worse program, eos included."""
+class Examples:
+    """A split's examples, and how some of them become batches of at most `token_budget` padded tokens (or one pair)."""
 
-    instruction: list[int]
-    better: tuple[list[int], list[int]]
-    worse: tuple[list[int], list[int]]
+    def __init__(self, examples: Sequence[Example], pad_id: int, token_budget: int) -> None:
+        self.examples, self.pad_id, self.token_budget = examples, pad_id, token_budget
+        self.lengths = [packed_length(example) for example in examples]
+        self.reference: Reference | None = None
 
-    @property
-    def length(self) -> int:
-        return len(self.instruction) + max(len(self.better[0]), len(self.worse[0]))
+    def __len__(self) -> int:
+        return len(self.examples)
 
+    def groups(self, indices: Sequence[int]) -> list[list[int]]:
+        """Which pairs make a batch: of similar length, the longest first."""
+        groups = token_budget_groups([self.lengths[index] for index in indices], self.token_budget)
+        return [[indices[i] for i in group] for group in groups]
 
-@dataclass
-class Batch:
-    """2B programs behind their instructions: B better ones, then the B worse ones in the same order.
+    def batches(self, indices: Sequence[int]) -> list[Batch]:
+        return [self.batch(group) for group in self.groups(indices)]
 
-    Instructions are padded on the left and programs on the right, so the code of every row begins at column `start`:
-    `input_ids` and `attention_mask` [2B, T], `mask` (the differences m) bool [2B, T - start]. `lengths` are the
-    numbers of code tokens. A batch that is not `counted` only keeps this process in step with the others.
-    """
-
-    input_ids: Tensor
-    attention_mask: Tensor
-    mask: Tensor
-    start: int
-    lengths: tuple[int, ...]
-    counted: bool = True
-
-    @property
-    def tokens(self) -> Tensor:
-        """The code tokens [2B, C]."""
-        return self.input_ids[:, self.start :]
-
-    @property
-    def code(self) -> Tensor:
-        """Which of `tokens` are code and which are padding, bool [2B, C]."""
-        return self.attention_mask[:, self.start :].bool()
-
-    def better(self) -> Batch:
-        """The better programs alone, [B, T'] without the columns that only worse ones need."""
-        half = len(self.lengths) // 2
-        lengths = self.lengths[:half]
-        end = self.start + max(lengths)
-        return replace(
-            self,
-            input_ids=self.input_ids[:half, :end],
-            attention_mask=self.attention_mask[:half, :end],
-            mask=self.mask[:half, : max(lengths)],
-            lengths=lengths,
-        )
-
-    def to(self, device: torch.device, **kwargs) -> Batch:
-        """The same batch on another device (Lightning calls this)."""
-        moved = {n: getattr(self, n).to(device, **kwargs) for n in ("input_ids", "attention_mask", "mask")}
-        return replace(self, **moved)
-
-
-def encode_pair(pair: Pair, backbone: Backbone, append_eos: bool) -> Example:
-    """The tokens of a pair; the masks are the pair's own, and 0 on the end-of-text token.
-
-    That token follows a program that ended by itself, not one that was cut off.
-    """
-
-    def program(text: str, mask: Sequence[int], finished: bool) -> tuple[list[int], list[int]]:
-        ids = backbone.encode_completion(text)
-        return (ids + [backbone.eos_id], [*mask, 0]) if append_eos and finished else (ids, list(mask))
-
-    instruction = backbone.encode_prompt(pair.instruction)
-    if not instruction:
-        raise UserError(
-            f"The pair of task {pair.task_id} has an empty instruction, so nothing predicts its first token. "
-            "Leave that pair out."
-        )
-    return Example(
-        instruction,
-        program(pair.better, pair.better_mask, pair.better_finished),
-        program(pair.worse, pair.worse_mask, pair.worse_finished),
-    )
-
-
-def collate(examples: Sequence[Example], pad_id: int) -> Batch:
-    """The batch of B examples; see `Batch` for its layout."""
-    programs = [example.better for example in examples] + [example.worse for example in examples]
-    instructions = [example.instruction for example in examples] * 2
-    start = max(len(instruction) for instruction in instructions)
-    width = max(len(ids) for ids, _ in programs)
-    input_ids = torch.full((len(programs), start + width), pad_id)
-    attention_mask = torch.zeros(len(programs), start + width, dtype=torch.long)
-    mask = torch.zeros(len(programs), width, dtype=torch.bool)
-    for row, (instruction, (ids, differs)) in enumerate(zip(instructions, programs, strict=True)):
-        first, end = start - len(instruction), start + len(ids)
-        input_ids[row, first:end] = torch.tensor(instruction + ids)
-        attention_mask[row, first:end] = 1
-        mask[row, : len(ids)] = torch.tensor(differs, dtype=torch.bool)
-    return Batch(input_ids, attention_mask, mask, start, tuple(len(ids) for ids, _ in programs))
+    def batch(self, indices: Sequence[int]) -> Batch:
+        batch = collate([self.examples[index] for index in indices], self.pad_id)
+        if self.reference is None:
+            return batch
+        return replace(batch, reference=self.reference.rows(indices, batch.tokens.shape[1]))
 
 
 class PairLoader:
-    """Batches of training pairs, `batch_size` for each of `world` processes.
+    """Steps of training pairs, `batch_size` for each of `world` processes: lists of batches within the token budget.
 
     Epoch e visits the pairs in an order drawn from (seed, e) alone. Step k takes the k-th `world * batch_size` of them,
-    and process r the r-th part of that, so W processes with batch size b see at every step what one process with batch
-    size W·b sees. Pairs that do not fill a last step are left out of that epoch (others in the next one).
+    dealt out to the processes in order of their lengths, so that all have about as much to do; W processes with batch
+    size b see at every step what one process with batch size W·b sees. Pairs that do not fill a last step are left out
+    of that epoch (others in the next one).
 
     The state is (epoch, position), which Lightning keeps in its checkpoints: a run resumes at the next batch.
     """
 
-    def __init__(
-        self, examples: Sequence[Example], batch_size: int, seed: int, pad_id: int, rank: int = 0, world: int = 1
-    ) -> None:
-        self.examples, self.batch_size, self.seed, self.pad_id = examples, batch_size, seed, pad_id
-        self.rank, self.pairs_per_step = rank, batch_size * world
+    def __init__(self, examples: Examples, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
+        self.examples, self.seed = examples, seed
+        self.rank, self.world, self.pairs_per_step = rank, world, batch_size * world
         self.epoch = self.position = 0
         self.sampler = self  # Lightning calls sampler.set_epoch before every epoch
 
     def __len__(self) -> int:
         return len(self.examples) // self.pairs_per_step
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[list[Batch]]:
         if self.position == len(self):
             self.set_epoch(self.epoch + 1)
         order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.examples))
         while self.position < len(self):
-            first = self.position * self.pairs_per_step + self.rank * self.batch_size
+            first = self.position * self.pairs_per_step
+            step = sorted(order[first : first + self.pairs_per_step].tolist(), key=lambda i: -self.examples.lengths[i])
             self.position += 1
-            yield collate([self.examples[i] for i in order[first : first + self.batch_size]], self.pad_id)
+            yield self.examples.batches(step[self.rank :: self.world])
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the start of an epoch, unless this is it already."""
@@ -168,9 +100,10 @@ class PairLoader:
 class PairDataModule(lightning.LightningDataModule):
     """The train and validation pairs of a file that `cptlab.pairs` wrote, in the tokens of `backbone`.
 
-    `batch_size` pairs per process and step; validation takes `eval_batch_size` at once. `append_eos`: end every program
-    with the end-of-text token, for pairs of programs that ended by themselves. Raises UserError for a bad file, a
-    training split without (enough) pairs, and a tokenizer without end-of-text token.
+    `batch_size` pairs per process and step, in batches of at most `token_budget` tokens (`engine.Compute`), as in
+    validation. `append_eos`: end every program with the end-of-text token, for pairs of programs that ended by
+    themselves. Raises UserError for a bad file, a training split without (enough) pairs, and a tokenizer without
+    end-of-text token.
     """
 
     def __init__(
@@ -179,38 +112,65 @@ class PairDataModule(lightning.LightningDataModule):
         backbone: Backbone,
         *,
         batch_size: int = 1,
-        eval_batch_size: int = 8,
+        token_budget: int = 4096,
         seed: int = 0,
         append_eos: bool = True,
     ) -> None:
         super().__init__()
         if append_eos and backbone.eos_id is None:
-            raise UserError(f"The tokenizer of {backbone.name} has no end-of-text token. Set data.loader.append_eos=false.")
-        if batch_size < 1 or eval_batch_size < 1:
-            raise UserError("data.loader.batch_size and data.loader.eval_batch_size count pairs. Set them to 1 or more.")
+            raise UserError(
+                f"The tokenizer of {backbone.name} has no end-of-text token. Set data.loader.append_eos=false."
+            )
+        if batch_size < 1:
+            raise UserError("data.loader.batch_size counts pairs. Set it to 1 or more.")
         pairs = read_pairs(pairs_file, backbone.encode_completion)
-        self.examples: dict[str, list[Example]] = {"train": [], "validation": []}
-        for pair in pairs:
-            if pair.split in self.examples:
-                self.examples[pair.split].append(encode_pair(pair, backbone, append_eos))
-        if not self.examples["train"]:
+        self.examples = {
+            split: Examples(
+                [encode_pair(pair, backbone, append_eos) for pair in pairs if pair.split == split],
+                backbone.pad_id,
+                token_budget,
+            )
+            for split in SPLITS
+        }
+        if not len(self.examples["train"]):
             raise UserError(
                 f"{pairs_file} has no pair in split train, only {len(pairs)} in others. "
                 "Build pairs from more tasks or samples, or see pairs.validation_tasks."
             )
-        self.pad_id = backbone.pad_id
-        self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
+        self.batch_size, self.seed = batch_size, seed
         content = hashlib.sha256(Path(pairs_file).read_bytes()).hexdigest()
         self.description = {"pairs": content, "append_eos": append_eos, "seed": seed}  # what decides on the batches
+
+    def keep_reference(
+        self,
+        cache: Path,
+        backbone: Backbone,
+        objective: Objective,
+        *,
+        precision: str = "full",
+        first_stage: bool = True,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        """Take what the backbone alone says of the pairs from `cache`, where it is computed first if need be.
+
+        The diagnostics need all of it for the validation pairs; for the training pairs it is what `objective` asks for
+        in the first stage (the second asks for nothing).
+        """
+        for split, needed in (("train", objective.reference if first_stage else "none"), ("validation", "states")):
+            examples = self.examples[split]
+            if needed != "none" and len(examples):
+                examples.reference = open_reference(
+                    cache, backbone, examples.examples, precision=precision, states=needed == "states", say=say
+                )
 
     @property
     def longest(self) -> int:
         """Tokens of the longest program with its instruction."""
-        return max(example.length for examples in self.examples.values() for example in examples)
+        return max(example.length for split in self.examples.values() for example in split.examples)
 
     def train_dataloader(self) -> PairLoader:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        loader = PairLoader(self.examples["train"], self.batch_size, self.seed, self.pad_id, rank, world)
+        loader = PairLoader(self.examples["train"], self.batch_size, self.seed, rank, world)
         if len(loader) == 0:
             raise UserError(
                 f"A step takes {loader.pairs_per_step} pairs, but the training split has "
@@ -219,14 +179,19 @@ class PairDataModule(lightning.LightningDataModule):
         return loader
 
     def val_dataloader(self) -> DataLoader:
-        """All validation pairs in file order; every process gets as many batches, some not counted if need be."""
+        """All validation pairs; every process gets as many batches, some not counted if need be."""
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        examples, size = self.examples["validation"], self.eval_batch_size
-        batches = [collate(examples[i : i + size], self.pad_id) for i in range(0, len(examples), size)]
-        while len(batches) % world:
-            batches.append(replace(batches[0], counted=False))
-        return DataLoader(batches[rank::world], batch_size=None)
+        examples = self.examples["validation"]
+        groups = [(group, True) for group in examples.groups(range(len(examples)))]
+        while len(groups) % world:
+            groups.append((groups[0][0], False))
 
-    def probe(self, count: int) -> Batch:
+        def make(item: tuple[list[int], bool]) -> Batch:  # when its turn comes: what is kept of the reference is large
+            return replace(examples.batch(item[0]), counted=item[1])
+
+        return DataLoader(groups[rank::world], batch_size=None, collate_fn=make)
+
+    def probe(self, count: int) -> list[Batch]:
         """The first `count` validation pairs (training pairs where there are none), the same in every epoch."""
-        return collate((self.examples["validation"] or self.examples["train"])[:count], self.pad_id)
+        examples = self.examples["validation"] if len(self.examples["validation"]) else self.examples["train"]
+        return examples.batches(range(min(count, len(examples))))

@@ -6,32 +6,30 @@ sequence too. What is measured here, over a split, compares the prefix with the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from cptlab.training import losses
-from cptlab.training.objective import Objective
+from cptlab.training.objectives import Measure, Objective
 
 
-def displacement_sums(
-    policy: Tensor, reference: Tensor, tokens: Tensor, mask: Tensor, code: Tensor, objective: Objective
-) -> dict[str, float]:
+def displacement_sums(measure: Measure, terms: dict[str, Tensor], objective: Objective) -> dict[str, float]:
     """What `displacement_metrics` needs, summed over the B pairs of a batch; sums of several batches may be added.
 
-    `policy` and `reference` are log-probabilities [2B, C, V], better programs first; `tokens` [2B, C], `mask` and
-    `code` bool [2B, C], as in `Objective.comparative_terms`.
+    `terms` are those of `objective` on the batch, [B] each.
     """
-    terms = objective.comparative_terms(policy, reference, tokens, mask, code)
-    weighted = sum(objective.weighted(terms).values())
-    scores = losses.sequence_score(losses.token_log_probs(policy, tokens), mask).double()
-    before = losses.sequence_score(losses.token_log_probs(reference, tokens), mask).double()
+    mask, code = measure.mask, measure.code
+    scores = losses.sequence_score(measure.scores(mask), mask).double()
+    before = losses.sequence_score(measure.reference_scores(mask), mask).double()
     (better, worse), (better_before, worse_before) = scores.chunk(2), before.chunk(2)
-    divergence = losses.position_kl(policy, reference).double()
+    divergence = measure.kl(code, "policy_reference").double()
     masked_better, masked_worse = mask.sum(-1).chunk(2)
     sums = {
         "pairs": torch.tensor(len(better)),
         **terms,
-        "loss": weighted,
+        "loss": sum(objective.weighted(terms).values()),
         "delta_a": better - better_before,
         "delta_b": worse - worse_before,
         "masked_a": masked_better,
@@ -54,7 +52,7 @@ def displacement_sums(
 def displacement_metrics(sums: dict[str, float]) -> dict[str, float]:
     """The diagnostics of a split, from its summed batches.
 
-    - `loss`, `l_rank`, `l_lm`, `l_kl`: means over pairs
+    - `loss` and the terms of the objective (`l_…`): means over pairs
     - `delta_a`, `delta_b`: change of s(x_a) and s(x_b) (CPT eq. 9) against the backbone alone, nats per pair;
       `delta_a_per_token`, `delta_b_per_token`: nats per masked token of all pairs together
     - `fell_a`: share of pairs whose s(x_a) is lower than without prefix
@@ -67,8 +65,9 @@ def displacement_metrics(sums: dict[str, float]) -> dict[str, float]:
     def per_token(name: str, tokens: float) -> float:
         return sums[name] / max(tokens, 1.0)
 
+    means = ("loss", *(name for name in sums if name.startswith("l_")), "delta_a", "delta_b")
     return {
-        **{name: sums[name] / pairs for name in ("loss", "l_rank", "l_lm", "l_kl", "delta_a", "delta_b")},
+        **{name: sums[name] / pairs for name in means},
         "delta_a_per_token": per_token("delta_a", sums["masked_a"]),
         "delta_b_per_token": per_token("delta_b", sums["masked_b"]),
         "fell_a": sums["fell"] / pairs,
@@ -84,10 +83,6 @@ def displacement_metrics(sums: dict[str, float]) -> dict[str, float]:
     }
 
 
-def gradient_norms(weighted: dict[str, Tensor], parameters: list[Tensor]) -> dict[str, float]:
-    """The gradient norm of each weighted term's mean over pairs, by the term's name: how hard each pulls the prefix."""
-    norms = {}
-    for name, term in weighted.items():
-        gradients = torch.autograd.grad(term.mean(), parameters, retain_graph=True)
-        norms[name] = torch.linalg.vector_norm(torch.stack([g.norm() for g in gradients])).item()
-    return norms
+def gradient_norm(gradients: Sequence[Tensor]) -> float:
+    """The norm of all of them together."""
+    return torch.linalg.vector_norm(torch.stack([gradient.norm() for gradient in gradients])).item()

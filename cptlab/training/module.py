@@ -1,10 +1,11 @@
-"""One stage of training as a LightningModule: a frozen backbone, a trainable prefix, the losses of the stage.
+"""One stage of training as a LightningModule: a frozen backbone, a trainable prefix, the objective of the stage.
 
-Deliberately plain: one forward with the prefix over both programs of a pair, one without, the printed losses.
+How a batch is computed is the engine's business (`engine`); what is made of it, the objective's (`objectives`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import lightning
@@ -12,20 +13,23 @@ import torch
 from torch import Tensor
 
 from cptlab.backbone import Backbone, Prefix
+from cptlab.backbone.prefix import prefix_from_table
 from cptlab.errors import UserError
-from cptlab.training import losses
-from cptlab.training.datamodule import Batch
-from cptlab.training.diagnostics import displacement_metrics, displacement_sums, gradient_norms
-from cptlab.training.objective import Objective
+from cptlab.training.batches import Batch
+from cptlab.training.diagnostics import displacement_metrics, displacement_sums, gradient_norm
+from cptlab.training.engine import Engine
+from cptlab.training.objectives import CPT, Objective, SinglePrefix
 
 STAGES = ("comparative", "nll")
 
 
 class PrefixTuning(lightning.LightningModule):
-    """Trains `prefix` on `backbone`: stage 'comparative' (CPT eq. 12) or 'nll' on the better programs (eq. 13).
+    """Trains `prefix` on `backbone`: stage 'comparative' with `objective` (CPT eq. 12 by default), or 'nll' on the better
+    programs (eq. 13). `opposite` is the second prefix of an objective that has two.
 
-    The loss is the mean over the pairs of a step. AdamW, constant rate, gradient-norm clip (CPT V-E; the weight decay
-    is AdamW's default, the paper gives none).
+    A step is a list of batches, whose gradients are added up one batch at a time; the loss is the mean over the pairs
+    of all of them. AdamW, constant rate, gradient-norm clip (CPT V-E; the weight decay is AdamW's default, the paper
+    gives none).
 
     The backbone is no submodule, so it is in no checkpoint, stays in eval mode, and is not copied by DDP. A checkpoint
     holds the prefix's parameters (table or factors), the collapsed table as `prefix_table`, and plain settings;
@@ -42,23 +46,30 @@ class PrefixTuning(lightning.LightningModule):
         stage: str = "comparative",
         objective: Objective | None = None,
         *,
+        opposite: Prefix | None = None,
+        engine: Engine | None = None,
         learning_rate: float = 1e-3,
         weight_decay: float = 0.01,
         gradient_clip: float = 1.0,
         description: dict | None = None,
-        probe: Batch | None = None,
+        probe: Sequence[Batch] = (),
         title: str | None = None,
     ) -> None:
         super().__init__()
         assert stage in STAGES
         self.backbone, self.prefix, self.stage, self.probe = backbone, prefix, stage, probe
-        self.objective = objective or Objective()
+        self.engine = engine or Engine()
+        self.first_objective = objective or CPT()
+        self.objective = SinglePrefix.after(self.first_objective) if stage == "nll" else self.first_objective
+        assert (opposite is not None) == (self.objective.prefixes == 2)
+        self.opposite = opposite
         self.title = title or stage
         self.strict_loading = False
         self.save_hyperparameters(
             {
                 "stage": stage,
-                "objective": asdict(self.objective),
+                "objective": {"name": type(self.first_objective).__name__} | asdict(self.first_objective),
+                "engine": self.engine.name,
                 "learning_rate": learning_rate,
                 "weight_decay": weight_decay,
                 "gradient_clip": gradient_clip,
@@ -70,35 +81,63 @@ class PrefixTuning(lightning.LightningModule):
         self.validation: dict[str, float] = {}  # of the latest validation
         self._validation_sums: dict[str, float] = {}
 
-    def code_log_probs(self, batch: Batch, prefix: Prefix | None) -> Tensor:
-        """Log-probabilities [rows, C, V] of every code token's place, with or without a prefix."""
-        logits = self.backbone.logits(batch.input_ids, batch.attention_mask, prefix)
-        return losses.log_probs(logits[:, batch.start - 1 : -1])
+    @property
+    def prefixes(self) -> list[Prefix]:
+        """What is trained."""
+        return [self.prefix] if self.opposite is None else [self.prefix, self.opposite]
 
-    def terms(self, batch: Batch) -> dict[str, Tensor]:
+    def terms(self, batch: Batch, prefixes: Sequence[Prefix]) -> dict[str, Tensor]:
         """The unweighted terms of this stage's loss, each [B]."""
-        if self.stage == "nll":
-            batch = batch.better()
-            return self.objective.nll_terms(self.code_log_probs(batch, self.prefix), batch.tokens, batch.code)
-        with torch.no_grad():
-            reference = self.code_log_probs(batch, None)
-        policy = self.code_log_probs(batch, self.prefix)
-        return self.objective.comparative_terms(policy, reference, batch.tokens, batch.mask, batch.code)
+        batch = batch.better if self.objective.better_only else batch
+        return self.objective.terms(self.engine.measure(self.backbone, batch, prefixes))
 
-    def training_step(self, batch: Batch, _batch_idx: int) -> Tensor:
-        terms = self.terms(batch)
-        loss = sum(self.objective.weighted(terms).values()).mean()
-        self._latest = {"loss": loss.detach()} | {name: term.detach().mean() for name, term in terms.items()}
-        return loss
+    def training_step(self, step: Sequence[Batch], _batch_idx: int) -> Tensor:
+        """The loss of a step; its gradient is known when this returns, as only one batch is in memory at a time."""
+        tables = [prefix.collapsed() for prefix in self.prefixes]
+        values, gradients = self._gradients(step, tables, separately=False)
+        self._latest = values
+        carrier = sum((table * gradient).sum() for table, gradient in zip(tables, gradients["loss"], strict=True))
+        return values["loss"] + (carrier - carrier.detach())
+
+    def _gradients(
+        self, step: Sequence[Batch], tables: Sequence[Tensor], separately: bool
+    ) -> tuple[dict[str, Tensor], dict[str, list[Tensor]]]:
+        """Of a step: the loss and the unweighted terms, and the gradients of `tables` by the loss, or by each weighted
+        term."""
+        leaves = [prefix_from_table(table.detach(), self.backbone.shape) for table in tables]
+        pairs = sum(len(batch) for batch in step)
+        values: dict[str, Tensor] = {}
+        gradients: dict[str, list[Tensor]] = {}
+        for batch in step:
+            with self.engine.running(self.backbone):
+                terms = self.terms(batch, leaves)
+            weighted = {name: term.sum() / pairs for name, term in self.objective.weighted(terms).items()}
+            loss = sum(weighted.values())
+            means = {"loss": loss} | {name: term.sum() / pairs for name, term in terms.items()}
+            for name, value in means.items():
+                values[name] = values[name] + value.detach() if name in values else value.detach()
+            for name, value in (weighted if separately else {"loss": loss}).items():
+                found = gradients.setdefault(name, [torch.zeros_like(table) for table in tables])
+                if value.requires_grad:
+                    parts = torch.autograd.grad(
+                        value, [leaf.table for leaf in leaves], retain_graph=separately, allow_unused=True
+                    )
+                    for total, part in zip(found, parts, strict=True):
+                        if part is not None:
+                            total += part
+        return values, gradients
+
+    def trained(self) -> list[Tensor]:
+        return [parameter for prefix in self.prefixes for parameter in prefix.parameters()]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(
-            self.prefix.parameters(), lr=self.hparams.learning_rate, weight_decay=self.hparams.weight_decay
+            self.trained(), lr=self.hparams.learning_rate, weight_decay=self.hparams.weight_decay
         )
 
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
         """Clip, and note the step's values. Gradients are those of all processes here, losses become so."""
-        norm = torch.nn.utils.clip_grad_norm_(self.prefix.parameters(), self.hparams.gradient_clip)
+        norm = torch.nn.utils.clip_grad_norm_(self.trained(), self.hparams.gradient_clip)
         values = torch.stack(list(self._latest.values()))
         if self.trainer.world_size > 1:
             values = self.trainer.strategy.reduce(values, reduce_op="mean")
@@ -132,9 +171,13 @@ class PrefixTuning(lightning.LightningModule):
         self._validation_sums = {}
 
     def validation_step(self, batch: Batch, _batch_idx: int) -> None:
-        policy, reference = self.code_log_probs(batch, self.prefix), self.code_log_probs(batch, None)
-        sums = displacement_sums(policy, reference, batch.tokens, batch.mask, batch.code, self.objective)
-        for name, value in sums.items():
+        """In either stage: the terms of the first one's objective, and the displacement."""
+        measure, objective = self.engine.measure(self.backbone, batch, self.prefixes), self.first_objective
+        if objective.better_only:
+            terms = objective.terms(self.engine.measure(self.backbone, batch.better, self.prefixes))
+        else:
+            terms = objective.terms(measure)
+        for name, value in displacement_sums(measure, terms, objective).items():
             self._validation_sums[name] = self._validation_sums.get(name, 0.0) + batch.counted * value
 
     def on_validation_epoch_end(self) -> None:
@@ -144,15 +187,24 @@ class PrefixTuning(lightning.LightningModule):
             total = torch.tensor(list(sums.values()), dtype=torch.float64, device=self.device)
             sums = dict(zip(sums, self.trainer.strategy.reduce(total, reduce_op="sum").tolist(), strict=True))
         self.validation = displacement_metrics(sums)
-        if self.probe is not None:
+        if self.probe:
             with torch.inference_mode(False), torch.enable_grad():
-                weighted = self.objective.weighted(self.terms(self.probe.to(self.device)))
-                norms = gradient_norms(weighted, list(self.prefix.parameters()))
-            self.validation |= {f"grad_{name}": norm for name, norm in norms.items()}
+                self.validation |= {f"grad_{name}": norm for name, norm in self._term_norms().items()}
         self.log_dict({f"{self.stage}/val/{name}": value for name, value in self.validation.items()})
+
+    def _term_norms(self) -> dict[str, float]:
+        """The gradient norm of each weighted term's mean over the probe's pairs: how hard each pulls the prefix."""
+        tables = [prefix.collapsed() for prefix in self.prefixes]
+        _, gradients = self._gradients([batch.to(self.device) for batch in self.probe], tables, separately=True)
+        parameters, norms = self.trained(), {}
+        for name, found in gradients.items():
+            norms[name] = gradient_norm(torch.autograd.grad(tables, parameters, found, retain_graph=True))
+        return norms
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["prefix_table"] = self.prefix.collapsed().detach().cpu().clone()
+        if self.opposite is not None:
+            checkpoint["opposite_table"] = self.opposite.collapsed().detach().cpu().clone()
         checkpoint["prefix_shape"] = self._shape()
         checkpoint["epoch_sums"] = dict(self.epoch_sums)
 

@@ -23,8 +23,9 @@ from cptlab.backbone import Backbone, Prefix
 from cptlab.errors import UserError
 from cptlab.training.callbacks import CHECKPOINT, AtomicCheckpointIO, Curve, StageCheckpoint
 from cptlab.training.datamodule import PairDataModule
+from cptlab.training.engine import Engine, choose_engine
 from cptlab.training.module import STAGES, PrefixTuning
-from cptlab.training.objective import Objective
+from cptlab.training.objectives import CPT, Objective
 
 FINISHED = "finished.json"
 PROBE_PAIRS = 8  # on which the gradient norm of each loss term is measured
@@ -37,6 +38,8 @@ def train_stages(
     objective: Objective | None = None,
     *,
     directory: str | os.PathLike,
+    opposite: Prefix | None = None,
+    engine: Engine | None = None,
     trainer: Callable[..., lightning.Trainer] = lightning.Trainer,
     first_epochs: int = 3,
     second_epochs: int = 1,
@@ -48,7 +51,10 @@ def train_stages(
     callbacks: Sequence[lightning.Callback] = (),
     loggers: Sequence[Any] = (),
 ) -> Prefix:
-    """Train `prefix` in place: `first_epochs` of comparative tuning, then `second_epochs` of NLL, optimiser afresh.
+    """Train `prefix` in place: `first_epochs` of `objective` (CPT's by default), then `second_epochs` of NLL, optimiser
+    afresh. An objective with two prefixes trains `opposite` too, in the first stage.
+
+    `engine` says how a step is computed (`choose_engine`; by default it is asked).
 
     `trainer` makes a `lightning.Trainer` (a partial one with accelerator, devices, strategy, precision). The paper
     does not say how many epochs the optional second stage takes, nor its learning rate (CPT IV-C);
@@ -71,6 +77,13 @@ def train_stages(
             f"{backbone.context_length} of {backbone.name}. "
             "Leave long pairs out, or use a backbone with a longer context."
         )
+    objective = objective or CPT()
+    if (opposite is None) != (objective.prefixes == 1):
+        raise UserError(
+            f"{type(objective).__name__} trains {objective.prefixes} prefix(es). "
+            "Give train_stages as many: `opposite` is the second."
+        )
+    engine = engine or choose_engine(backbone, objective.engine)
     description = {"data": data.description, "backbone": backbone.fingerprint}
     for number, (stage, epochs) in enumerate(zip(STAGES, (first_epochs, second_epochs), strict=True), 1):
         if epochs == 0:
@@ -80,6 +93,8 @@ def train_stages(
             prefix,
             stage,
             objective,
+            opposite=opposite if stage == STAGES[0] else None,
+            engine=engine,
             learning_rate=learning_rate if stage == STAGES[0] else second_learning_rate or learning_rate,
             weight_decay=weight_decay,
             gradient_clip=gradient_clip,

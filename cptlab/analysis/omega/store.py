@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from cptlab.errors import UserError
+from cptlab.locks import locked
 from cptlab.records import Task
-from cptlab.runs import locked, write_json
+from cptlab.runs import write_json
 
 COMMAND = "python -m cptlab.analysis.omega"
 

@@ -1,0 +1,93 @@
+"""Training as one step: pairs, both stages, the prefix in PEFT's format."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from cptlab import settings, tracking
+from cptlab.errors import UserError
+from cptlab.pipeline.common import METRICS_FILE, PAIRS_FILE, ROOT, STATISTICS_FILE, begin, loggers_of, optimized, say
+from cptlab.pipeline.pairs import build_pairs
+from cptlab.runs import CONFIG_FILE, write_json
+
+OPPOSITE = 1_000_003  # added to the seed of the second prefix, where an objective has one
+
+
+def train(config: DictConfig, fresh: Path) -> float | None:
+    """Pairs, both stages, and `prefix/` in PEFT format in the run directory; the value of `optimized_metric`."""
+    started = time.monotonic()
+    from cptlab.backbone import save_prefix
+    from cptlab.reporting.curves import last_epochs
+    from cptlab.training import Compute, choose_engine, make_trainer, train_stages
+
+    compute = Compute(**config.compute)
+    objective = settings.build(config.objective, "objective")
+    backbone = settings.build(config.backbone, "backbone")
+    prefix, opposite = (_prefix(config, backbone, seed) for seed in (config.seed, config.seed + OPPOSITE))
+    opposite = opposite if objective.prefixes == 2 else None
+    callbacks = [settings.build(node, f"callbacks.{name}") for name, node in (config.callbacks or {}).items()]
+    trainer = settings.build(config.trainer, "trainer")
+    make_trainer(trainer, logger=False)  # a machine without the devices is found now, not after the pairs
+    mine = config.data.pairs_file  # with what it holds, so that a corrected file is a new run
+    content = {"backbone": backbone.fingerprint} | ({"pairs": hashlib.sha256(_bytes(mine)).hexdigest()} if mine else {})
+    run = begin(config, fresh, "train", **content)
+    main_process = settings.is_main_process()
+    if main_process:
+        OmegaConf.save(config, run.directory / CONFIG_FILE, resolve=True)
+    pairs_file = Path(config.data.pairs_file or build_pairs(config, backbone) / PAIRS_FILE)
+    statistics = _read_json(pairs_file.with_name(STATISTICS_FILE)) if config.data.pairs_file is None else {}
+    data = settings.build(config.data.loader, "data.loader", pairs_file, backbone, _partial_=False)
+    engine = choose_engine(backbone, objective.engine, compute)
+    if engine.reason:
+        say(f"The plain step is used, about half as fast: {engine.reason}.")
+    if engine.name == "fast" and compute.reference == "disk":
+        data.keep_reference(Path(config.paths.cache), backbone, objective, precision=compute.reference_precision,
+                            first_stage=config.stages.first_epochs > 0, say=say)
+    loggers = loggers_of(config, run, "train") if main_process else []
+    with tracking.finished_at_the_end(loggers):
+        try:
+            train_stages(backbone, prefix, data, objective, directory=run.directory / "training",
+                         opposite=opposite, engine=engine, trainer=trainer, callbacks=callbacks, loggers=loggers,
+                         **config.stages)
+        except UserError as error:
+            again = f" To start this run afresh, delete {run.directory}." if run.resumed else ""
+            raise UserError(f"{error}{again}") from None
+        if not main_process:
+            return None
+        extra = {"run": run.directory.name, "backbone": backbone.fingerprint}
+        save_prefix(prefix, run.directory / "prefix", backbone, extra=extra)
+        if opposite is not None:
+            save_prefix(opposite, run.directory / "prefix_worse", backbone, extra=extra)
+        metrics = last_epochs(run.directory / "training")
+        facts = tracking.provenance(
+            ROOT, seed=config.seed, backbone=backbone.fingerprint, pairs=str(pairs_file), pair_statistics=statistics,
+            trainable_parameters=sum(p.numel() for one in (prefix, opposite) if one for p in one.parameters()),
+            prefix_parameters=prefix.collapsed().numel(),
+            wall_seconds=round(time.monotonic() - started, 1), resumed=run.resumed, **engine.facts(),
+        )
+        write_json(run.directory / METRICS_FILE, {"metrics": metrics, **facts})
+    run.finish()
+    print(f"Prefix: {run.directory / 'prefix'}")
+    print(f"Evaluate it with: python evaluate.py run={run.directory}")
+    return optimized(config, metrics)
+
+
+def _prefix(config: DictConfig, backbone: Any, seed: int) -> Any:
+    prefix = settings.build(config.prefix, "prefix", backbone.shape, seed=seed, _partial_=False)
+    return prefix.to(backbone.device)
+
+
+def _bytes(path: str) -> bytes:
+    if not Path(path).is_file():
+        raise UserError(f"There is no pairs file {path}. Check the path, or leave data.pairs_file=null to have them built.")
+    return Path(path).read_bytes()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,53 @@
+"""The step as it is written: every program a row of its own, all logits, softmaxes over the whole vocabulary.
+
+The readable reference of `fast.py`, which must agree with it. `objective.engine=plain` trains with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from cptlab.backbone import Backbone, Prefix
+from cptlab.training import losses
+from cptlab.training.batches import Batch
+
+
+class PlainMeasure:
+    """What an objective may ask of one batch under some prefixes (see `objectives.base.Measure`)."""
+
+    def __init__(self, backbone: Backbone, batch: Batch, prefixes: Sequence[Prefix]) -> None:
+        self.backbone, self.batch, self.prefixes = backbone, batch, prefixes
+        self.mask, self.code = batch.mask, batch.code
+        self._policies: dict[int, Tensor] = {}
+
+    def scores(self, where: Tensor, prefix: int = 0) -> Tensor:
+        return self._scores(self._policy(prefix), where)
+
+    def kl(self, where: Tensor, direction: str, prefix: int = 0) -> Tensor:
+        return losses.position_kl(self._policy(prefix), self._reference, direction).masked_fill(~where, 0)
+
+    def reference_scores(self, where: Tensor) -> Tensor:
+        return self._scores(self._reference, where)
+
+    def _scores(self, log_probabilities: Tensor, where: Tensor) -> Tensor:
+        return losses.token_log_probs(log_probabilities, self.batch.tokens).masked_fill(~where, 0)
+
+    def _policy(self, index: int) -> Tensor:
+        if index not in self._policies:
+            self._policies[index] = self._log_probs(self.prefixes[index])
+        return self._policies[index]
+
+    @cached_property
+    def _reference(self) -> Tensor:
+        with torch.no_grad():
+            return self._log_probs(None)
+
+    def _log_probs(self, prefix: Prefix | None) -> Tensor:
+        """Log-probabilities [R, C, V] at every code token's place."""
+        rows = self.batch.padded
+        logits = self.backbone.logits(rows.input_ids, rows.attention_mask, prefix)
+        return losses.log_probs(logits[:, rows.start - 1 : -1])

@@ -1,0 +1,268 @@
+"""What the frozen backbone alone says of the training pairs: computed once, kept on disk, read where it is needed.
+
+Neither an objective nor a seed nor the masks change it, so all epochs, ablations and sweep jobs on the same pairs share
+it. Per pair there are the final hidden states at the places that predict its code (`Packed.predicting`), from which the
+head gives the whole distribution again, and the log-probabilities of its code tokens, computed before the states are
+rounded to half precision. They are two files, so that an objective that needs scores alone keeps no states.
+
+What it does not do: notice that a newer torch, transformers or another device rounds differently. Remove the directory
+to compute it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cptlab.backbone import Backbone
+from cptlab.errors import UserError
+from cptlab.locks import locked
+from cptlab.progress import progress_bar
+from cptlab.training.batches import ReferenceRows, collate
+from cptlab.training.examples import Example
+from cptlab.training.head import token_scores
+from cptlab.training.packing import packed_length, predicting_places, token_budget_groups
+from cptlab.training.pieces import PieceFile
+
+FORMAT = 1  # of the files; another one has other keys
+TOKEN_BUDGET = 4096  # padded tokens of the packed rows computed together, which make a piece: part of the format
+
+Progress = Callable[[str, int, str], AbstractContextManager[Callable[[int], None]]]
+
+
+def reference_bytes(
+    examples: Sequence[Example], hidden_size: int, precision: str, dtype: torch.dtype, states: bool = True
+) -> int:
+    """Bytes that the reference of `examples` takes, for a backbone with weights in `dtype`."""
+    layout = Layout.of(examples, hidden_size, precision, dtype)
+    return sum(layout.score_bytes) + states * sum(layout.state_bytes)
+
+
+def open_reference(
+    directory: Path,
+    backbone: Backbone,
+    examples: Sequence[Example],
+    *,
+    precision: str = "full",
+    states: bool = True,
+    say: Callable[[str], None],
+    progress: Progress = progress_bar,
+) -> Reference:
+    """The reference of `examples` below `directory`, computed first where it is not there or is damaged.
+
+    `precision` is that of the states: 'full' is the backbone's own, 'half' float16 for a backbone in float32 or
+    float64. `states=False`: the scores alone. Processes that ask for the same one at once compute it once. Everything
+    is checked against its SHA-256. Raises UserError where the disk has no space for it, and where a state overflows
+    float16.
+    """
+    layout = Layout.of(examples, backbone.hidden_size, precision, backbone.head.weight.dtype)
+    directory = directory / "reference" / _key(backbone, examples, layout.state_dtype)
+    files = [PieceFile(directory / "scores.bin", layout.score_bytes)]
+    files += [PieceFile(directory / "states.bin", layout.state_bytes)] if states else []
+    reference = Reference(directory, layout, files)
+    amount = readable(sum(file.size for file in files))
+
+    def waiting() -> None:
+        say(f"Reference: waiting for another process that is at work in {directory}")
+
+    try:
+        with locked(directory, shared=True, waiting=waiting):
+            complete = all(len(file.check()[0]) == len(layout.groups) for file in files)
+        if not complete:
+            with locked(directory, waiting=waiting):
+                complete = _complete(reference, backbone, examples, amount, say, progress)
+    except OSError as error:
+        remedy = _remedy(reference)
+        raise UserError(f"The reference cannot be kept in {directory}: {error.strerror or error}. {remedy}") from error
+    if complete:
+        say(f"Reference: found in {directory} ({amount})")
+    return reference
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where what is kept of each example stands: pieces are `groups` of examples, one behind the other."""
+
+    groups: list[list[int]]
+    places: list[int]  # per example, its predicting places
+    programs: list[tuple[int, int]]  # per example, the code tokens of the better and of the worse program
+    hidden_size: int
+    state_dtype: torch.dtype
+    score_dtype: torch.dtype
+    full_dtype: torch.dtype
+
+    @classmethod
+    def of(cls, examples: Sequence[Example], hidden_size: int, precision: str, dtype: torch.dtype) -> Layout:
+        groups = token_budget_groups([packed_length(example) for example in examples], TOKEN_BUDGET)
+        places = [predicting_places(example) for example in examples]
+        programs = [(len(example.better[0]), len(example.worse[0])) for example in examples]
+        return cls(
+            groups, places, programs, hidden_size, _kept_dtype(dtype, precision),
+            torch.promote_types(dtype, torch.float32), dtype,
+        )  # fmt: skip
+
+    @property
+    def state_bytes(self) -> list[int]:
+        """Of each piece."""
+        each = self.hidden_size * self.state_dtype.itemsize
+        return [sum(self.places[index] for index in group) * each for group in self.groups]
+
+    @property
+    def score_bytes(self) -> list[int]:
+        """Of each piece."""
+        return [sum(sum(self.programs[index]) for index in group) * self.score_dtype.itemsize for group in self.groups]
+
+    @cached_property
+    def state_starts(self) -> dict[int, int]:
+        """The first row of each example in the file of states."""
+        return self._starts(self.places)
+
+    @cached_property
+    def score_starts(self) -> dict[int, int]:
+        """The number of each example's first score in the file of scores."""
+        return self._starts([sum(lengths) for lengths in self.programs])
+
+    def _starts(self, counts: Sequence[int]) -> dict[int, int]:
+        order = [index for group in self.groups for index in group]
+        return dict(zip(order, accumulate((counts[index] for index in order), initial=0)))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The reference of a list of examples; `first` is the example that has index 0 here. `files`: that of the scores,
+    and that of the states where they were asked for."""
+
+    directory: Path
+    layout: Layout
+    files: list[PieceFile]
+    first: int = 0
+
+    @property
+    def has_states(self) -> bool:
+        return len(self.files) == 2
+
+    def after(self, count: int) -> Reference:
+        """The same without the first `count` examples."""
+        return replace(self, first=self.first + count)
+
+    def rows(self, indices: int | Sequence[int], width: int) -> ReferenceRows:
+        """What is kept of these examples, in the layout of a batch of them with `width` columns (C), on the CPU.
+
+        Of the file, no more is read than that. Without states, those are [0, E].
+        """
+        indices = [self.first + index for index in ([indices] if isinstance(indices, int) else indices)]
+        layout, count = self.layout, len(indices)
+        scores = torch.zeros(2 * count, width, dtype=layout.score_dtype)
+        for row, index in enumerate(indices):
+            better, worse = layout.programs[index]
+            start = layout.score_starts[index]
+            found = self.files[0].read(start, better + worse, layout.score_dtype)
+            scores[row, :better], scores[count + row, :worse] = found.split([better, worse])
+        if not self.has_states:
+            return ReferenceRows(torch.empty(0, layout.hidden_size, dtype=layout.state_dtype), scores)
+        return ReferenceRows(torch.cat([self.states(index) for index in indices]), scores)
+
+    def states(self, index: int) -> Tensor:
+        """The states of one example [n, E], as a view of the mapped file (which is not to be written to)."""
+        size = self.layout.hidden_size
+        start, count = self.layout.state_starts[index], self.layout.places[index]
+        return self.files[1].read(start * size, count * size, self.layout.state_dtype).view(count, size)
+
+
+def _complete(reference: Reference, backbone, examples, amount: str, say, progress: Progress) -> bool:
+    """Compute the pieces that are not there. True where all are: another process did it meanwhile."""
+    groups, directory = reference.layout.groups, reference.directory
+    checked = [file.check() for file in reference.files]
+    missing = [piece for piece in range(len(groups)) if any(piece not in sound for sound, _ in checked)]
+    if not missing:
+        return True
+    pairs = f"{amount} for {len(examples)} pairs"
+    done = len(examples) - sum(len(groups[piece]) for piece in missing)
+    if damaged := set().union(*(damaged for _, damaged in checked)):
+        say(f"Reference: {len(damaged)} of {len(groups)} pieces in {directory} are damaged and are computed again")
+    elif done:
+        say(f"Reference: {pairs}, of which {done} were computed before, being completed in {directory}")
+    else:
+        without = "compute.reference=recompute does without"
+        say(f"Reference: {pairs}, being computed once into {directory}; {without}")
+    _check_space(reference, amount)
+    for file, (sound, _) in zip(reference.files, checked, strict=True):
+        file.begin(sound)
+    with progress(f"Reference of {backbone.name}", len(examples), "pairs") as advance:
+        advance(done)
+        for piece in missing:
+            contents = _compute(backbone, [examples[index] for index in groups[piece]], reference)
+            for file, (sound, _), content in zip(reference.files, checked, contents):  # without states, scores alone
+                if piece not in sound:
+                    file.put(piece, content)
+            advance(len(groups[piece]))
+    return False
+
+
+@torch.no_grad()
+def _compute(backbone: Backbone, examples: Sequence[Example], reference: Reference) -> tuple[Tensor, Tensor]:
+    """The scores of these examples [all code tokens] and their states [all predicting places, E], as they are kept."""
+    batch = collate(examples, backbone.pad_id).to(backbone.device)
+    packed, count = batch.packed, len(examples)
+    with torch.autocast(backbone.device.type, enabled=False):
+        hidden = backbone.hidden_states(packed.input_ids, packed.positions, packed.segments)
+        hidden = hidden.flatten(0, 1).index_select(0, packed.predicting)
+        values = token_scores(hidden.index_select(0, packed.state[batch.code]), batch.tokens[batch.code], backbone.head)
+    by_program = values.cpu().split(batch.code.sum(1).tolist())
+    scores = torch.cat([by_program[row] for pair in range(count) for row in (pair, count + pair)])
+    kept = hidden.to(reference.layout.state_dtype)
+    if bool((kept.isinf() & hidden.isfinite()).any()):
+        raise UserError(
+            f"A hidden state of {backbone.name} is larger than float16 can hold. Set compute.reference_precision=full."
+        )
+    return scores.to(reference.layout.score_dtype), kept.cpu()
+
+
+def _check_space(reference: Reference, amount: str) -> None:
+    needed = sum(max(0, file.size - file.allocated) for file in reference.files)
+    free = shutil.disk_usage(reference.directory).free
+    if needed > free:
+        raise UserError(
+            f"The reference takes {amount}, {readable(needed)} more than now, but {reference.directory} has "
+            f"{readable(free)} left. {_remedy(reference)}"
+        )
+
+
+def _remedy(reference: Reference) -> str:
+    full = reference.layout.full_dtype
+    half = "compute.reference_precision=half for less, "
+    fits = reference.has_states and full == reference.layout.state_dtype and full.itemsize > 2
+    return f"Set {half if fits else ''}compute.reference=recompute for none, or paths.cache=DIR to a larger disk."
+
+
+def _kept_dtype(dtype: torch.dtype, precision: str) -> torch.dtype:
+    if precision not in ("full", "half"):
+        raise UserError(f"compute.reference_precision={precision} is unknown. Choose full or half.")
+    return torch.float16 if precision == "half" and dtype.itemsize > 2 else dtype
+
+
+def _key(backbone: Backbone, examples: Sequence[Example], dtype: torch.dtype) -> str:
+    """SHA-256 over all that the files depend on."""
+    digest = hashlib.sha256(json.dumps([FORMAT, TOKEN_BUDGET, backbone.fingerprint, str(dtype)]).encode())
+    for example in examples:
+        digest.update(json.dumps([example.instruction, example.better[0], example.worse[0]]).encode())
+    return digest.hexdigest()
+
+
+def readable(count: float) -> str:
+    """Bytes for people: 1.2 GiB."""
+    units = ["bytes", "KiB", "MiB", "GiB", "TiB"]
+    while count >= 1024 and len(units) > 1:
+        count /= 1024
+        units.pop(0)
+    return f"{count:.{0 if units[0] == 'bytes' else 1}f} {units[0]}"
