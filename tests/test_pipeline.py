@@ -18,6 +18,7 @@ from cptlab.backbone import load_backbone, load_prefix
 from cptlab.records import DIFFICULTIES
 
 QUIET = ["logger=none", "print_config=false"]
+OWN_STAGES = [override for override in TINY if not override.startswith("stages.")]  # as the ablation or objective has them
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +110,8 @@ def test_killed_at_any_moment_the_same_command_ends_the_same(tmp_path):
     quiet, torn = tmp_path / "quiet", tmp_path / "torn"
     output = start(quiet).communicate()[0]
     for pattern in ("cache/completions-*/00000.jsonl", "cache/pairs/*/pairs.jsonl",
-                    "logs/train/runs/*/training/stage1/last.ckpt", "logs/train/runs/*/training/stage2/last.ckpt"):
+                    "cache/reference/*/states.bin.journal", "logs/train/runs/*/training/stage1/last.ckpt",
+                    "logs/train/runs/*/training/stage2/last.ckpt"):
         kill_when(start(torn), torn, pattern)
     assert start(torn).wait() == 0
     prefixes = [next(where.glob("logs/train/runs/*/prefix/adapter_model.safetensors")) for where in (quiet, torn)]
@@ -117,6 +119,9 @@ def test_killed_at_any_moment_the_same_command_ends_the_same(tmp_path):
     assert len(list(torn.glob("logs/train/runs/*"))) == 1
     pairs = [next(where.glob("cache/pairs/*/pairs.jsonl")).read_bytes() for where in (quiet, torn)]
     assert pairs[0] == pairs[1]
+    kept = [{path.relative_to(where): path.read_bytes() for path in where.glob("cache/reference/*/*.bin*")}
+            for where in (quiet, torn)]
+    assert kept[0] == kept[1] and len(kept[0]) == 8
 
 
 def test_two_processes_train_what_one_does_with_the_doubled_batch(tmp_path):
@@ -133,14 +138,54 @@ def test_two_processes_train_what_one_does_with_the_doubled_batch(tmp_path):
     assert len(list((tmp_path / "two").glob("logs/train/runs/*"))) == 1
 
 
-def test_multirun_trains_every_combination_on_the_same_pairs(tmp_path):
+def test_multirun_trains_every_ablation_on_the_same_pairs_and_reference(tmp_path):
+    ablations = "full,no_lm,no_rank,no_kl,no_pt,no_bs"
     done = subprocess.run(
-        [sys.executable, "train.py", "-m", *TINY, *QUIET, "seed=1,2", "ablation=full,no_rank", "stages.second_epochs=0",
-         f"paths.logs={tmp_path}/logs", f"paths.cache={tmp_path}/cache"], cwd=ROOT, capture_output=True, text=True)
+        [sys.executable, "train.py", "-m", *OWN_STAGES, *QUIET, f"ablation={ablations}", f"paths.logs={tmp_path}/logs",
+         f"paths.cache={tmp_path}/cache"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     runs = sorted(tmp_path.glob("logs/train/multiruns/*/*/prefix/adapter_model.safetensors"))
-    assert len(runs) == 4 == len({run.read_bytes() for run in runs})
+    assert len(runs) == 6 == len({run.read_bytes() for run in runs})
     assert len(list(tmp_path.glob("cache/pairs/*"))) == 1
+    # that of the training pairs and that of the validation pairs, computed by the first job
+    assert len(list(tmp_path.glob("cache/reference/*"))) == 2 == done.stderr.count("being computed once")
+    assert done.stderr.count("Reference: found") == 9  # no_pt needs the validation pairs' alone
+
+
+@pytest.mark.parametrize("objective", ["cpt_hinge", "dpo", "dpop", "orpo", "simpo", "single_prefix", "sven"])
+def test_every_objective_trains(objective, whole, tmp_path, capfd):
+    """On the pairs and reference of another run; with two prefixes both are exported."""
+    train, _ = whole
+    shared = [f"paths.cache={train.parents[3]}/cache", f"objective={objective}"]
+    command("train", tmp_path, *OWN_STAGES, *QUIET, *shared)
+    run = next(tmp_path.glob("logs/train/runs/*"))
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["engine"] == "fast" and metrics["metrics"]["comparative/grad_norm"] > 0
+    assert ("nll/loss" in metrics["metrics"]) == (objective == "cpt_hinge")
+    tables = [load_prefix(run / name).table for name in ("prefix", "prefix_worse") if (run / name).exists()]
+    assert len(tables) == (2 if objective == "sven" else 1)
+    assert len(tables) == 1 or (tables[0] - tables[1]).abs().max() > 0.01
+    assert "being computed" not in capfd.readouterr().err
+
+
+def test_engines_and_ways_to_compute_train_the_same(whole, tmp_path):
+    train, _ = whole
+    table = load_prefix(train / "prefix").table
+    for name, options in {
+        "plain": ["objective.engine=plain"],
+        "without": ["compute.reference=recompute", "compute.checkpointing=true", "compute.token_budget=1"],
+        "half": ["compute.reference_precision=half"],
+    }.items():
+        where = tmp_path / name
+        command("train", where, *TINY, *QUIET, f"paths.cache={train.parents[3]}/cache", *options)
+        other = load_prefix(next(where.glob("logs/train/runs/*/prefix"))).table
+        assert 0 < (other - table).norm() < (5e-3 if name == "half" else 5e-4) * table.norm(), name
+
+
+def test_a_setting_that_the_objective_does_not_have(whole, tmp_path, capfd):
+    with pytest.raises(SystemExit, match="2"):
+        command("train", tmp_path, *TINY, *QUIET, "objective=dpo", "+objective.w_kl=0")
+    assert "objective has no setting 'w_kl'" in capfd.readouterr().err
 
 
 def options(group: str) -> list[str]:
@@ -149,7 +194,7 @@ def options(group: str) -> list[str]:
 
 @pytest.mark.parametrize("name, group", [
     *(("train", group) for group in ("ablation", "backbone", "benchmark", "callbacks", "data", "debug", "decoding",
-                                     "experiment", "logger", "objective", "pairs", "paths", "prefix", "trainer")),
+                                     "compute", "experiment", "logger", "objective", "pairs", "paths", "prefix", "trainer")),
     *(("evaluate", group) for group in ("backbone", "benchmark", "decoding", "logger")),
     *(("evaluate", f"decoding/{part}") for part in ("negative", "gate", "rule", "strategy")),
     *((name, group) for name in ("dilution", "omega") for group in ("backbone", "benchmark", "decoding")),

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,9 @@ def spawn():
     """Run `training_runs.run_in_child` in a process of its own, forked from one that has imported everything."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["training_runs"])
+    with pytest.MonkeyPatch.context() as patch:  # the server itself is not told where modules are
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        forkserver.ensure_running()
 
     def run(directory, moment, **options):
         process = context.Process(target=training_runs.run_in_child, args=(directory, moment, options))
@@ -118,6 +122,10 @@ def test_two_processes_equal_one_with_the_doubled_batch(tmp_path):
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 0, output
+
+    # no process computed what another one did
+    said = (two / "said.txt").read_text()
+    assert said.count("being computed once") == 2 == said.count("found in"), said
 
     prefix = training_runs.train(one, double=True, batch_size=2)
     ranks = [torch.load(two / f"prefix{rank}.pt") for rank in (0, 1)]

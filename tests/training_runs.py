@@ -1,6 +1,6 @@
 """Small training runs for the tests: in this process, in a process that kills itself, or as the script of a DDP run.
 
-    python tests/training_runs.py <directory> <devices> <batch size>
+python tests/training_runs.py <directory> <devices> <batch size>
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tiny_models import tiny_backbone  # noqa: E402
 from cptlab.backbone import Prefix  # noqa: E402
 from cptlab.pairs import token_masks, write_pairs  # noqa: E402
 from cptlab.records import Pair  # noqa: E402
-from cptlab.training import PairDataModule, train_stages  # noqa: E402
+from cptlab.training import CPT, PairDataModule, train_stages  # noqa: E402
 
 TRAIN, VALIDATION = 7, 3
 CPU = functools.partial(lightning.Trainer, accelerator="cpu", devices=1)
@@ -50,8 +50,22 @@ def write_file(directory: Path, **counts) -> Path:
     return path
 
 
-def train(directory, *, double=False, rank=4, batch_size=1, prefix_seed=1, arch="llama_gqa", token_budget=150, **options) -> Prefix:
-    """A run of both stages on a tiny backbone in `directory`/run; `options` go to `train_stages`."""
+def train(
+    directory,
+    *,
+    double=False,
+    rank=4,
+    batch_size=1,
+    prefix_seed=1,
+    arch="llama_gqa",
+    token_budget=150,
+    keep=False,
+    **options,
+) -> Prefix:
+    """A run of both stages on a tiny backbone in `directory`/run; `options` go to `train_stages`.
+
+    `keep`: with the reference on disk; what is said of it is appended to `directory`/said.txt.
+    """
     torch.set_num_threads(1)
     directory = Path(directory)
     backbone = tiny_backbone(arch)
@@ -60,6 +74,13 @@ def train(directory, *, double=False, rank=4, batch_size=1, prefix_seed=1, arch=
         backbone.model.double()
         prefix.double()
     data = PairDataModule(write_file(directory), backbone, batch_size=batch_size, token_budget=token_budget, seed=5)
+    if keep:
+
+        def say(text):
+            with open(directory / "said.txt", "a", encoding="utf-8") as file:
+                file.write(text + "\n")
+
+        data.keep_reference(directory / "cache", backbone, CPT(), say=say)
     options = {"trainer": CPU, "first_epochs": 2, "second_epochs": 2, "checkpoint_every": 3} | options
     return train_stages(backbone, prefix, data, directory=directory / "run", **options)
 
@@ -135,6 +156,6 @@ def run_in_child(directory, moment, options) -> None:
 if __name__ == "__main__":
     folder, devices, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     together = functools.partial(lightning.Trainer, accelerator="cpu", devices=devices, strategy="ddp")
-    trained = train(folder, double=True, batch_size=size, trainer=together)
+    trained = train(folder, double=True, batch_size=size, trainer=together, keep=True)
     name = f"prefix{os.environ.get('LOCAL_RANK', 0)}.pt"
     torch.save(trained.state_dict(), Path(folder) / name)
