@@ -60,6 +60,7 @@ RULES: dict[str, tuple[type | tuple[type, ...], Callable[[Any], bool], str]] = {
     "compute.reference": (str, lambda v: v in ("disk", "recompute"), "disk or recompute"),
     "compute.reference_precision": (str, lambda v: v in ("full", "half"), "full or half"),
     "compute.checkpointing": (bool, lambda v: True, "true or false"),
+    "compute.compile": (bool, lambda v: True, "true or false"),
     "estimate": (bool, lambda v: True, "true or false"),
     "stages.weight_decay": ((int, float), lambda v: v >= 0, "a number from 0 up"),
     "stages.gradient_clip": ((int, float), lambda v: v > 0, "a number above 0"),

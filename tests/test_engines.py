@@ -12,11 +12,12 @@ from torch import nn
 from training_runs import make_pairs
 
 from cptlab.backbone import Prefix, load_backbone
+from cptlab.errors import UserError
 from cptlab.pairs import token_masks
 from cptlab.training import CPT, PrefixTuning
 from cptlab.training.batches import ReferenceRows, collate
 from cptlab.training.diagnostics import displacement_sums
-from cptlab.training.engine import Engine, choose_engine
+from cptlab.training.engine import Compute, Engine, choose_engine
 from cptlab.training.examples import Example, encode_pair
 from cptlab.training.fast import FastMeasure
 from cptlab.training.objectives import DPO, DPOP, ORPO, SVEN, SimPO, SinglePrefix
@@ -148,12 +149,13 @@ def test_batches_of_a_step_add_up(stage, seed):
         assert (other - gradient).norm() <= 1e-8 * gradient.norm()
 
 
-@pytest.mark.parametrize("chunk", [1, 3 * VOCAB, 1 << 22])
-def test_chunks_change_nothing(chunk, monkeypatch):
+@pytest.mark.parametrize(("chunk", "block"), [(1, 1), (7 * VOCAB, 3 * VOCAB), (1 << 23, 1 << 18), (1 << 23, 2 * VOCAB)])
+def test_chunks_change_nothing(chunk, block, monkeypatch):
     backbone = double("phi")  # its head has a bias
     nn.init.normal_(backbone.head.bias)
     plain = step_of(backbone, CPT(), pairs(), "plain")
     monkeypatch.setattr("cptlab.training.head.CHUNK", chunk)
+    monkeypatch.setattr("cptlab.training.head.CACHED", block)
     assert_agree(plain, step_of(backbone, CPT(), pairs(), "fast"), 1e-8)
 
 
@@ -167,6 +169,37 @@ def test_a_longer_prefix_and_checkpointing():
         gradients.append(torch.autograd.grad(loss, module.trained())[0])
     assert (gradients[0] - gradients[1]).norm() <= 1e-6 * gradients[0].norm()
     torch.testing.assert_close(gradients[1], gradients[2], rtol=1e-12, atol=0)
+
+
+@pytest.fixture
+def fresh_compiler():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def test_compiled_layers(monkeypatch, fresh_compiler):
+    """By torch's compiler with a backend that needs no C++ (its default gives the same, but takes a minute)."""
+    plain = step_of(double("gpt2"), CPT(), pairs(), "plain")
+    backbone = double("gpt2")
+    compile_layer = nn.Module.compile
+    calls = []
+    monkeypatch.setattr(
+        nn.Module, "compile", lambda self, **k: calls.append(k) or compile_layer(self, backend="aot_eager", **k)
+    )
+    assert choose_engine(backbone, compute=Compute(compile=True)) == Engine("fast")
+    assert calls == [{"dynamic": True}] * 2
+    assert_agree(plain, step_of(backbone, CPT(), pairs(), "fast"), 1e-8)
+
+
+def test_layers_that_cannot_be_compiled(monkeypatch, fresh_compiler):
+    def fails(graph, inputs):
+        raise RuntimeError("no compiler")
+
+    compile_layer = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **k: compile_layer(self, backend=fails, **k))
+    with pytest.raises(UserError, match="cannot be compiled here .* Set compute.compile=false"):
+        choose_engine(tiny_backbone("llama"), compute=Compute(compile=True))
 
 
 def test_what_is_kept_of_the_reference_is_used():

@@ -182,6 +182,38 @@ def test_engines_and_ways_to_compute_train_the_same(whole, tmp_path):
         assert 0 < (other - table).norm() < (5e-3 if name == "half" else 5e-4) * table.norm(), name
 
 
+def test_an_estimate_and_nothing_else(whole, tmp_path, capsys):
+    """Of the embedded model, with the pairs of another run: exact lengths, measured time. Nothing is begun."""
+    train, _ = whole
+    cache = f"paths.cache={train.parents[3]}/cache"
+    assert command("train", tmp_path, *TINY, *QUIET, cache, "estimate=true") is None
+    table = capsys.readouterr().out
+    pairs = len((next((train.parents[3] / "cache/pairs").glob("*")) / "pairs.jsonl").read_text().splitlines())
+    counts = [int(n) for n in re.search(r"Pairs +(\d+) train, (\d+) validation +exact", table).groups()]
+    assert sum(counts) == pairs
+    assert "24,576 numbers" in table and "training in all" in table and "3,672,320 parameters" in table
+    assert not (tmp_path / "logs").exists()
+    stored = json.loads((train / "metrics.json").read_text())["estimate"]
+    assert stored["parameters"] == 3_672_320 and stored["peak_bytes"] > stored["weight_bytes"]
+    assert f"reference_bytes={stored['reference_bytes']}" == f"reference_bytes={sum(f.stat().st_size for f in cache_files(train))}"
+
+
+def cache_files(train: Path) -> list[Path]:
+    return list(train.parents[3].glob("cache/reference/*/*.bin"))
+
+
+def test_an_estimate_from_a_config_alone(tmp_path, capsys):
+    """Code Llama 7B, of which this machine has no weights."""
+    from transformers import LlamaConfig
+
+    LlamaConfig(vocab_size=32016, max_position_embeddings=16384).save_pretrained(tmp_path / "model")
+    command("train", tmp_path, *QUIET, "backbone=code_llama_7b", f"backbone.path={tmp_path}/model", "estimate=true",
+            "trainer=gpu")
+    table = capsys.readouterr().out
+    assert "3,145,728 numbers" in table and "6,738,546,688 parameters" in table and "assumed" in table
+    assert re.search(r"Time +not known", table)
+
+
 def test_a_setting_that_the_objective_does_not_have(whole, tmp_path, capfd):
     with pytest.raises(SystemExit, match="2"):
         command("train", tmp_path, *TINY, *QUIET, "objective=dpo", "+objective.w_kl=0")

@@ -1,6 +1,6 @@
 """Frozen causal language models, the prefix that is trained on them, and its PEFT format."""
 
-from cptlab.backbone.loading import load_backbone
+from cptlab.backbone.loading import load_backbone, load_config
 from cptlab.backbone.model import Backbone, mask_id_of
 from cptlab.backbone.peft_format import load_prefix, read_extra, save_prefix
 from cptlab.backbone.prefix import Prefix, PrefixShape
@@ -13,6 +13,7 @@ __all__ = [
     "Prefix",
     "PrefixShape",
     "load_backbone",
+    "load_config",
     "load_prefix",
     "mask_id_of",
     "prefix_shape",

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from huggingface_hub import HfApi, try_to_load_from_cache
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 from transformers.utils import logging
 
 from cptlab.backbone.model import Backbone
@@ -102,6 +102,23 @@ def load_backbone(
     if model.config.model_type not in TESTED:
         check_exact(backbone)
     return backbone
+
+
+def load_config(
+    path: str, *, revision: str | None = None, local_files_only: bool = False
+) -> tuple[PreTrainedConfig, bool]:
+    """The config of the model at `path`, and whether its weights are on this machine. Raises UserError."""
+    source, options, _ = _locate(path, revision, local_files_only)
+    try:
+        config = AutoConfig.from_pretrained(source, **options)
+    except Exception as error:
+        raise UserError(
+            f"The config of {path} cannot be read ({_first_line(error)}). Check that transformers knows the model."
+        ) from error
+    names = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+    if Path(source).is_dir():
+        return config, any((Path(source) / name).is_file() for name in names)
+    return config, any(isinstance(try_to_load_from_cache(path, name, revision=revision), str) for name in names)
 
 
 def resolve_device(device: str) -> torch.device:

@@ -28,23 +28,10 @@ def build_pairs(config: DictConfig, backbone: Any = None) -> Path:
 
     if "dataset" in config.pairs:
         return _ready_pairs(config, backbone or settings.build(config.backbone, "backbone"))
-    benchmark = settings.build(config.benchmark, "benchmark")
-    tasks = benchmark.split("train", config.pairs.train_tasks) + benchmark.split(
-        "validation", config.pairs.validation_tasks
-    )
     backbone = backbone or settings.build(config.backbone, "backbone")
-    if config.decoding.guidance or config.decoding.strategy:
-        raise UserError("Pairs are made of the model's plain samples, so this decoding is for evaluate.py. Use decoding=paper "
-                        "or decoding=llm here.")
+    directory, tasks, sampling = _place(config, backbone)
     options = settings.build(config.pairs.selection, "pairs.selection")
-    sampling = settings.build(config.decoding.sampling, "decoding.sampling")
     cache = Path(config.paths.cache)
-    work = {
-        "pairs": OmegaConf.to_container(config.pairs, resolve=True), "backbone": backbone.fingerprint,
-        "template": backbone.prompt_template, "tasks": [repr(task) for task in tasks],
-        "sampling": dataclasses.asdict(sampling), "seed": config.pairs.seed,
-    }
-    directory = cache / "pairs" / settings.fingerprint(work)
     with locked(directory):
         if (directory / STATISTICS_FILE).is_file():
             say(f"Pairs: found in {directory}")
@@ -68,6 +55,30 @@ def build_pairs(config: DictConfig, backbone: Any = None) -> Path:
         write_json(directory / STATISTICS_FILE, statistics)
     say(f"Pairs: {len(found)} from {len(tasks)} tasks and {counts.samples} programs, in {directory}")
     return directory
+
+
+def find_pairs(config: DictConfig, backbone: Any) -> Path | None:
+    """The file of the pairs that `build_pairs` would give, if it would not have to make them."""
+    if "dataset" in config.pairs:
+        return _ready_pairs(config, backbone) / PAIRS_FILE
+    directory = _place(config, backbone)[0]
+    return directory / PAIRS_FILE if (directory / STATISTICS_FILE).is_file() else None
+
+
+def _place(config: DictConfig, backbone: Any) -> tuple[Path, list[Any], Any]:
+    """Where the pairs of these settings are kept; the tasks, and how programs are sampled."""
+    if config.decoding.guidance or config.decoding.strategy:
+        raise UserError("Pairs are made of the model's plain samples, so this decoding is for evaluate.py. Use decoding=paper "
+                        "or decoding=llm here.")
+    benchmark = settings.build(config.benchmark, "benchmark")
+    tasks = [task for split in ("train", "validation") for task in benchmark.split(split, config.pairs[f"{split}_tasks"])]
+    sampling = settings.build(config.decoding.sampling, "decoding.sampling")
+    work = {
+        "pairs": OmegaConf.to_container(config.pairs, resolve=True), "backbone": backbone.fingerprint,
+        "template": backbone.prompt_template, "tasks": [repr(task) for task in tasks],
+        "sampling": dataclasses.asdict(sampling), "seed": config.pairs.seed,
+    }
+    return Path(config.paths.cache) / "pairs" / settings.fingerprint(work), tasks, sampling
 
 
 def _ready_pairs(config: DictConfig, backbone: Any) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import time
@@ -13,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from cptlab import settings, tracking
 from cptlab.errors import UserError
 from cptlab.pipeline.common import METRICS_FILE, PAIRS_FILE, ROOT, STATISTICS_FILE, begin, loggers_of, optimized, say
+from cptlab.pipeline.forecast import forecast, print_estimate
 from cptlab.pipeline.pairs import build_pairs
 from cptlab.runs import CONFIG_FILE, write_json
 
@@ -20,8 +22,17 @@ OPPOSITE = 1_000_003  # added to the seed of the second prefix, where an objecti
 
 
 def train(config: DictConfig, fresh: Path) -> float | None:
-    """Pairs, both stages, and `prefix/` in PEFT format in the run directory; the value of `optimized_metric`."""
+    """Pairs, both stages, and `prefix/` in PEFT format in the run directory; the value of `optimized_metric`.
+
+    With `estimate`: what that would take, and nothing else.
+    """
     started = time.monotonic()
+    if config.estimate:
+        if settings.is_main_process():
+            print_estimate(config)
+        with contextlib.suppress(OSError):
+            fresh.rmdir()
+        return None
     from cptlab.backbone import save_prefix
     from cptlab.reporting.curves import last_epochs
     from cptlab.training import Compute, choose_engine, make_trainer, train_stages
@@ -46,6 +57,10 @@ def train(config: DictConfig, fresh: Path) -> float | None:
     engine = choose_engine(backbone, objective.engine, compute)
     if engine.reason:
         say(f"The plain step is used, about half as fast: {engine.reason}.")
+    estimate = None
+    if main_process:
+        estimate = forecast(config, backbone, data, objective, compute, engine)
+        say("\n".join(estimate.short()))
     if engine.name == "fast" and compute.reference == "disk":
         data.keep_reference(Path(config.paths.cache), backbone, objective, precision=compute.reference_precision,
                             first_stage=config.stages.first_epochs > 0, say=say)
@@ -70,6 +85,7 @@ def train(config: DictConfig, fresh: Path) -> float | None:
             trainable_parameters=sum(p.numel() for one in (prefix, opposite) if one for p in one.parameters()),
             prefix_parameters=prefix.collapsed().numel(),
             wall_seconds=round(time.monotonic() - started, 1), resumed=run.resumed, **engine.facts(),
+            estimate=estimate.as_dict(),
         )
         write_json(run.directory / METRICS_FILE, {"metrics": metrics, **facts})
     run.finish()

@@ -192,6 +192,11 @@ class PairDataModule(lightning.LightningDataModule):
         return DataLoader(groups[rank::world], batch_size=None, collate_fn=make)
 
     def probe(self, count: int) -> list[Batch]:
-        """The first `count` validation pairs (training pairs where there are none), the same in every epoch."""
+        """The first `count` validation pairs (training pairs where there are none), the same in every epoch.
+
+        No more of them in a batch than a step takes, so that their gradients need no more memory than a step.
+        """
         examples = self.examples["validation"] if len(self.examples["validation"]) else self.examples["train"]
-        return examples.batches(range(min(count, len(examples))))
+        chosen = range(min(count, len(examples)))
+        starts = range(0, len(chosen), self.batch_size)
+        return [batch for start in starts for batch in examples.batches(chosen[start : start + self.batch_size])]

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from cptlab.backbone import Backbone, Prefix
-from cptlab.backbone.checkpointing import checkpointed
+from cptlab.backbone.checkpointing import checkpointed, decoder_layers
 from cptlab.errors import UserError
 from cptlab.training import losses
 from cptlab.training.batches import Batch, collate
@@ -30,13 +30,15 @@ class Compute:
     `token_budget`: padded tokens of packed rows that are in memory at once; a step of more pairs adds up their
     gradients. `reference`: what the backbone alone says of the pairs is kept on 'disk' or 'recompute'd at every step;
     `reference_precision`: kept in 'full' (the backbone's own) or 'half' precision. `checkpointing`: activations are
-    computed again in the backward pass instead of kept. Raises UserError for an unknown value.
+    computed again in the backward pass instead of kept. `compile`: each decoder layer by torch.compile. Raises
+    UserError for an unknown value.
     """
 
     token_budget: int = 4096
     reference: str = "disk"
     reference_precision: str = "full"
     checkpointing: bool = False
+    compile: bool = False
 
     def __post_init__(self) -> None:
         for name, known in (("reference", REFERENCES), ("reference_precision", PRECISIONS)):
@@ -70,11 +72,30 @@ class Engine:
 def choose_engine(backbone: Backbone, asked: str = "fast", compute: Compute | None = None) -> Engine:
     """The engine that was asked for, or the plain one where this backbone's architecture cannot take the fast one.
 
-    Found out by running both on a pair of a few tokens.
+    Found out by running both on two pairs of a few tokens. Raises UserError where the layers cannot be compiled.
     """
     checkpointing = compute is not None and compute.checkpointing
+    if compute is not None and compute.compile:
+        _compile_layers(backbone)
     reason = _why_not_fast(backbone) if asked == "fast" else None
     return Engine("plain" if reason else asked, reason, checkpointing)
+
+
+def _compile_layers(backbone: Backbone) -> None:
+    layers = decoder_layers(backbone.model)
+    # each layer is compiled for itself, with and without a prefix; beyond its limit torch would go on without a word
+    for name, least in (("recompile_limit", 8), ("accumulated_recompile_limit", 256)):
+        setattr(torch._dynamo.config, name, max(least, 8 * len(layers), getattr(torch._dynamo.config, name)))
+    for layer in layers:
+        layer.compile(dynamic=True)
+    batch, prefix = _trial(backbone)
+    try:
+        _loss_and_gradient(PlainMeasure(backbone, batch, [prefix]), prefix)
+    except Exception as error:  # whatever the compilers say, torch's or the machine's
+        raise UserError(
+            f"The layers of {backbone.name} cannot be compiled here ({type(error).__name__}: {str(error).splitlines()[0]}). "
+            "Set compute.compile=false, or install what is missing (a C++ compiler for a CPU)."
+        ) from error
 
 
 def _why_not_fast(backbone: Backbone) -> str | None:

@@ -20,7 +20,8 @@ from torch.nn import functional
 
 from cptlab.training.losses import log_probs
 
-CHUNK = 1 << 22  # logits at a time
+CHUNK = 1 << 23  # logits at a time
+CACHED = 1 << 18  # logits that go through all passes of a softmax before the next do: a CPU's cache holds them
 
 
 def token_scores(hidden: Tensor, targets: Tensor, head: nn.Linear) -> Tensor:
@@ -36,32 +37,44 @@ def position_kl(hidden: Tensor, reference: Tensor, head: nn.Linear, direction: s
     return _PositionKL.apply(hidden, reference, head, direction)
 
 
-def _chunks(rows: int, head: nn.Linear) -> list[slice]:
-    size = max(1, CHUNK // head.weight.shape[0])
+def _pieces(rows: int, numbers: int, vocabulary: int) -> list[slice]:
+    """Slices of `rows` rows that have about so many numbers, or one row."""
+    size = max(1, numbers // vocabulary)
     return [slice(start, start + size) for start in range(0, rows, size)]
 
 
-def _log_probs(hidden: Tensor, head: nn.Linear) -> Tensor:
-    return log_probs(functional.linear(hidden.to(head.weight.dtype), head.weight, head.bias))
+def _chunks(hidden: Tensor, head: nn.Linear) -> list[slice]:
+    return _pieces(len(hidden), CHUNK, head.weight.shape[0])
 
 
-def _to_hidden(gradient: Tensor, head: nn.Linear) -> Tensor:
-    """From the derivative with respect to logits to that with respect to hidden states."""
-    return gradient.to(head.weight.dtype) @ head.weight
+def _blocks(logits: Tensor) -> list[slice]:
+    return _pieces(len(logits), CACHED if logits.device.type == "cpu" else CHUNK, logits.shape[1])
+
+
+def _logits(hidden: Tensor, head: nn.Linear) -> Tensor:
+    return functional.linear(hidden.to(head.weight.dtype), head.weight, head.bias)
+
+
+def _number_per_row(hidden: Tensor, head: nn.Linear) -> Tensor:
+    return hidden.new_empty(len(hidden), dtype=torch.promote_types(head.weight.dtype, torch.float32))
 
 
 class _TokenScores(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden, targets, head):
-        scores = hidden.new_empty(len(hidden), dtype=torch.promote_types(head.weight.dtype, torch.float32))
+        scores = _number_per_row(hidden, head)
         derivative = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        for rows in _chunks(len(hidden), head):
-            policy, target = _log_probs(hidden[rows], head), targets[rows, None]
-            scores[rows] = policy.gather(1, target)[:, 0]
+        for rows in _chunks(hidden, head):
+            logits = _logits(hidden[rows], head)
+            for block in _blocks(logits):
+                policy, target = log_probs(logits[block]), targets[rows][block, None]
+                scores[rows][block] = policy.gather(1, target)[:, 0]
+                if derivative is not None:
+                    gradient = policy.exp_().neg_()
+                    gradient.scatter_add_(1, target, torch.ones_like(target, dtype=gradient.dtype))
+                    logits[block] = gradient  # no logit is needed twice
             if derivative is not None:
-                gradient = policy.exp_().neg_()
-                gradient.scatter_add_(1, target, torch.ones_like(target, dtype=gradient.dtype))
-                derivative[rows] = _to_hidden(gradient, head).to(hidden.dtype)
+                derivative[rows] = (logits @ head.weight).to(hidden.dtype)
         ctx.save_for_backward(derivative)
         return scores
 
@@ -75,22 +88,26 @@ class _TokenScores(torch.autograd.Function):
 class _PositionKL(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden, reference, head, direction):
-        divergence = hidden.new_empty(len(hidden), dtype=torch.promote_types(head.weight.dtype, torch.float32))
+        divergence = _number_per_row(hidden, head)
         derivative = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        for rows in _chunks(len(hidden), head):
-            log_p, log_q = _log_probs(hidden[rows], head), _log_probs(reference[rows], head)
-            if direction == "policy_reference":
-                difference = log_q.neg_().add_(log_p)
-                p = log_p.exp_()
-                kl = (p * difference).sum(-1)
-                gradient = difference.sub_(kl[:, None]).mul_(p)
-            else:
-                q = log_q.exp()
-                kl = (q * log_q.sub_(log_p)).sum(-1)
-                gradient = log_p.exp_().sub_(q)
-            divergence[rows] = kl
+        for rows in _chunks(hidden, head):
+            logits, others = _logits(hidden[rows], head), _logits(reference[rows], head)
+            for block in _blocks(logits):
+                log_p, log_q = log_probs(logits[block]), log_probs(others[block])
+                if direction == "policy_reference":
+                    difference = log_q.neg_().add_(log_p)
+                    p = log_p.exp_()
+                    kl = (p * difference).sum(-1)
+                    gradient = difference.sub_(kl[:, None]).mul_(p)
+                else:
+                    q = log_q.exp()
+                    kl = (q * log_q.sub_(log_p)).sum(-1)
+                    gradient = log_p.exp_().sub_(q)
+                divergence[rows][block] = kl
+                if derivative is not None:
+                    logits[block] = gradient  # no logit is needed twice
             if derivative is not None:
-                derivative[rows] = _to_hidden(gradient, head).to(hidden.dtype)
+                derivative[rows] = (logits @ head.weight).to(hidden.dtype)
         ctx.save_for_backward(derivative)
         return divergence
 

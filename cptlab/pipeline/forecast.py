@@ -1,0 +1,85 @@
+"""What a training run will take: said before it starts, or alone with `estimate=true`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from cptlab import settings
+from cptlab.pipeline.pairs import find_pairs
+
+FITS = 0.8  # of the free memory, which a model may take to be loaded for a measurement
+
+
+def print_estimate(config: DictConfig) -> None:
+    """Print the whole table, and do nothing else.
+
+    The backbone's config is enough. Where its weights are on this machine and fit, it is loaded: for the exact lengths
+    of pairs that are already there, and to measure the time.
+    """
+    import torch
+
+    from cptlab.backbone import load_config
+    from cptlab.training import Compute, Engine
+    from cptlab.training.estimate import ASSUMED, estimate
+
+    node, compute = config.backbone, Compute(**config.compute)
+    objective = settings.build(config.objective, "objective")
+    where = {name: node[name] for name in ("revision", "local_files_only") if name in node}
+    model_config, weights_are_here = load_config(node.path, **where)
+    engine = Engine(objective.engine, checkpointing=compute.checkpointing)
+    train, validation = ([ASSUMED] * (config.pairs.get(f"{split}_tasks") or 1) for split in ("train", "validation"))
+    found = estimate(model_config, train, validation, assumed=True, objective=objective, engine=engine, compute=compute,
+                     **_run_settings(config))
+    cuda = torch.cuda.is_available() and node.device != "cpu"
+    free = torch.cuda.mem_get_info()[0] if cuda else _free_memory()
+    if weights_are_here and found.weight_bytes < FITS * free:
+        backbone = settings.build(node, "backbone")
+        file = Path(config.data.pairs_file) if config.data.pairs_file else find_pairs(config, backbone)
+        data = None if file is None else settings.build(config.data.loader, "data.loader", file, backbone, _partial_=False)
+        found = forecast(config, backbone, data, objective, compute, compare=True)
+    print("\n".join(found.lines()))
+
+
+def forecast(config: DictConfig, backbone: Any, data: Any, objective: Any, compute: Any, engine: Any = None,
+             compare: bool = False) -> Any:
+    """The estimate of a run with its backbone and pairs there (or pairs of assumed lengths), with the time measured."""
+    from cptlab.training import choose_engine
+    from cptlab.training.calibration import calibrate, one_pair_step
+    from cptlab.training.costs import Lengths
+    from cptlab.training.estimate import ASSUMED, estimate
+    from cptlab.training.footprint import shape_example
+
+    engine = engine or choose_engine(backbone, objective.engine, compute)
+    if data is None:
+        splits = [[shape_example(ASSUMED)] * (config.pairs.get(f"{split}_tasks") or 1) for split in ("train", "validation")]
+    else:
+        splits = [data.examples[split].examples for split in ("train", "validation")]
+    step = one_pair_step(backbone, config.prefix.length, objective, engine, reference_on_disk=compute.reference == "disk")
+    return estimate(backbone.config, *([Lengths.of(example) for example in split] for split in splits),
+                    assumed=data is None, objective=objective, engine=engine, compute=compute,
+                    calibration=calibrate(step, splits[0]), compare=compare, **_run_settings(config))
+
+
+def _run_settings(config: DictConfig) -> dict[str, Any]:
+    from cptlab.backbone.loading import DTYPES
+
+    devices = config.trainer.get("devices", 1)
+    return {
+        "dtype": DTYPES[config.backbone.dtype], "quantization": config.backbone.get("quantization"),
+        "attn_implementation": config.backbone.get("attn_implementation"),
+        "prefix_length": config.prefix.length, "prefix_rank": config.prefix.rank,
+        "batch_size": config.data.loader.batch_size,
+        "epochs": (config.stages.first_epochs, config.stages.second_epochs),
+        "processes": devices if isinstance(devices, int) and devices > 0 else 1,
+    }
+
+
+def _free_memory() -> float:
+    """Bytes that a process could take here; unknown is as much as one likes."""
+    file = Path("/proc/meminfo")
+    found = re.search(r"MemAvailable:\s+(\d+) kB", file.read_text()) if file.is_file() else None
+    return int(found[1]) * 1024 if found else float("inf")
