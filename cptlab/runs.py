@@ -51,8 +51,8 @@ def open_run(fresh: Path, logs: Path, digest: str) -> Run:
         lock = _try_lock(file.parent)
         if lock is None:
             continue  # another process is at work on it
-        if fresh != file.parent and fresh.is_dir() and not _has_results(fresh):
-            shutil.rmtree(fresh)
+        if fresh != file.parent:
+            discard(fresh)
         return _begin(file.parent, digest, True, lock)
     fresh.mkdir(parents=True, exist_ok=True)
     lock = _try_lock(fresh)
@@ -109,6 +109,12 @@ def _directory_of_rank_zero(logs: Path, digest: str) -> Path:
                 return file.parent
         time.sleep(0.2)
     raise UserError("The first process of this job made no run directory. Look at its output for the reason.")
+
+
+def discard(directory: Path) -> None:
+    """Remove the directory that Hydra made for a job which needs none."""
+    if directory.is_dir() and not _has_results(directory):
+        shutil.rmtree(directory)
 
 
 def _has_results(directory: Path) -> bool:

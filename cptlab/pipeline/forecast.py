@@ -31,8 +31,7 @@ def print_estimate(config: DictConfig) -> None:
     where = {name: node[name] for name in ("revision", "local_files_only") if name in node}
     model_config, weights_are_here = load_config(node.path, **where)
     engine = Engine(objective.engine, checkpointing=compute.checkpointing)
-    train, validation = ([ASSUMED] * (config.pairs.get(f"{split}_tasks") or 1) for split in ("train", "validation"))
-    found = estimate(model_config, train, validation, assumed=True, objective=objective, engine=engine, compute=compute,
+    found = estimate(model_config, *([ASSUMED] * count for count in _most_pairs(config)), assumed=True, objective=objective, engine=engine, compute=compute,
                      **_run_settings(config))
     cuda = torch.cuda.is_available() and node.device != "cpu"
     free = torch.cuda.mem_get_info()[0] if cuda else _free_memory()
@@ -55,13 +54,24 @@ def forecast(config: DictConfig, backbone: Any, data: Any, objective: Any, compu
 
     engine = engine or choose_engine(backbone, objective.engine, compute)
     if data is None:
-        splits = [[shape_example(ASSUMED)] * (config.pairs.get(f"{split}_tasks") or 1) for split in ("train", "validation")]
+        splits = [[shape_example(ASSUMED)] * count for count in _most_pairs(config)]
     else:
         splits = [data.examples[split].examples for split in ("train", "validation")]
     step = one_pair_step(backbone, config.prefix.length, objective, engine, reference_on_disk=compute.reference == "disk")
     return estimate(backbone.config, *([Lengths.of(example) for example in split] for split in splits),
                     assumed=data is None, objective=objective, engine=engine, compute=compute,
                     calibration=calibrate(step, splits[0]), compare=compare, **_run_settings(config))
+
+
+def _most_pairs(config: DictConfig) -> list[int]:
+    """How many pairs there can be for training and validation, where they are not there: one per task."""
+    if "dataset" in config.pairs:
+        return [1, 1]  # unknown
+    counts = [config.pairs[f"{split}_tasks"] for split in ("train", "validation")]
+    if None in counts:
+        benchmark = settings.build(config.benchmark, "benchmark")
+        counts = [len(benchmark.split(split, count)) for split, count in zip(("train", "validation"), counts)]
+    return counts
 
 
 def _run_settings(config: DictConfig) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import time
@@ -16,7 +15,7 @@ from cptlab.errors import UserError
 from cptlab.pipeline.common import METRICS_FILE, PAIRS_FILE, ROOT, STATISTICS_FILE, begin, loggers_of, optimized, say
 from cptlab.pipeline.forecast import forecast, print_estimate
 from cptlab.pipeline.pairs import build_pairs
-from cptlab.runs import CONFIG_FILE, write_json
+from cptlab.runs import CONFIG_FILE, discard, write_json
 
 OPPOSITE = 1_000_003  # added to the seed of the second prefix, where an objective has one
 
@@ -30,8 +29,7 @@ def train(config: DictConfig, fresh: Path) -> float | None:
     if config.estimate:
         if settings.is_main_process():
             print_estimate(config)
-        with contextlib.suppress(OSError):
-            fresh.rmdir()
+        discard(fresh)
         return None
     from cptlab.backbone import save_prefix
     from cptlab.reporting.curves import last_epochs

@@ -22,7 +22,7 @@ from cptlab.training.costs import Lengths, ModelSize, naive_flops, nll_flops, pl
 from cptlab.training.engine import Compute, Engine
 from cptlab.training.footprint import Footprint, Shapes, footprint, formula, shape_backbone, shape_example
 from cptlab.training.objectives import CPT, Objective
-from cptlab.training.reference import reference_bytes
+from cptlab.training.reference import readable, reference_bytes
 from cptlab.training.stages import PROBE_PAIRS
 
 ASSUMED = Lengths(instruction=400, common=50, rest_a=150, rest_b=150, masked_a=40, masked_b=40)
@@ -124,6 +124,7 @@ class Estimate:
             if moment != self.peak_moment:
                 total = self.weight_bytes + self.prefix_bytes + found.peak
                 rows.append((f"  (peak of {MOMENT_NAMES[moment]})", readable(total), self.memory))
+        rows = [row for row in rows if row[1] != "0 bytes"]
         rows.append(("", "", ""))
         for name, found in self.steps.items():
             total = self.weight_bytes + self.prefix_bytes + found.peak
@@ -276,13 +277,6 @@ def largest_batch(lengths: Sequence[Lengths], pairs: int, token_budget: int) -> 
 def median_lengths(lengths: Sequence[Lengths]) -> Lengths:
     """The median of each length by itself."""
     return Lengths(*(round(statistics.median(column)) for column in zip(*map(astuple, lengths), strict=True)))
-
-
-def readable(size: float) -> str:
-    """Bytes in KiB, MiB or GiB."""
-    if size >= 2**30:
-        return f"{size / 2**30:.2f} GiB"
-    return f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size / 2**10:.1f} KiB"
 
 
 def operations(flops: float) -> str:

@@ -260,9 +260,10 @@ def _key(backbone: Backbone, examples: Sequence[Example], dtype: torch.dtype) ->
 
 
 def readable(count: float) -> str:
-    """Bytes for people: 1.2 GiB."""
+    """Bytes for people: 3.1 MiB, 1.25 GiB."""
     units = ["bytes", "KiB", "MiB", "GiB", "TiB"]
     while count >= 1024 and len(units) > 1:
         count /= 1024
         units.pop(0)
-    return f"{count:.{0 if units[0] == 'bytes' else 1}f} {units[0]}"
+    decimals = {"bytes": 0, "KiB": 1, "MiB": 1}.get(units[0], 2)
+    return f"{count:.{decimals}f} {units[0]}"
