@@ -340,8 +340,9 @@ def test_reference_on_disk_follows_the_settings():
     places, scores = (5 + 15 + 12 - 1) * 2 + (0 + 9 + 20 - 1), (20 + 17) * 2 + 29
     assert (kept, size) == ("disk", places * 32 * 4 + scores * 4)
     assert stored(compute=Compute(reference_precision="half")) == ("disk", places * 32 * 2 + scores * 4)
-    assert stored(objective=DPO()) == ("disk", scores * 4)
-    assert stored(objective=SimPO()) == ("none", 0)
+    held_out, its_scores = (5 + 15 + 12 - 1) * 32 * 4, (20 + 17) * 4
+    assert stored(objective=DPO()) == ("disk", scores * 4 + held_out)
+    assert stored(objective=SimPO()) == stored(epochs=(0, 1)) == ("disk", held_out + its_scores)
     assert stored(compute=Compute(reference="recompute")) == ("recompute", 0)
     assert stored(engine=Engine("plain")) == ("recompute", 0)
 

@@ -328,6 +328,35 @@ def test_gpu_asked_for_where_there_is_none(tmp_path):
         train(tmp_path, trainer=functools.partial(lightning.Trainer, accelerator="gpu", devices=1))
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"accumulate_grad_batches": 2}, "Set data.loader.batch_size to the pairs of a step"),
+        ({"precision": "bf16-true"}, "trainer.precision=bf16-true .* Set it to one of 32-true, bf16-mixed"),
+        ({"precision": "64-true"}, "trainer.precision=64-true"),
+    ],
+)
+def test_a_trainer_that_would_train_something_else(options, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        train(tmp_path, trainer=functools.partial(CPU, **options))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_mixed_precision_trains_about_the_same(engine, tmp_path):
+    """Autocast in the backbone alone: the prefix and its gradient stay in float32."""
+    tables = []
+    for precision in ("32-true", "bf16-mixed"):
+        (tmp_path / precision).mkdir()
+        trainer = functools.partial(CPU, precision=precision)
+        objective = CPT(engine=engine)
+        prefix = train(tmp_path / precision, trainer=trainer, objective=objective, first_epochs=1, second_epochs=1)
+        assert prefix.small.dtype == torch.float32
+        tables.append(prefix.collapsed().detach())
+    start = Prefix(prefix.shape, length=3, rank=4, seed=1).collapsed().detach()
+    moved = tables[0] - start
+    assert 0 < (tables[1] - tables[0]).norm() < 0.2 * moved.norm()
+
+
 def test_no_training_pairs(tmp_path):
     write_pairs(tmp_path / "pairs.jsonl", make_pairs(train=0))
     with pytest.raises(UserError, match="no pair in split train, only 3 in others"):

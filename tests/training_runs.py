@@ -156,6 +156,6 @@ def run_in_child(directory, moment, options) -> None:
 if __name__ == "__main__":
     folder, devices, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     together = functools.partial(lightning.Trainer, accelerator="cpu", devices=devices, strategy="ddp")
-    trained = train(folder, double=True, batch_size=size, trainer=together, keep=True)
+    trained = train(folder, double=True, batch_size=size, trainer=together, keep=True, token_budget=1)
     name = f"prefix{os.environ.get('LOCAL_RANK', 0)}.pt"
     torch.save(trained.state_dict(), Path(folder) / name)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import ast
 import bisect
 import re
+import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -99,12 +100,16 @@ class Stopping:
 def _last_line(source: str, code: str) -> int:
     """The last line of the statement before the last one in `source`, where the function that `code` opens is
     complete; else 0."""
+    digits = sys.get_int_max_str_digits()  # some libraries lift the limit, sympy for one
+    sys.set_int_max_str_digits(sys.int_info.default_max_str_digits)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # invalid escapes
             body = ast.parse(source).body[:-1]
     except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
         return 0  # null bytes, surrogates and deep nesting among them
+    finally:
+        sys.set_int_max_str_digits(digits)
     lines = 1 + len(_NEWLINE.findall(code)) - code.endswith(("\n", "\r"))
     in_code = [node for node in body if _first_line(node) <= lines]
     if not in_code or not isinstance(in_code[-1], _FUNCTION):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -55,13 +56,10 @@ def train(config: DictConfig, fresh: Path) -> float | None:
     engine = choose_engine(backbone, objective.engine, compute)
     if engine.reason:
         say(f"The plain step is used, about half as fast: {engine.reason}.")
-    estimate = None
-    if main_process:
-        estimate = forecast(config, backbone, data, objective, compute, engine)
-        say("\n".join(estimate.short()))
+    estimate = _say_estimate(config, backbone, data, objective, compute, engine) if main_process else None
     if engine.name == "fast" and compute.reference == "disk":
         data.keep_reference(Path(config.paths.cache), backbone, objective, precision=compute.reference_precision,
-                            first_stage=config.stages.first_epochs > 0, say=say)
+                            first_stage=config.stages.first_epochs > 0, say=say if main_process else _say_what_is_computed)
     loggers = loggers_of(config, run, "train") if main_process else []
     with tracking.finished_at_the_end(loggers):
         try:
@@ -83,13 +81,30 @@ def train(config: DictConfig, fresh: Path) -> float | None:
             trainable_parameters=sum(p.numel() for one in (prefix, opposite) if one for p in one.parameters()),
             prefix_parameters=prefix.collapsed().numel(),
             wall_seconds=round(time.monotonic() - started, 1), resumed=run.resumed, **engine.facts(),
-            estimate=estimate.as_dict(),
+            estimate=estimate and estimate.as_dict(),
         )
         write_json(run.directory / METRICS_FILE, {"metrics": metrics, **facts})
     run.finish()
     print(f"Prefix: {run.directory / 'prefix'}")
     print(f"Evaluate it with: python evaluate.py run={run.directory}")
     return optimized(config, metrics)
+
+
+def _say_estimate(config: DictConfig, *parts: Any) -> Any:
+    """The estimate, or None for a backbone that it cannot be made for: that is no reason not to train."""
+    try:
+        estimate = forecast(config, *parts)
+    except Exception as error:
+        say(f"No estimate: {type(error).__name__}: {error}")
+        return None
+    say("\n".join(estimate.short()))
+    return estimate
+
+
+def _say_what_is_computed(text: str) -> None:
+    """For a process that is not the first, and says no more than it must: which of them computes is a matter of chance."""
+    if "comput" in text:
+        print(text, file=sys.stderr, flush=True)
 
 
 def _prefix(config: DictConfig, backbone: Any, seed: int) -> Any:

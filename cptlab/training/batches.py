@@ -22,7 +22,7 @@ class ReferenceRows:
     scores: Tensor
 
     def to(self, device: torch.device) -> ReferenceRows:
-        return ReferenceRows(self.states.to(device, non_blocking=True), self.scores.to(device, non_blocking=True))
+        return ReferenceRows(self.states.to(device), self.scores.to(device))
 
 
 @dataclass(frozen=True)

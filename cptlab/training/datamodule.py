@@ -18,7 +18,7 @@ from cptlab.training.batches import Batch, collate
 from cptlab.training.examples import Example, encode_pair
 from cptlab.training.objectives import Objective
 from cptlab.training.packing import packed_length, token_budget_groups
-from cptlab.training.reference import Reference, open_reference
+from cptlab.training.reference import Reference, kept_of, open_reference
 
 SPLITS = ("train", "validation")
 
@@ -39,12 +39,12 @@ class Examples:
         groups = token_budget_groups([self.lengths[index] for index in indices], self.token_budget)
         return [[indices[i] for i in group] for group in groups]
 
-    def batches(self, indices: Sequence[int]) -> list[Batch]:
-        return [self.batch(group) for group in self.groups(indices)]
+    def batches(self, indices: Sequence[int], with_reference: bool = True) -> list[Batch]:
+        return [self.batch(group, with_reference) for group in self.groups(indices)]
 
-    def batch(self, indices: Sequence[int]) -> Batch:
+    def batch(self, indices: Sequence[int], with_reference: bool = True) -> Batch:
         batch = collate([self.examples[index] for index in indices], self.pad_id)
-        if self.reference is None:
+        if self.reference is None or not with_reference:
             return batch
         return replace(batch, reference=self.reference.rows(indices, batch.tokens.shape[1]))
 
@@ -60,8 +60,10 @@ class PairLoader:
     The state is (epoch, position), which Lightning keeps in its checkpoints: a run resumes at the next batch.
     """
 
-    def __init__(self, examples: Examples, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
-        self.examples, self.seed = examples, seed
+    def __init__(
+        self, examples: Examples, batch_size: int, seed: int, rank: int = 0, world: int = 1, with_reference: bool = True
+    ) -> None:
+        self.examples, self.seed, self.with_reference = examples, seed, with_reference
         self.rank, self.world, self.pairs_per_step = rank, world, batch_size * world
         self.epoch = self.position = 0
         self.sampler = self  # Lightning calls sampler.set_epoch before every epoch
@@ -77,7 +79,7 @@ class PairLoader:
             first = self.position * self.pairs_per_step
             step = sorted(order[first : first + self.pairs_per_step].tolist(), key=lambda i: -self.examples.lengths[i])
             self.position += 1
-            yield self.examples.batches(step[self.rank :: self.world])
+            yield self.examples.batches(step[self.rank :: self.world], self.with_reference)
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the start of an epoch, unless this is it already."""
@@ -151,12 +153,8 @@ class PairDataModule(lightning.LightningDataModule):
         first_stage: bool = True,
         say: Callable[[str], None] = print,
     ) -> None:
-        """Take what the backbone alone says of the pairs from `cache`, where it is computed first if need be.
-
-        The diagnostics need all of it for the validation pairs; for the training pairs it is what `objective` asks for
-        in the first stage (the second asks for nothing).
-        """
-        for split, needed in (("train", objective.reference if first_stage else "none"), ("validation", "states")):
+        """Take what the backbone alone says of the pairs from `cache`, where it is computed first if need be."""
+        for split, needed in kept_of(objective, first_stage).items():
             examples = self.examples[split]
             if needed != "none" and len(examples):
                 examples.reference = open_reference(
@@ -170,7 +168,9 @@ class PairDataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> PairLoader:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        loader = PairLoader(self.examples["train"], self.batch_size, self.seed, rank, world)
+        # the second stage asks nothing of the reference
+        needed = self.trainer is None or self.trainer.lightning_module.objective.reference != "none"
+        loader = PairLoader(self.examples["train"], self.batch_size, self.seed, rank, world, needed)
         if len(loader) == 0:
             raise UserError(
                 f"A step takes {loader.pairs_per_step} pairs, but the training split has "

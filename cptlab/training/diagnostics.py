@@ -20,6 +20,12 @@ def displacement_sums(measure: Measure, terms: dict[str, Tensor], objective: Obj
 
     `terms` are those of `objective` on the batch, [B] each.
     """
+    sums = displacement_values(measure, terms, objective)
+    return dict(zip(sums, torch.stack(list(sums.values())).tolist(), strict=True))
+
+
+def displacement_values(measure: Measure, terms: dict[str, Tensor], objective: Objective) -> dict[str, Tensor]:
+    """The same as tensors, float64 [] each."""
     mask, code = measure.mask, measure.code
     scores = losses.sequence_score(measure.scores(mask), mask).double()
     before = losses.sequence_score(measure.reference_scores(mask), mask).double()
@@ -27,7 +33,7 @@ def displacement_sums(measure: Measure, terms: dict[str, Tensor], objective: Obj
     divergence = measure.kl(code, "policy_reference").double()
     masked_better, masked_worse = mask.sum(-1).chunk(2)
     sums = {
-        "pairs": torch.tensor(len(better)),
+        "pairs": torch.ones_like(better),
         **terms,
         "loss": sum(objective.weighted(terms).values()),
         "delta_a": better - better_before,
@@ -46,7 +52,7 @@ def displacement_sums(measure: Measure, terms: dict[str, Tensor], objective: Obj
         "kl_unmasked": losses.kl_loss(divergence, code & ~mask),
         "unmasked": (code & ~mask).sum(-1),
     }
-    return {name: value.double().sum().item() for name, value in sums.items()}
+    return {name: value.double().sum() for name, value in sums.items()}
 
 
 def displacement_metrics(sums: dict[str, float]) -> dict[str, float]:

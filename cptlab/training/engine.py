@@ -107,6 +107,8 @@ def _why_not_fast(backbone: Backbone) -> str | None:
         plain, fast = (
             _loss_and_gradient(kind(backbone, batch, [prefix]), prefix) for kind in (PlainMeasure, FastMeasure)
         )
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # whatever an unknown architecture does with a tree of tokens
         return (
             f"a {backbone.config.model_type} model cannot run it ({type(error).__name__}: {str(error).splitlines()[0]})"

@@ -22,7 +22,7 @@ from cptlab.training.costs import Lengths, ModelSize, naive_flops, nll_flops, pl
 from cptlab.training.engine import Compute, Engine
 from cptlab.training.footprint import Footprint, Shapes, footprint, formula, shape_backbone, shape_example
 from cptlab.training.objectives import CPT, Objective
-from cptlab.training.reference import readable, reference_bytes
+from cptlab.training.reference import kept_of, readable, reference_bytes
 from cptlab.training.stages import PROBE_PAIRS
 
 ASSUMED = Lengths(instruction=400, common=50, rest_a=150, rest_b=150, masked_a=40, masked_b=40)
@@ -53,7 +53,7 @@ class Estimate:
     moments: dict[str, Footprint]  # of the run as it is configured: step, validation, probe
     steps: dict[str, Footprint]  # of a step under each engine, with and without checkpointing
     memory: str  # "counted", or the name of the formula
-    reference: str  # "disk", "recompute" or "none"
+    reference: str  # "disk" or "recompute"
     reference_bytes: int
     flops_per_pair: float
     naive_ratio: float  # operations of the naive step by those of this one
@@ -187,7 +187,7 @@ def estimate(
         "validation": largest_batch(held_out, len(held_out), compute.token_budget),
         "probe": largest_batch(held_out[:PROBE_PAIRS], batch_size, compute.token_budget),
     }
-    kept = compute.reference == "disk" and objective.reference != "none"
+    on_disk = compute.reference == "disk" and engine.name == "fast"
     failed = False
 
     def count(which: Engine, moment: str) -> Footprint:
@@ -196,7 +196,13 @@ def estimate(
             with shapes:
                 examples = [shape_example(lengths) for lengths in largest[moment]]
                 return footprint(
-                    backbone, prefix_length, objective, which, examples, reference_on_disk=kept, moment=moment
+                    backbone,
+                    prefix_length,
+                    objective,
+                    which,
+                    examples,
+                    reference_on_disk=compute.reference == "disk",
+                    moment=moment,
                 )
         except Exception:  # whatever an unknown architecture asks of tensors that have no data
             failed = True
@@ -209,28 +215,31 @@ def estimate(
         if _name(which) not in steps:
             steps[_name(which)] = count(which, "step")
 
-    kept = kept and engine.name == "fast"
-    stored = 0
-    if kept:
-        every = [shape_example(lengths) for lengths in (*train, *validation)]
-        states = objective.reference == "states"
-        stored = reference_bytes(every, size.hidden, compute.reference_precision, dtype, states)
+    needed = kept_of(objective, epochs[0] > 0) if on_disk else {}
+    kept = [(pairs, needed.get(split, "none")) for split, pairs in (("train", train), ("validation", validation))]
+    kept = [(pairs, what == "states") for pairs, what in kept if pairs and what != "none"]
+    stored = sum(
+        reference_bytes(list(map(shape_example, pairs)), size.hidden, compute.reference_precision, dtype, states)
+        for pairs, states in kept
+    )
 
     def cost(lengths: Lengths) -> int:
         if objective.better_only:
             return nll_flops(size, lengths, prefix_length, needed=engine.name == "fast").total
         if engine.name == "plain":
             return plain_flops(size, lengths, prefix_length).total
-        return step_flops(size, lengths, prefix_length, cached=kept, shared=True, needed=True).total
+        cached = on_disk or objective.reference == "none"
+        return step_flops(size, lengths, prefix_length, cached=cached, shared=True, needed=True).total
 
     first = sum(map(cost, train))
     second = sum(nll_flops(size, lengths, prefix_length, engine.name == "fast").total for lengths in train)
-    once = sum(reference_flops(size, lengths).total for lengths in (*train, *validation) if kept)
+    once = sum(reference_flops(size, lengths).total for pairs, _ in kept for lengths in pairs)
     seconds = None
     if calibration is not None:
-        rate = sum(calibration.seconds) / sum(map(cost, calibration.lengths)) / processes
-        seconds = {"reference": once * rate, "first_epoch": first * rate, "second_epoch": second * rate}
-        seconds["training"] = (once + epochs[0] * first + epochs[1] * second) * rate
+        rate = sum(calibration.seconds) / sum(map(cost, calibration.lengths))
+        each = rate / processes  # of an epoch; one process alone computes the reference
+        seconds = {"reference": once * rate, "first_epoch": first * each, "second_epoch": second * each}
+        seconds["training"] = once * rate + (epochs[0] * first + epochs[1] * second) * each
 
     table = prefix_length * shape.width
     trained = table if prefix_rank is None else prefix_rank * (prefix_length + shape.width)
@@ -256,7 +265,7 @@ def estimate(
         moments=moments,
         steps=steps,
         memory=FORMULA if failed else "counted",
-        reference="disk" if kept else "none" if objective.reference == "none" else "recompute",
+        reference="disk" if kept else "recompute",
         reference_bytes=stored,
         flops_per_pair=first / len(train),
         naive_ratio=sum(naive_flops(size, lengths, prefix_length).total for lengths in train) / first,

@@ -32,10 +32,11 @@ from cptlab.backbone.prefix import prefix_from_table
 from cptlab.backbone.quantization import GROUP, QuantizedLinear
 from cptlab.training.batches import Batch, ReferenceRows, collate
 from cptlab.training.costs import Lengths, ModelSize
+from cptlab.training.diagnostics import displacement_values
 from cptlab.training.engine import Engine
 from cptlab.training.examples import Example
 from cptlab.training.head import CHUNK
-from cptlab.training.objectives import Objective
+from cptlab.training.objectives import CPT, Objective
 
 MOMENTS = ("step", "validation", "probe")  # the probe: each term's gradient, after a validation
 BITSANDBYTES_BLOCK = 64  # weights that share a scale in its 4 bits
@@ -212,8 +213,12 @@ def footprint(
         with _watched(backbone, ledger), torch.set_grad_enabled(moment != "validation"):
             with engine.running(backbone):
                 terms = objective.weighted(objective.terms(measure))
-                if moment == "validation" and not objective.better_only:
-                    measure.reference_scores(batch.mask)
+                if moment == "validation":
+                    whole = measure
+                    if objective.better_only:
+                        pairs = stand_in_batch(backbone, CPT(), engine, examples, reference_on_disk)
+                        whole = engine.measure(backbone, pairs, prefixes)
+                    displacement_values(whole, terms, objective)
             values = [term.mean() for term in terms.values()]
             if moment == "step":
                 torch.autograd.grad(sum(values), tables, allow_unused=True)

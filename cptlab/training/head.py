@@ -22,6 +22,7 @@ from cptlab.training.losses import log_probs
 
 CHUNK = 1 << 23  # logits at a time
 CACHED = 1 << 18  # logits that go through all passes of a softmax before the next do: a CPU's cache holds them
+OFF_CPU = 4  # times as many logits elsewhere, where a product of few rows does not pay
 
 
 def token_scores(hidden: Tensor, targets: Tensor, head: nn.Linear) -> Tensor:
@@ -44,7 +45,8 @@ def _pieces(rows: int, numbers: int, vocabulary: int) -> list[slice]:
 
 
 def _chunks(hidden: Tensor, head: nn.Linear) -> list[slice]:
-    return _pieces(len(hidden), CHUNK, head.weight.shape[0])
+    numbers = CHUNK if hidden.device.type == "cpu" else OFF_CPU * CHUNK
+    return _pieces(len(hidden), numbers, head.weight.shape[0])
 
 
 def _blocks(logits: Tensor) -> list[slice]:
@@ -97,15 +99,14 @@ class _PositionKL(torch.autograd.Function):
                 if direction == "policy_reference":
                     difference = log_q.neg_().add_(log_p)
                     p = log_p.exp_()
-                    kl = (p * difference).sum(-1)
-                    gradient = difference.sub_(kl[:, None]).mul_(p)
+                    kl = divergence[rows][block] = (p * difference).sum(-1)
+                    if derivative is not None:
+                        logits[block] = difference.sub_(kl[:, None]).mul_(p)  # no logit is needed twice
                 else:
                     q = log_q.exp()
-                    kl = (q * log_q.sub_(log_p)).sum(-1)
-                    gradient = log_p.exp_().sub_(q)
-                divergence[rows][block] = kl
-                if derivative is not None:
-                    logits[block] = gradient  # no logit is needed twice
+                    divergence[rows][block] = (q * log_q.sub_(log_p)).sum(-1)
+                    if derivative is not None:
+                        logits[block] = log_p.exp_().sub_(q)
             if derivative is not None:
                 derivative[rows] = (logits @ head.weight).to(hidden.dtype)
         ctx.save_for_backward(derivative)

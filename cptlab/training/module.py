@@ -116,16 +116,22 @@ class PrefixTuning(lightning.LightningModule):
             means = {"loss": loss} | {name: term.sum() / pairs for name, term in terms.items()}
             for name, value in means.items():
                 values[name] = values[name] + value.detach() if name in values else value.detach()
-            for name, value in (weighted if separately else {"loss": loss}).items():
+            asked = list((weighted if separately else {"loss": loss}).items())
+            for number, (name, value) in enumerate(asked, 1):
                 found = gradients.setdefault(name, [torch.zeros_like(table) for table in tables])
                 if value.requires_grad:
-                    parts = torch.autograd.grad(
-                        value, [leaf.table for leaf in leaves], retain_graph=separately, allow_unused=True
-                    )
+                    parts = self._differentiate(value, leaves, again=number < len(asked))
                     for total, part in zip(found, parts, strict=True):
                         if part is not None:
                             total += part
+            del terms, weighted, loss, means, asked, value  # and with them what the backward pass has kept
         return values, gradients
+
+    def _differentiate(self, value: Tensor, leaves: Sequence[Prefix], again: bool) -> tuple[Tensor | None, ...]:
+        """The gradient of a number by the prefixes' tables; `again` where another of the same graph is wanted."""
+        with torch.autocast(self.backbone.device.type, enabled=False):
+            tables = [leaf.table for leaf in leaves]
+            return torch.autograd.grad(value, tables, retain_graph=again, allow_unused=True)
 
     def trained(self) -> list[Tensor]:
         return [parameter for prefix in self.prefixes for parameter in prefix.parameters()]

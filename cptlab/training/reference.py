@@ -31,6 +31,7 @@ from cptlab.progress import progress_bar
 from cptlab.training.batches import ReferenceRows, collate
 from cptlab.training.examples import Example
 from cptlab.training.head import token_scores
+from cptlab.training.objectives import Objective
 from cptlab.training.packing import packed_length, predicting_places, token_budget_groups
 from cptlab.training.pieces import PieceFile
 
@@ -46,6 +47,15 @@ def reference_bytes(
     """Bytes that the reference of `examples` takes, for a backbone with weights in `dtype`."""
     layout = Layout.of(examples, hidden_size, precision, dtype)
     return sum(layout.score_bytes) + states * sum(layout.state_bytes)
+
+
+def kept_of(objective: Objective, first_stage: bool) -> dict[str, str]:
+    """What is kept of each split, 'none', 'scores' or 'states'.
+
+    The diagnostics need all of it for the validation pairs; for the training pairs it is what the objective asks for in
+    the first stage (the second asks for nothing).
+    """
+    return {"train": objective.reference if first_stage else "none", "validation": "states"}
 
 
 def open_reference(

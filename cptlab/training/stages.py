@@ -28,6 +28,7 @@ from cptlab.training.module import STAGES, PrefixTuning
 from cptlab.training.objectives import CPT, Objective
 
 FINISHED = "finished.json"
+PRECISIONS = ("32-true", "bf16-mixed")
 PROBE_PAIRS = 8  # on which the gradient norm of each loss term is measured
 
 
@@ -111,13 +112,24 @@ def make_trainer(trainer: Callable[..., lightning.Trainer], **options: Any) -> l
     """The trainer. Raises UserError where the machine lacks what it asks for, such as a GPU."""
     try:
         with _quiet():
-            return trainer(**options)
+            made = trainer(**options)
     except MisconfigurationException as error:
         raise UserError(
             f"The trainer does not fit this machine: {error} Use trainer=cpu, or run where the devices are."
         ) from None
     except (TypeError, ValueError) as error:
         raise UserError(f"The trainer cannot be made from its settings: {error}. Correct conf group trainer.") from None
+    if made.accumulate_grad_batches != 1:
+        raise UserError(
+            f"trainer.accumulate_grad_batches={made.accumulate_grad_batches} is not needed here. Set "
+            "data.loader.batch_size to the pairs of a step: compute.token_budget says how many are in memory at once."
+        )
+    if made.precision not in PRECISIONS:
+        raise UserError(
+            f"trainer.precision={made.precision} would round the prefix or its gradient. Set it to one of "
+            f"{', '.join(PRECISIONS)}; backbone.dtype is the backbone's own precision."
+        )
+    return made
 
 
 def _run_stage(module, data, trainer, directory: Path, checkpoint_every: int, callbacks, loggers) -> None:
