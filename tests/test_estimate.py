@@ -148,8 +148,9 @@ def counted(backbone, objective, engine, lengths, prefix=12, **options):
 def test_count_without_data_is_that_with_data(arch):
     backbone = tiny_backbone(arch)
     examples = [shape_example(pair) for pair in UNEQUAL]
-    for name in ("fast", "plain"):
-        for moment in MOMENTS:
+    every = arch in ("llama_gqa", "qwen2_moe")
+    for name in ("fast", "plain") if every else ("fast",):
+        for moment in MOMENTS if every else ("step",):
             for checkpointing in (False, True):
                 engine = Engine(name, checkpointing=checkpointing)
                 real = footprint(backbone, 12, CPT(), engine, examples, moment=moment)

@@ -109,9 +109,8 @@ def kill_when(process: subprocess.Popen, where: Path, pattern: str) -> None:
 def test_killed_at_any_moment_the_same_command_ends_the_same(tmp_path):
     quiet, torn = tmp_path / "quiet", tmp_path / "torn"
     output = start(quiet).communicate()[0]
-    for pattern in ("cache/completions-*/00000.jsonl", "cache/pairs/*/pairs.jsonl",
-                    "cache/reference/*/states.bin.journal", "logs/train/runs/*/training/stage1/last.ckpt",
-                    "logs/train/runs/*/training/stage2/last.ckpt"):
+    for pattern in ("cache/completions-*/00000.jsonl", "cache/reference/*/states.bin.journal",
+                    "logs/train/runs/*/training/stage1/last.ckpt", "logs/train/runs/*/training/stage2/last.ckpt"):
         kill_when(start(torn), torn, pattern)
     assert start(torn).wait() == 0
     prefixes = [next(where.glob("logs/train/runs/*/prefix/adapter_model.safetensors")) for where in (quiet, torn)]
