@@ -227,7 +227,7 @@ def build(node: DictConfig, name: str, *args: Any, **extra: Any) -> Any:
             wrong = re.search(r"'([^']+)'$", str(cause))
             key = wrong.group(1) if wrong else "?"
             near = difflib.get_close_matches(key, [str(k) for k in node if k != key], 1)
-            hint = f" Did you mean {name}.{near[0]}?" if near else f" Remove it from {name}."
+            hint = f" Did you mean {name}.{near[0]}?" if near else " Remove it, or the ablation or experiment that sets it."
             raise UserError(f"{name} has no setting {key!r}.{hint}") from None
         if isinstance(cause, (TypeError, ValueError)) or cause is None:
             raise UserError(f"{name} cannot be made from its settings: {cause or error}. Correct conf group {name}."

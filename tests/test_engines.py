@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_models import ARCHITECTURES, SLIDING, VOCAB, double, tiny_backbone
+from tiny_models import ARCHITECTURES, SLIDING, VOCAB, double, tiny_backbone, tiny_tokenizer
 from torch import nn
 from training_runs import make_pairs
+from transformers import AutoConfig, AutoModelForCausalLM
 
-from cptlab.backbone import Prefix, load_backbone
+from cptlab.backbone import Backbone, Prefix, load_backbone
 from cptlab.errors import UserError
 from cptlab.pairs import token_masks
 from cptlab.training import CPT, PrefixTuning
@@ -280,7 +281,7 @@ def test_the_plain_engine_is_taken_when_asked_for():
 
 class Scaled(nn.Linear):
     def forward(self, hidden):
-        return 3 * super().forward(hidden)
+        return 1.01 * super().forward(hidden)
 
 
 def test_an_architecture_that_differs_falls_back():
@@ -288,8 +289,26 @@ def test_an_architecture_that_differs_falls_back():
     backbone = tiny_backbone("llama")
     backbone.head.__class__ = Scaled
     engine = choose_engine(backbone)
-    assert engine.name == "plain" and "loss differs" in engine.reason
+    assert engine.name == "plain" and "not its head's alone" in engine.reason
     assert engine.facts() == {"engine": "plain", "engine_reason": engine.reason}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("granite", {"logits_scaling": 1.05}),
+        ("gemma2", {"final_logit_softcapping": 30.0}),
+        ("cohere", {"logit_scale": 0.9}),
+    ],
+)
+def test_models_that_change_their_logits_fall_back_in_any_precision(kind, options, dtype):
+    config = AutoConfig.for_model(kind, vocab_size=VOCAB, num_hidden_layers=2, hidden_size=32, intermediate_size=48,
+                                  num_attention_heads=4, num_key_value_heads=2, head_dim=8, pad_token_id=0, **options)  # fmt: skip
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    engine = choose_engine(Backbone(model, tiny_tokenizer(), kind))
+    assert engine.name == "plain" and next(iter(options)) in engine.reason
 
 
 def test_an_architecture_that_cannot_branch_falls_back():

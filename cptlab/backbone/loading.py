@@ -113,7 +113,8 @@ def load_config(
         config = AutoConfig.from_pretrained(source, **options)
     except Exception as error:
         raise UserError(
-            f"The config of {path} cannot be read ({_first_line(error)}). Check that transformers knows the model."
+            f"The config of {path} cannot be read ({_first_line(error)}). "
+            "Check that the file is whole and that transformers knows the model."
         ) from error
     names = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
     if Path(source).is_dir():

@@ -48,8 +48,8 @@ class Backbone:
         self.config = model.config
         self.vocab_size: int = model.config.vocab_size
         self.hidden_size: int = model.config.hidden_size
-        self.context_length: int = model.config.max_position_embeddings
         self.shape = prefix_shape(model.config)
+        self.context_length: int = model.config.max_position_embeddings
         self.window, self._mixed = sliding_window(model.config)
         self.eos_ids = _eos_ids(model, tokenizer)
         self.eos_id: int | None = tokenizer.eos_token_id

@@ -24,13 +24,15 @@ def print_estimate(config: DictConfig) -> None:
 
     from cptlab.backbone import load_config
     from cptlab.training import Compute, Engine
+    from cptlab.training.engine import declared_reason
     from cptlab.training.estimate import ASSUMED, estimate
 
     node, compute = config.backbone, Compute(**config.compute)
     objective = settings.build(config.objective, "objective")
     where = {name: node[name] for name in ("revision", "local_files_only") if name in node}
     model_config, weights_are_here = load_config(node.path, **where)
-    engine = Engine(objective.engine, checkpointing=compute.checkpointing)
+    reason = declared_reason(model_config) if objective.engine == "fast" else None
+    engine = Engine("plain" if reason else objective.engine, reason, compute.checkpointing)
     found = estimate(model_config, *([ASSUMED] * count for count in _most_pairs(config)), assumed=True, objective=objective, engine=engine, compute=compute,
                      **_run_settings(config))
     cuda = torch.cuda.is_available() and node.device != "cpu"
@@ -40,6 +42,8 @@ def print_estimate(config: DictConfig) -> None:
         file = Path(config.data.pairs_file) if config.data.pairs_file else find_pairs(config, backbone)
         data = None if file is None else settings.build(config.data.loader, "data.loader", file, backbone, _partial_=False)
         found = forecast(config, backbone, data, objective, compute, compare=True)
+    if reason:
+        print(f"The plain step would be used: {reason}.")
     print("\n".join(found.lines()))
 
 

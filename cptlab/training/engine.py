@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from transformers import PreTrainedConfig
 
 from cptlab.backbone import Backbone, Prefix
 from cptlab.backbone.checkpointing import checkpointed, decoder_layers
@@ -99,11 +100,15 @@ def _compile_layers(backbone: Backbone) -> None:
 
 
 def _why_not_fast(backbone: Backbone) -> str | None:
+    if reason := declared_reason(backbone.config):
+        return reason
     weight = getattr(backbone.head, "weight", None)
     if not isinstance(backbone.head, nn.Linear) or not weight.is_floating_point():
         return f"the head of a {backbone.config.model_type} model is no plain linear layer"
     batch, prefix = _trial(backbone)
     try:
+        if not _head_makes_the_logits(backbone, batch):
+            return f"the logits of a {backbone.config.model_type} model are not its head's alone"
         plain, fast = (
             _loss_and_gradient(kind(backbone, batch, [prefix]), prefix) for kind in (PlainMeasure, FastMeasure)
         )
@@ -118,6 +123,27 @@ def _why_not_fast(backbone: Backbone) -> str | None:
         if not bool((found - wanted).norm() <= tolerance * wanted.norm()):  # NaN differs
             return f"with a {backbone.config.model_type} model its {what} differs from the plain step's"
     return None
+
+
+def declared_reason(config: PreTrainedConfig) -> str | None:
+    """Why the fast engine cannot be used, where a model's config already says it: the head is not all there is."""
+    for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
+        if getattr(config, name, None) not in (None, 1, 0):
+            return f"a {config.model_type} model changes its logits after the head ({name})"
+    return None
+
+
+@torch.no_grad()
+def _head_makes_the_logits(backbone: Backbone, batch: Batch) -> bool:
+    """On one row, where nothing else can differ; so it is found in half precision, too."""
+    ids = torch.tensor([batch.examples[0].instruction], device=backbone.device)
+    segments, positions = torch.zeros_like(ids), torch.arange(ids.shape[1], device=ids.device)[None]
+    expected = backbone.logits(ids, torch.ones_like(ids)).double()
+    hidden = backbone.hidden_states(ids, positions, segments)
+    found = nn.functional.linear(
+        hidden.to(backbone.head.weight.dtype), backbone.head.weight, backbone.head.bias
+    ).double()
+    return bool((found - expected).norm() <= 1e-3 * expected.norm())
 
 
 def _trial(backbone: Backbone) -> tuple[Batch, Prefix]:

@@ -123,7 +123,7 @@ class Estimate:
         for moment, found in self.moments.items():
             if moment != self.peak_moment:
                 total = self.weight_bytes + self.prefix_bytes + found.peak
-                rows.append((f"  (peak of {MOMENT_NAMES[moment]})", readable(total), self.memory))
+                rows.append((f"Memory in {MOMENT_NAMES[moment]}", readable(total), self.memory))
         rows = [row for row in rows if row[1] != "0 bytes"]
         rows.append(("", "", ""))
         for name, found in self.steps.items():
@@ -139,8 +139,8 @@ class Estimate:
             measured = f"measured on {len(self.calibration.seconds)} pair(s) near the median"
             rows += [
                 ("Time: reference, once", duration(self.seconds["reference"]), "scaled"),
-                (f"  an epoch of stage 1 (of {self.epochs[0]})", duration(self.seconds["first_epoch"]), measured),
-                (f"  an epoch of stage 2 (of {self.epochs[1]})", duration(self.seconds["second_epoch"]), "scaled"),
+                (f"  an epoch of stage 1 (there are {self.epochs[0]})", duration(self.seconds["first_epoch"]), measured),
+                (f"  an epoch of stage 2 (there are {self.epochs[1]})", duration(self.seconds["second_epoch"]), "scaled"),
                 ("  training in all", duration(self.seconds["training"]), "without validation"),
             ]
         else:

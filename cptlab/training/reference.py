@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
@@ -86,7 +87,7 @@ def open_reference(
         say(f"Reference: waiting for another process that is at work in {directory}")
 
     try:
-        with locked(directory, shared=True, waiting=waiting):
+        with locked(directory, shared=True, waiting=waiting) if _writable(directory) else nullcontext():
             complete = all(len(file.check()[0]) == len(layout.groups) for file in files)
         if not complete:
             with locked(directory, waiting=waiting):
@@ -236,6 +237,11 @@ def _compute(backbone: Backbone, examples: Sequence[Example], reference: Referen
             f"A hidden state of {backbone.name} is larger than float16 can hold. Set compute.reference_precision=full."
         )
     return scores.to(reference.layout.score_dtype), kept.cpu()
+
+
+def _writable(directory: Path) -> bool:
+    """Whether a lock can be taken. A cache that nobody can write to needs none to be read."""
+    return not directory.exists() or os.access(directory, os.W_OK)
 
 
 def _check_space(reference: Reference, amount: str) -> None:
