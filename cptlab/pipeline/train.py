@@ -55,7 +55,7 @@ def train(config: DictConfig, fresh: Path) -> float | None:
     data = settings.build(config.data.loader, "data.loader", pairs_file, backbone, _partial_=False)
     engine = choose_engine(backbone, objective.engine, compute)
     if engine.reason:
-        say(f"The plain step is used, about half as fast: {engine.reason}.")
+        say(f"The plain step is used, which is slower: {engine.reason}.")
     estimate = _say_estimate(config, backbone, data, objective, compute, engine) if main_process else None
     if engine.name == "fast" and compute.reference == "disk":
         data.keep_reference(Path(config.paths.cache), backbone, objective, precision=compute.reference_precision,
