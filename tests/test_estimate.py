@@ -348,6 +348,19 @@ def test_reference_on_disk_follows_the_settings():
     assert stored(engine=Engine("plain")) == ("recompute", 0)
 
 
+def test_memory_is_flat_in_the_vocabulary():
+    """Once a chunk of logits is full: neither rows times vocabulary nor two chunks at a time."""
+
+    def peaks(engine):
+        configs = (LlamaConfig(**(MIDDLE.to_dict() | {"vocab_size": size})) for size in (32_000, 256_000))
+        return [estimate(config, [ASSUMED], engine=engine, compare=False).moments["step"].peak for config in configs]
+
+    low, high = peaks(Engine("fast"))
+    assert high == pytest.approx(low, rel=0.02)
+    low, high = peaks(Engine("plain"))
+    assert high > 4 * low
+
+
 def test_largest_batch():
     def rows(*lengths):
         return [Lengths(n - 1, 0, 1, 1, 0, 0) for n in lengths]  # a packed row of n - 1

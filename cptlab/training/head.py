@@ -77,6 +77,7 @@ class _TokenScores(torch.autograd.Function):
                     logits[block] = gradient  # no logit is needed twice
             if derivative is not None:
                 derivative[rows] = (logits @ head.weight).to(hidden.dtype)
+            del logits  # before the next chunk's are made
         ctx.save_for_backward(derivative)
         return scores
 
@@ -109,6 +110,7 @@ class _PositionKL(torch.autograd.Function):
                         logits[block] = log_p.exp_().sub_(q)
             if derivative is not None:
                 derivative[rows] = (logits @ head.weight).to(hidden.dtype)
+            del logits, others  # before the next chunk's are made
         ctx.save_for_backward(derivative)
         return divergence
 
