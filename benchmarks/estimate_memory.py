@@ -23,10 +23,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
+from train_measure import resident_bytes_from_here, status_bytes  # noqa: E402
 from transformers import AutoModelForCausalLM, LlamaConfig  # noqa: E402
 
-from cptlab.backbone.prefix import prefix_from_table  # noqa: E402
-from cptlab.training.batches import ReferenceRows, collate  # noqa: E402
+from cptlab.training.calibration import one_pair_step  # noqa: E402
 from cptlab.training.costs import Lengths  # noqa: E402
 from cptlab.training.engine import Engine  # noqa: E402
 from cptlab.training.footprint import Shapes, footprint, shape_backbone, shape_example  # noqa: E402
@@ -39,36 +39,17 @@ CONFIG = {"vocab_size": 32000, "hidden_size": 512, "num_hidden_layers": 8, "inte
           "num_attention_heads": 8, "max_position_embeddings": 2048}  # fmt: skip
 
 
-def resident(name: str) -> int:
-    """Bytes of a line of this process's memory status: VmRSS now, VmHWM at most since the last reset."""
-    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith(name + ":"):
-            return int(line.split()[1]) * 1024
-    raise LookupError(name)
-
-
 def measured(engine: Engine) -> int:
     """Bytes that a step adds to the resident memory at its peak."""
     shapes = Shapes()
     backbone = shape_backbone(LlamaConfig(**CONFIG), torch.float32, shapes)
     torch.manual_seed(0)
     backbone.model = AutoModelForCausalLM.from_config(LlamaConfig(**CONFIG)).requires_grad_(False).eval()
-    prefix = prefix_from_table(torch.randn(PREFIX, backbone.shape.width) * 0.02, backbone.shape)
-
-    def step(lengths: Lengths) -> None:
-        batch = collate([shape_example(lengths)], 0)
-        if engine.name == "fast":
-            states = torch.randn(len(batch.packed.predicting), backbone.hidden_size)
-            object.__setattr__(batch, "reference", ReferenceRows(states, torch.zeros(batch.tokens.shape)))
-        with engine.running(backbone):
-            terms = CPT().weighted(CPT().terms(engine.measure(backbone, batch, [prefix])))
-        torch.autograd.grad(sum(terms.values()).mean(), [prefix.table])
-
-    step(Lengths(8, 2, 4, 4, 2, 2))  # what the libraries take once
-    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak starts again
-    before = resident("VmRSS")
-    step(LENGTHS)
-    return resident("VmHWM") - before
+    step = one_pair_step(backbone, PREFIX, CPT(), engine)
+    step(shape_example(Lengths(8, 2, 4, 4, 2, 2)))  # what the libraries take once
+    before = resident_bytes_from_here()
+    step(shape_example(LENGTHS))
+    return status_bytes("VmHWM") - before
 
 
 def predicted(engine: Engine) -> int:

@@ -33,11 +33,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from cptlab.backbone import Backbone, Prefix  # noqa: E402
 from cptlab.backbone.checkpointing import checkpointed  # noqa: E402
 from cptlab.training import losses  # noqa: E402
-from cptlab.training.batches import Batch, ReferenceRows, collate  # noqa: E402
+from cptlab.training.batches import Batch, collate  # noqa: E402
 from cptlab.training.costs import VARIANTS, Flops, Lengths, ModelSize, plain_flops, step_flops  # noqa: E402
 from cptlab.training.examples import Example  # noqa: E402
 from cptlab.training.fast import FastMeasure  # noqa: E402
-from cptlab.training.head import token_scores  # noqa: E402
 from cptlab.training.objectives import CPT  # noqa: E402
 from cptlab.training.packing import Packed, pack  # noqa: E402
 from cptlab.training.plain import PlainMeasure  # noqa: E402
@@ -244,15 +243,10 @@ class EverywhereMeasure(FastMeasure):
     def _reference_log_probs(self) -> Tensor:
         if self.batch.reference is not None:
             return losses.log_probs(self.backbone.head(self._reference))
-        return losses.log_probs(self.backbone.head(self._hidden(None))[self.batch.packed.predicting])
+        return losses.log_probs(self.backbone.head(self._run(None))[self.batch.packed.predicting])
 
 
-@torch.no_grad()
 def with_reference(backbone: Backbone, batch: Batch) -> Batch:
-    packed = batch.packed
-    states = backbone.hidden_states(packed.input_ids, packed.positions, packed.segments)
-    states = states.flatten(0, 1)[packed.predicting]
-    scores = token_scores(states[packed.state.flatten()], batch.tokens.flatten(), backbone.head)
-    kept = replace(batch, reference=ReferenceRows(states, scores.view_as(batch.tokens).masked_fill(~batch.code, 0)))
-    vars(kept)["packed"] = packed  # not laid out again
+    kept = replace(batch, reference=FastMeasure(backbone, batch, []).reference_rows())
+    vars(kept)["packed"] = batch.packed  # not laid out again
     return kept

@@ -21,11 +21,9 @@ from cptlab.training.costs import (
     VARIANTS,
     Lengths,
     ModelSize,
-    fast_flops,
     naive_flops,
     nll_flops,
     plain_flops,
-    predicted_ratio,
     step_flops,
 )
 from cptlab.training.engine import Compute, Engine
@@ -37,6 +35,16 @@ from cptlab.training.packing import packed_length
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = ModelSize(parameters=1000, hidden=10, vocabulary=100, layers=2, heads=2, head_dim=5)
+
+
+def fast_flops(size, lengths, prefix):
+    return step_flops(size, lengths, prefix, **VARIANTS["all"])
+
+
+def predicted_ratio(size, lengths, prefix):
+    return naive_flops(size, lengths, prefix).total / fast_flops(size, lengths, prefix).total
+
+
 PAIR = Lengths(instruction=4, common=3, rest_a=2, rest_b=2, masked_a=1, masked_b=1)
 UNEQUAL = [Lengths(40, 5, 15, 12, 4, 3), Lengths(30, 0, 9, 20, 9, 1)]
 CODE_LLAMA_7B = LlamaConfig(

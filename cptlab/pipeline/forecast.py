@@ -25,23 +25,26 @@ def print_estimate(config: DictConfig) -> None:
     from cptlab.backbone import load_config
     from cptlab.training import Compute, Engine
     from cptlab.training.engine import declared_reason
-    from cptlab.training.estimate import ASSUMED, estimate
+    from cptlab.training.estimate import ASSUMED, estimate, weight_bytes
 
     node, compute = config.backbone, Compute(**config.compute)
     objective = settings.build(config.objective, "objective")
     where = {name: node[name] for name in ("revision", "local_files_only") if name in node}
     model_config, weights_are_here = load_config(node.path, **where)
+    run_settings = _run_settings(config)
     reason = declared_reason(model_config) if objective.engine == "fast" else None
-    engine = Engine("plain" if reason else objective.engine, reason, compute.checkpointing)
-    found = estimate(model_config, *([ASSUMED] * count for count in _most_pairs(config)), assumed=True, objective=objective, engine=engine, compute=compute,
-                     **_run_settings(config))
     cuda = torch.cuda.is_available() and node.device != "cpu"
     free = torch.cuda.mem_get_info()[0] if cuda else _free_memory()
-    if weights_are_here and found.weight_bytes < FITS * free:
+    needed = weight_bytes(model_config, run_settings["dtype"], run_settings["quantization"])
+    if weights_are_here and needed < FITS * free:
         backbone = settings.build(node, "backbone")
         file = Path(config.data.pairs_file) if config.data.pairs_file else find_pairs(config, backbone)
         data = None if file is None else settings.build(config.data.loader, "data.loader", file, backbone, _partial_=False)
         found = forecast(config, backbone, data, objective, compute, compare=True)
+    else:
+        engine = Engine("plain" if reason else objective.engine, reason, compute.checkpointing)
+        found = estimate(model_config, *([ASSUMED] * count for count in _most_pairs(config)), assumed=True,
+                         objective=objective, engine=engine, compute=compute, **run_settings)
     if reason:
         print(f"The plain step would be used: {reason}.")
     print("\n".join(found.lines()))

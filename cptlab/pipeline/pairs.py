@@ -26,9 +26,9 @@ def build_pairs(config: DictConfig, backbone: Any = None) -> Path:
     from cptlab import pairs
     from cptlab.samples import prompt_of, sample_and_judge
 
-    if "dataset" in config.pairs:
-        return _ready_pairs(config, backbone or settings.build(config.backbone, "backbone"))
     backbone = backbone or settings.build(config.backbone, "backbone")
+    if "dataset" in config.pairs:
+        return _ready_pairs(config, backbone)
     directory, tasks, sampling = _place(config, backbone)
     options = settings.build(config.pairs.selection, "pairs.selection")
     cache = Path(config.paths.cache)

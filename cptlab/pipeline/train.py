@@ -39,8 +39,8 @@ def train(config: DictConfig, fresh: Path) -> float | None:
     compute = Compute(**config.compute)
     objective = settings.build(config.objective, "objective")
     backbone = settings.build(config.backbone, "backbone")
-    prefix, opposite = (_prefix(config, backbone, seed) for seed in (config.seed, config.seed + OPPOSITE))
-    opposite = opposite if objective.prefixes == 2 else None
+    prefix = _prefix(config, backbone, config.seed)
+    opposite = _prefix(config, backbone, config.seed + OPPOSITE) if objective.prefixes == 2 else None
     callbacks = [settings.build(node, f"callbacks.{name}") for name, node in (config.callbacks or {}).items()]
     trainer = settings.build(config.trainer, "trainer")
     make_trainer(trainer, logger=False)  # a machine without the devices is found now, not after the pairs

@@ -60,6 +60,8 @@ class Batch:
     @property
     def better(self) -> Batch:
         """The better programs alone."""
+        if self.better_only:
+            return self
         return collate(self.examples, self.pad_id, better_only=True).to(self.tokens.device)
 
     @cached_property

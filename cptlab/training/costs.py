@@ -21,7 +21,6 @@ of gradient checkpointing and of fused attention, and that no gradient passes th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -47,11 +46,7 @@ class Lengths:
     def of(cls, example: Any) -> Lengths:
         """Those of an `Example`, end-of-text tokens included."""
         (better, better_mask), (worse, worse_mask) = example.better, example.worse
-        common = 0
-        for a, b in zip(better, worse, strict=False):
-            if a != b:
-                break
-            common += 1
+        common = example.common
         return cls(
             len(example.instruction), common, len(better) - common, len(worse) - common,
             sum(better_mask), sum(worse_mask),
@@ -167,11 +162,6 @@ def naive_flops(size: ModelSize, lengths: Lengths, prefix: int) -> Flops:
     return step_flops(size, lengths, prefix)
 
 
-def fast_flops(size: ModelSize, lengths: Lengths, prefix: int) -> Flops:
-    """All tricks together: the best exact step."""
-    return step_flops(size, lengths, prefix, cached=True, shared=True, needed=True)
-
-
 def plain_flops(size: ModelSize, lengths: Lengths, prefix: int) -> Flops:
     """Our readable step: as the naive one, but both programs are one batch, padded to the longer of them.
 
@@ -209,13 +199,6 @@ VARIANTS: dict[str, dict[str, bool]] = {
     "head where needed": {"needed": True},
     "all": {"cached": True, "shared": True, "needed": True},
 }
-
-
-def predicted_ratio(size: ModelSize, lengths: Lengths | Iterable[Lengths], prefix: int, variant: str = "all") -> float:
-    """How many times the naive step's operations are those of one of `VARIANTS`, over one pair or all of a data set."""
-    pairs = [lengths] if isinstance(lengths, Lengths) else list(lengths)
-    naive = sum(naive_flops(size, pair, prefix).total for pair in pairs)
-    return naive / sum(step_flops(size, pair, prefix, **VARIANTS[variant]).total for pair in pairs)
 
 
 def _embeds(module: nn.Module) -> bool:

@@ -39,12 +39,14 @@ class Examples:
         groups = token_budget_groups([self.lengths[index] for index in indices], self.token_budget)
         return [[indices[i] for i in group] for group in groups]
 
-    def batches(self, indices: Sequence[int], with_reference: bool = True) -> list[Batch]:
-        return [self.batch(group, with_reference) for group in self.groups(indices)]
+    def batches(self, indices: Sequence[int], objective: Objective | None = None) -> list[Batch]:
+        return [self.batch(group, objective) for group in self.groups(indices)]
 
-    def batch(self, indices: Sequence[int], with_reference: bool = True) -> Batch:
-        batch = collate([self.examples[index] for index in indices], self.pad_id)
-        if self.reference is None or not with_reference:
+    def batch(self, indices: Sequence[int], objective: Objective | None = None) -> Batch:
+        """The batch of these pairs, with no more than `objective` needs, if one is named."""
+        better_only = objective is not None and objective.better_only
+        batch = collate([self.examples[index] for index in indices], self.pad_id, better_only=better_only)
+        if self.reference is None or (objective is not None and objective.reference == "none"):
             return batch
         return replace(batch, reference=self.reference.rows(indices, batch.tokens.shape[1]))
 
@@ -61,9 +63,15 @@ class PairLoader:
     """
 
     def __init__(
-        self, examples: Examples, batch_size: int, seed: int, rank: int = 0, world: int = 1, with_reference: bool = True
+        self,
+        examples: Examples,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        objective: Objective | None = None,
     ) -> None:
-        self.examples, self.seed, self.with_reference = examples, seed, with_reference
+        self.examples, self.seed, self.objective = examples, seed, objective
         self.rank, self.world, self.pairs_per_step = rank, world, batch_size * world
         self.epoch = self.position = 0
         self.sampler = self  # Lightning calls sampler.set_epoch before every epoch
@@ -79,7 +87,7 @@ class PairLoader:
             first = self.position * self.pairs_per_step
             step = sorted(order[first : first + self.pairs_per_step].tolist(), key=lambda i: -self.examples.lengths[i])
             self.position += 1
-            yield self.examples.batches(step[self.rank :: self.world], self.with_reference)
+            yield self.examples.batches(step[self.rank :: self.world], self.objective)
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the start of an epoch, unless this is it already."""
@@ -168,9 +176,8 @@ class PairDataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> PairLoader:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        # the second stage asks nothing of the reference
-        needed = self.trainer is None or self.trainer.lightning_module.objective.reference != "none"
-        loader = PairLoader(self.examples["train"], self.batch_size, self.seed, rank, world, needed)
+        objective = self.trainer.lightning_module.objective if self.trainer else None  # the stages differ in it
+        loader = PairLoader(self.examples["train"], self.batch_size, self.seed, rank, world, objective)
         if len(loader) == 0:
             raise UserError(
                 f"A step takes {loader.pairs_per_step} pairs, but the training split has "

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig
 
+from cptlab.backbone import Backbone
 from cptlab.backbone.support import prefix_shape
 from cptlab.training.calibration import Calibration
 from cptlab.training.costs import Lengths, ModelSize, naive_flops, nll_flops, plain_flops, reference_flops, step_flops
@@ -179,7 +180,6 @@ def estimate(
     parameters = sum(parameter.numel() for parameter in backbone.model.parameters())
     if quantization is not None:
         backbone = shape_backbone(config, dtype, shapes, quantization, attn_implementation)
-    tensors = [*backbone.model.parameters(), *backbone.model.buffers()]
 
     held_out = list(validation) or list(train)
     largest = {
@@ -250,7 +250,7 @@ def estimate(
         parameters=parameters,
         dtype=str(dtype).removeprefix("torch."),
         quantization=quantization,
-        weight_bytes=sum(tensor.numel() * tensor.element_size() for tensor in tensors),
+        weight_bytes=_weight_bytes(backbone),
         objective=type(objective).__name__,
         engine=_name(engine),
         prefix_length=prefix_length,
@@ -273,6 +273,16 @@ def estimate(
         calibration=calibration,
         seconds=seconds,
     )
+
+
+def weight_bytes(config: PreTrainedConfig, dtype: torch.dtype, quantization: str | None = None) -> int:
+    """Bytes of a backbone's weights, from its config."""
+    return _weight_bytes(shape_backbone(config, dtype, Shapes(), quantization))
+
+
+def _weight_bytes(backbone: Backbone) -> int:
+    tensors = [*backbone.model.parameters(), *backbone.model.buffers()]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def largest_batch(lengths: Sequence[Lengths], pairs: int, token_budget: int) -> list[Lengths]:

@@ -9,24 +9,19 @@ Nothing is approximated: it agrees with `plain` to rounding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from cptlab.backbone import Backbone, Prefix
-from cptlab.training.batches import Batch
+from cptlab.backbone import Prefix
+from cptlab.training.batches import ReferenceRows
 from cptlab.training.head import position_kl, token_scores
+from cptlab.training.measure import BatchMeasure
 
 
-class FastMeasure:
-    """What an objective may ask of one batch under some prefixes (see `objectives.base.Measure`)."""
-
-    def __init__(self, backbone: Backbone, batch: Batch, prefixes: Sequence[Prefix]) -> None:
-        self.backbone, self.batch, self.prefixes = backbone, batch, prefixes
-        self.mask, self.code = batch.mask, batch.code
-        self._policies: dict[int, Tensor] = {}
+class FastMeasure(BatchMeasure):
+    """Of the packed rows, hidden states; the head where it is asked for."""
 
     def scores(self, where: Tensor, prefix: int = 0) -> Tensor:
         return self._scores(self._policy(prefix), self.batch.packed.source, where)
@@ -46,6 +41,10 @@ class FastMeasure:
         with torch.no_grad():
             return self._scores(self._reference, self.batch.packed.state, where)
 
+    def reference_rows(self) -> ReferenceRows:
+        """What the backbone alone says of the batch, to be kept."""
+        return ReferenceRows(self._reference, self.reference_scores(self.code))
+
     def _scores(self, hidden: Tensor, source: Tensor, where: Tensor) -> Tensor:
         """Log-probabilities [R, C] of the code tokens, `source` [R, C] saying which row of `hidden` predicts each."""
         tokens, source = self.batch.tokens[where], source[where]
@@ -56,21 +55,16 @@ class FastMeasure:
         values = token_scores(hidden.index_select(0, places), targets, self.backbone.head)
         return _spread(values.index_select(0, back), where)
 
-    def _policy(self, index: int) -> Tensor:
-        """Hidden states [B · T, E]."""
-        if index not in self._policies:
-            self._policies[index] = self._hidden(self.prefixes[index])
-        return self._policies[index]
-
     @cached_property
     def _reference(self) -> Tensor:
         """The backbone's own hidden states at the predicting places [N, E]."""
         if self.batch.reference is not None:
             return self.batch.reference.states.to(self.backbone.head.weight.dtype)
         with torch.no_grad():
-            return self._hidden(None).index_select(0, self.batch.packed.predicting)
+            return self._run(None).index_select(0, self.batch.packed.predicting)
 
-    def _hidden(self, prefix: Prefix | None) -> Tensor:
+    def _run(self, prefix: Prefix | None) -> Tensor:
+        """Hidden states [B · T, E]."""
         packed = self.batch.packed
         return self.backbone.hidden_states(packed.input_ids, packed.positions, packed.segments, prefix).flatten(0, 1)
 

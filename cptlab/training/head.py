@@ -27,7 +27,19 @@ OFF_CPU = 4  # times as many logits elsewhere, where a product of few rows does 
 
 def token_scores(hidden: Tensor, targets: Tensor, head: nn.Linear) -> Tensor:
     """log P(targets) [N] of the hidden states [N, E] that predict `targets` [N]; differentiable once."""
-    return _TokenScores.apply(hidden, targets, head)
+
+    def scores(rows: slice, logits: Tensor, wanted: bool) -> Tensor:
+        found = []
+        for block in _blocks(logits):
+            policy, target = log_probs(logits[block]), targets[rows][block, None]
+            found.append(policy.gather(1, target)[:, 0])
+            if wanted:
+                gradient = policy.exp_().neg_()
+                gradient.scatter_add_(1, target, torch.ones_like(target, dtype=gradient.dtype))
+                logits[block] = gradient
+        return torch.cat(found)
+
+    return _NumberPerRow.apply(hidden, head, scores)
 
 
 def position_kl(hidden: Tensor, reference: Tensor, head: nn.Linear, direction: str) -> Tensor:
@@ -35,7 +47,25 @@ def position_kl(hidden: Tensor, reference: Tensor, head: nn.Linear, direction: s
 
     `direction` is one of `losses.KL_DIRECTIONS`.
     """
-    return _PositionKL.apply(hidden, reference, head, direction)
+
+    def divergences(rows: slice, logits: Tensor, wanted: bool) -> Tensor:
+        found, others = [], _logits(reference[rows], head)
+        for block in _blocks(logits):
+            log_p, log_q = log_probs(logits[block]), log_probs(others[block])
+            if direction == "policy_reference":
+                difference = log_q.neg_().add_(log_p)
+                p = log_p.exp_()
+                found.append((p * difference).sum(-1))
+                if wanted:
+                    logits[block] = difference.sub_(found[-1][:, None]).mul_(p)
+            else:
+                q = log_q.exp()
+                found.append((q * log_q.sub_(log_p)).sum(-1))
+                if wanted:
+                    logits[block] = log_p.exp_().sub_(q)
+        return torch.cat(found)
+
+    return _NumberPerRow.apply(hidden, head, divergences)
 
 
 def _pieces(rows: int, numbers: int, vocabulary: int) -> list[slice]:
@@ -57,65 +87,28 @@ def _logits(hidden: Tensor, head: nn.Linear) -> Tensor:
     return functional.linear(hidden.to(head.weight.dtype), head.weight, head.bias)
 
 
-def _number_per_row(hidden: Tensor, head: nn.Linear) -> Tensor:
-    return hidden.new_empty(len(hidden), dtype=torch.promote_types(head.weight.dtype, torch.float32))
+class _NumberPerRow(torch.autograd.Function):
+    """[N] of hidden states [N, E], a chunk of rows at a time.
 
+    `number(rows, logits, wanted)` gives those of a chunk; where they are `wanted`, it puts the derivatives with respect to
+    the logits in the place of the logits, none of which is needed twice.
+    """
 
-class _TokenScores(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden, targets, head):
-        scores = _number_per_row(hidden, head)
+    def forward(ctx, hidden, head, number):
+        values = hidden.new_empty(len(hidden), dtype=torch.promote_types(head.weight.dtype, torch.float32))
         derivative = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         for rows in _chunks(hidden, head):
             logits = _logits(hidden[rows], head)
-            for block in _blocks(logits):
-                policy, target = log_probs(logits[block]), targets[rows][block, None]
-                scores[rows][block] = policy.gather(1, target)[:, 0]
-                if derivative is not None:
-                    gradient = policy.exp_().neg_()
-                    gradient.scatter_add_(1, target, torch.ones_like(target, dtype=gradient.dtype))
-                    logits[block] = gradient  # no logit is needed twice
+            values[rows] = number(rows, logits, derivative is not None)
             if derivative is not None:
                 derivative[rows] = (logits @ head.weight).to(hidden.dtype)
             del logits  # before the next chunk's are made
         ctx.save_for_backward(derivative)
-        return scores
+        return values
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
         (derivative,) = ctx.saved_tensors
         return (gradient[:, None] * derivative).to(derivative.dtype), None, None
-
-
-class _PositionKL(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, hidden, reference, head, direction):
-        divergence = _number_per_row(hidden, head)
-        derivative = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        for rows in _chunks(hidden, head):
-            logits, others = _logits(hidden[rows], head), _logits(reference[rows], head)
-            for block in _blocks(logits):
-                log_p, log_q = log_probs(logits[block]), log_probs(others[block])
-                if direction == "policy_reference":
-                    difference = log_q.neg_().add_(log_p)
-                    p = log_p.exp_()
-                    kl = divergence[rows][block] = (p * difference).sum(-1)
-                    if derivative is not None:
-                        logits[block] = difference.sub_(kl[:, None]).mul_(p)  # no logit is needed twice
-                else:
-                    q = log_q.exp()
-                    divergence[rows][block] = (q * log_q.sub_(log_p)).sum(-1)
-                    if derivative is not None:
-                        logits[block] = log_p.exp_().sub_(q)
-            if derivative is not None:
-                derivative[rows] = (logits @ head.weight).to(hidden.dtype)
-            del logits, others  # before the next chunk's are made
-        ctx.save_for_backward(derivative)
-        return divergence
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, gradient):
-        (derivative,) = ctx.saved_tensors
-        return (gradient[:, None] * derivative).to(derivative.dtype), None, None, None

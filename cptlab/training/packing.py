@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from cptlab.training.costs import Lengths
 from cptlab.training.examples import Example, common_length
 
 
@@ -42,7 +43,7 @@ class Packed:
 
 def packed_length(example: Example) -> int:
     """Tokens of the example's packed row."""
-    return len(_row(example.instruction, _programs(example, False))[0])
+    return Lengths.of(example).packed_row
 
 
 def predicting_places(example: Example) -> int:

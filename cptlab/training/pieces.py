@@ -76,10 +76,7 @@ class PieceFile:
 
     def read(self, start: int, count: int, dtype: torch.dtype) -> Tensor:
         """`count` numbers from number `start` on, as a view of the mapped file: read when looked at, never written."""
-        return self._map(dtype)[start : start + count]
-
-    def _map(self, dtype: torch.dtype) -> Tensor:
-        return self._bytes.view(dtype)
+        return self._bytes.view(dtype)[start : start + count]
 
     @cached_property
     def _bytes(self) -> Tensor:

@@ -5,24 +5,18 @@ The readable reference of `fast.py`, which must agree with it. `objective.engine
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from cptlab.backbone import Backbone, Prefix
+from cptlab.backbone import Prefix
 from cptlab.training import losses
-from cptlab.training.batches import Batch
+from cptlab.training.measure import BatchMeasure
 
 
-class PlainMeasure:
-    """What an objective may ask of one batch under some prefixes (see `objectives.base.Measure`)."""
-
-    def __init__(self, backbone: Backbone, batch: Batch, prefixes: Sequence[Prefix]) -> None:
-        self.backbone, self.batch, self.prefixes = backbone, batch, prefixes
-        self.mask, self.code = batch.mask, batch.code
-        self._policies: dict[int, Tensor] = {}
+class PlainMeasure(BatchMeasure):
+    """Of every code token's place, log-probabilities of the whole vocabulary."""
 
     def scores(self, where: Tensor, prefix: int = 0) -> Tensor:
         return self._scores(self._policy(prefix), where)
@@ -36,17 +30,12 @@ class PlainMeasure:
     def _scores(self, log_probabilities: Tensor, where: Tensor) -> Tensor:
         return losses.token_log_probs(log_probabilities, self.batch.tokens).masked_fill(~where, 0)
 
-    def _policy(self, index: int) -> Tensor:
-        if index not in self._policies:
-            self._policies[index] = self._log_probs(self.prefixes[index])
-        return self._policies[index]
-
     @cached_property
     def _reference(self) -> Tensor:
         with torch.no_grad():
-            return self._log_probs(None)
+            return self._run(None)
 
-    def _log_probs(self, prefix: Prefix | None) -> Tensor:
+    def _run(self, prefix: Prefix | None) -> Tensor:
         """Log-probabilities [R, C, V] at every code token's place."""
         rows = self.batch.padded
         logits = self.backbone.logits(rows.input_ids, rows.attention_mask, prefix)

@@ -31,7 +31,7 @@ from cptlab.locks import locked
 from cptlab.progress import progress_bar
 from cptlab.training.batches import ReferenceRows, collate
 from cptlab.training.examples import Example
-from cptlab.training.head import token_scores
+from cptlab.training.fast import FastMeasure
 from cptlab.training.objectives import Objective
 from cptlab.training.packing import packed_length, predicting_places, token_budget_groups
 from cptlab.training.pieces import PieceFile
@@ -223,16 +223,13 @@ def _complete(reference: Reference, backbone, examples, amount: str, say, progre
 @torch.no_grad()
 def _compute(backbone: Backbone, examples: Sequence[Example], reference: Reference) -> tuple[Tensor, Tensor]:
     """The scores of these examples [all code tokens] and their states [all predicting places, E], as they are kept."""
-    batch = collate(examples, backbone.pad_id).to(backbone.device)
-    packed, count = batch.packed, len(examples)
+    batch, count = collate(examples, backbone.pad_id).to(backbone.device), len(examples)
     with torch.autocast(backbone.device.type, enabled=False):
-        hidden = backbone.hidden_states(packed.input_ids, packed.positions, packed.segments)
-        hidden = hidden.flatten(0, 1).index_select(0, packed.predicting)
-        values = token_scores(hidden.index_select(0, packed.state[batch.code]), batch.tokens[batch.code], backbone.head)
-    by_program = values.cpu().split(batch.code.sum(1).tolist())
+        rows = FastMeasure(backbone, batch, []).reference_rows()
+    by_program = rows.scores[batch.code].cpu().split(batch.code.sum(1).tolist())
     scores = torch.cat([by_program[row] for pair in range(count) for row in (pair, count + pair)])
-    kept = hidden.to(reference.layout.state_dtype)
-    if bool((kept.isinf() & hidden.isfinite()).any()):
+    kept = rows.states.to(reference.layout.state_dtype)
+    if bool((kept.isinf() & rows.states.isfinite()).any()):
         raise UserError(
             f"A hidden state of {backbone.name} is larger than float16 can hold. Set compute.reference_precision=full."
         )
