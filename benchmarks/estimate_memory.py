@@ -4,7 +4,7 @@
 
 A random Llama (8 layers, 512 hidden, a vocabulary of 32,000, float32) on a CPU; one pair of 400 instruction, 50 common,
 150/150 rest and 40/40 masked tokens. For each engine, with and without checkpointing, in a process of its own: the
-peak of resident memory during a step above that before it, and what `cptlab.training.footprint` counts from the config.
+peak of resident memory during a step above that before it, and what `cptlab.estimate.footprint` counts from the config.
 
 Twice: with glibc's allocator as it is, which keeps freed blocks of up to 32 MiB in pieces that do not fit the next
 tensor, and with one that gives every tensor back (MALLOC_MMAP_THRESHOLD_), which shows what the tensors themselves take.
@@ -26,11 +26,11 @@ import torch  # noqa: E402
 from train_measure import resident_bytes_from_here, status_bytes  # noqa: E402
 from transformers import AutoModelForCausalLM, LlamaConfig  # noqa: E402
 
-from cptlab.training.calibration import one_pair_step  # noqa: E402
-from cptlab.training.costs import Lengths  # noqa: E402
-from cptlab.training.engine import Engine  # noqa: E402
-from cptlab.training.footprint import Shapes, footprint, shape_backbone, shape_example  # noqa: E402
+from cptlab.estimate.calibration import one_pair_step  # noqa: E402
+from cptlab.estimate.costs import Lengths  # noqa: E402
+from cptlab.estimate.footprint import Shapes, footprint, shape_backbone, shape_example  # noqa: E402
 from cptlab.training.objectives import CPT  # noqa: E402
+from cptlab.training.steps.choice import Engine  # noqa: E402
 
 LENGTHS = Lengths(400, 50, 150, 150, 40, 40)
 PREFIX = 12

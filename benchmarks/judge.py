@@ -42,9 +42,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from cptlab.judging.correctness import judge_stream  # noqa: E402
-from cptlab.judging.quality import linter_pool, pylint_flags, quality_of, score_stream  # noqa: E402
-from cptlab.judging.sandbox import sandbox_level  # noqa: E402
+from cptlab.judging.lint.pylint_score import linter_pool, pylint_flags, quality_of, score_stream  # noqa: E402
+from cptlab.judging.sandbox.sandbox import sandbox_level  # noqa: E402
+from cptlab.judging.verdicts.verdict import judge_stream  # noqa: E402
 from cptlab.tasks.humaneval import humaneval  # noqa: E402
 from cptlab.tasks.kata import kata  # noqa: E402
 from cptlab.tracking import version_of  # noqa: E402

@@ -21,8 +21,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from cptlab.judging.correctness import judge_programs  # noqa: E402
-from cptlab.judging.sandbox import sandbox_level  # noqa: E402
+from cptlab.judging.sandbox.sandbox import sandbox_level  # noqa: E402
+from cptlab.judging.verdicts.verdict import judge_programs  # noqa: E402
 from cptlab.records import Task  # noqa: E402
 from cptlab.tasks import apps, bigcodebench, humaneval, kata, mbpp  # noqa: E402
 

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from train_variants import Setting, Step, flops, random_llama, step_of
 
-from cptlab.training.costs import ModelSize
+from cptlab.estimate.costs import ModelSize
 
 MIB = 1 << 20
 MEMORY = ("added_mib", "with_weights_mib", "peak_mib")

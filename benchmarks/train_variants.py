@@ -30,16 +30,19 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from cptlab.backbone import Backbone, Prefix  # noqa: E402
-from cptlab.backbone.checkpointing import checkpointed  # noqa: E402
-from cptlab.training import losses  # noqa: E402
-from cptlab.training.batches import Batch, collate  # noqa: E402
-from cptlab.training.costs import VARIANTS, Flops, Lengths, ModelSize, plain_flops, step_flops  # noqa: E402
-from cptlab.training.examples import Example  # noqa: E402
-from cptlab.training.fast import FastMeasure  # noqa: E402
-from cptlab.training.objectives import CPT  # noqa: E402
-from cptlab.training.packing import Packed, pack  # noqa: E402
-from cptlab.training.plain import PlainMeasure  # noqa: E402
+from cptlab.adapters import Prefix  # noqa: E402
+from cptlab.backbone import Backbone  # noqa: E402
+from cptlab.backbone.gradient_checkpointing import checkpointed  # noqa: E402
+from cptlab.estimate.costs import VARIANTS, Flops, Lengths, ModelSize, plain_flops, step_flops  # noqa: E402
+from cptlab.training.objectives import (
+    CPT,  # noqa: E402
+    losses,  # noqa: E402
+)
+from cptlab.training.steps.batches import Batch, collate  # noqa: E402
+from cptlab.training.steps.fast import FastMeasure  # noqa: E402
+from cptlab.training.steps.packing import Packed, pack  # noqa: E402
+from cptlab.training.steps.plain import PlainMeasure  # noqa: E402
+from cptlab.training.steps.token_pairs import Example  # noqa: E402
 
 PREFIX_STD = 0.5  # larger than at the start of training, so that the KL and its gradient are not lost in rounding
 CHECKPOINTED = "all, checkpointed"
@@ -118,7 +121,7 @@ def random_examples(setting: Setting) -> list[Example]:
 
 
 def flops(name: str, setting: Setting, size: ModelSize) -> Flops:
-    """What `cptlab.training.costs` counts for a pair; recomputed layers cost their forward once more."""
+    """What `cptlab.estimate.costs` counts for a pair; recomputed layers cost their forward once more."""
     if name == "plain":
         return plain_flops(size, setting.lengths, setting.prefix)
     counted = step_flops(size, setting.lengths, setting.prefix, **TRICKS[name])

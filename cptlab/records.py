@@ -1,23 +1,12 @@
 """The values that travel between the steps: tasks, prompts, completions, scores, verdicts and pairs.
 
-Every record is a frozen dataclass of plain data. `to_json` and `from_json` turn it into one JSON line and back;
-`write_jsonl` replaces a file atomically, so a reader never sees half of one.
+Every record is a frozen dataclass of plain data; `storage.jsonl` writes it as one JSON line and reads it back.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import json
-import os
-import types
-import typing
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
-
-from cptlab.errors import UserError
 
 DIFFICULTIES = ("introductory", "interview", "competition")
 
@@ -173,96 +162,3 @@ class Pair:
     worse_finished: bool = True
     better_lines: tuple[int, ...] = field(default=())  # completion lines (from 0) that carry a pylint message
     worse_lines: tuple[int, ...] = field(default=())
-
-
-def to_json(record: Any) -> str:
-    """One line of JSON, keys in the order of the fields."""
-    content = dataclasses.asdict(record)
-    line = json.dumps(content, ensure_ascii=False)
-    try:
-        line.encode()
-        return line
-    except UnicodeEncodeError:  # half a character, which a model may well print
-        return json.dumps(content)
-
-
-def from_json(kind: type, line: str) -> Any:
-    """The record of dataclass `kind` in a line written by `to_json`. Raises ValueError where it does not fit."""
-    try:
-        data = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON ({error})") from None
-    return _build(kind, data)
-
-
-def _build(kind: type, data: Any) -> Any:
-    if not isinstance(data, dict):
-        raise ValueError(f"a {kind.__name__} is a JSON object, not {type(data).__name__}")
-    hints, required = _fields(kind)
-    unknown = sorted(set(data) - set(hints))
-    missing = sorted(required - set(data))
-    if unknown or missing:
-        raise ValueError(f"{kind.__name__}: missing fields {missing}, unknown fields {unknown}")
-    return kind(**{name: _convert(hints[name], value, name) for name, value in data.items()})
-
-
-@functools.cache
-def _fields(kind: type) -> tuple[dict[str, Any], frozenset[str]]:
-    """The types of a dataclass's fields, and the names of those without a default."""
-    required = (f.name for f in dataclasses.fields(kind) if f.default is f.default_factory is dataclasses.MISSING)
-    return typing.get_type_hints(kind), frozenset(required)
-
-
-def _convert(hint: Any, value: Any, name: str) -> Any:
-    if hint is Any:
-        return value
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        if value is None:
-            return None
-        return _convert(next(a for a in args if a is not type(None)), value, name)
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise ValueError(f"field {name} is a list, not {type(value).__name__}")
-        return tuple(_convert(args[0], item, name) for item in value)
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise ValueError(f"field {name} is an object, not {type(value).__name__}")
-        return {key: _convert(args[1], item, name) for key, item in value.items()}
-    if dataclasses.is_dataclass(hint):
-        return _build(hint, value)
-    if hint is float and type(value) is int:
-        return float(value)
-    if type(value) is not hint:
-        raise ValueError(f"field {name} is {hint.__name__}, not {type(value).__name__}")
-    return value
-
-
-def write_jsonl(path: str | os.PathLike, records: Iterable[Any]) -> None:
-    """Write records to `path`, one a line; the file appears complete or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with open(partial, "w", encoding="utf-8") as file:
-        for record in records:
-            file.write(to_json(record) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-
-
-def read_jsonl(path: str | os.PathLike, kind: type) -> Iterator[Any]:
-    """The records of a JSONL file. A malformed row is a UserError that names file and line."""
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"There is no file {path}. Check the path, or remake the file with the command that wrote it.")
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                yield from_json(kind, line)
-            except ValueError as error:
-                raise UserError(
-                    f"{path}, line {number}: {error}. Correct or delete that line, or remake the file."
-                ) from None

@@ -6,16 +6,17 @@ import subprocess
 import sys
 import zipfile
 
-from commands import ROOT
+from run_commands import ROOT
 
 USE = """
 import sys
 import cptlab
 assert cptlab.__file__.startswith(sys.argv[1]), cptlab.__file__
-from cptlab.backbone import Prefix, load_backbone, load_prefix, save_prefix
-from cptlab.judging.quality import score_programs
+from cptlab.backbone import load_backbone
+from cptlab.adapters import Prefix, load_prefix, save_prefix
+from cptlab.judging.lint.pylint_score import score_programs
 from cptlab.pairs import token_masks
-from cptlab.training import losses
+from cptlab.training.objectives import losses
 import torch
 backbone = load_backbone("kata-lm")
 prefix = Prefix(backbone.shape, length=4)

@@ -13,9 +13,10 @@ from huggingface_hub.errors import GatedRepoError, HFValidationError, Repository
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 from transformers.utils import logging
 
+from cptlab.backbone.exactness import check_exact
+from cptlab.backbone.key_values import TESTED
 from cptlab.backbone.model import Backbone
 from cptlab.backbone.quantization import quantized_loading, use_own_products
-from cptlab.backbone.support import TESTED, check_exact
 from cptlab.errors import UserError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

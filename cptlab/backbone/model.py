@@ -12,10 +12,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import Cache
 
 from cptlab.backbone.attention import BufferedCache, PrefixLayer, additive_mask, token_positions
-from cptlab.backbone.few_rows import few_rows, use_few_rows
-from cptlab.backbone.prefix import Prefix
-from cptlab.backbone.state import PREFIX_POSITION, DecodeState
-from cptlab.backbone.support import prefix_shape, sliding_window
+from cptlab.backbone.decode_state import PREFIX_POSITION, DecodeState
+from cptlab.backbone.key_values import KeyValuePrefix, prefix_shape, sliding_window
+from cptlab.backbone.small_batch_linear import few_rows, use_few_rows
 from cptlab.errors import UserError
 
 OPENING = "\n"  # stands for the text before a completion, where a tokenizer treats a text's start differently
@@ -90,7 +89,7 @@ class Backbone:
         return text[len(OPENING) :] if self._opening else text
 
     def logits(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, prefix: Prefix | None = None
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, prefix: KeyValuePrefix | None = None
     ) -> torch.Tensor:
         """Logits [B, T, V] for right- or left-padded `input_ids` [B, T]; those at padding mean nothing.
 
@@ -108,7 +107,7 @@ class Backbone:
         input_ids: torch.Tensor,
         positions: torch.Tensor,
         segments: torch.Tensor,
-        prefix: Prefix | None = None,
+        prefix: KeyValuePrefix | None = None,
     ) -> torch.Tensor:
         """What enters the head, [B, T, E], for rows that branch: several texts with one beginning, computed once.
 
@@ -131,13 +130,13 @@ class Backbone:
 
     @torch.no_grad()
     def prefill(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, prefix: Prefix | None = None
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, prefix: KeyValuePrefix | None = None
     ) -> tuple[torch.Tensor, DecodeState]:
         """Read left-padded prompts [B, T]: the logits [B, V] of what follows, and the state to go on from."""
         state = self.opening(len(input_ids), prefix)
         return self.extend(input_ids, attention_mask, state), state
 
-    def opening(self, rows: int, prefix: Prefix | None = None) -> DecodeState:
+    def opening(self, rows: int, prefix: KeyValuePrefix | None = None) -> DecodeState:
         """The state in which nothing has been read but the prefix."""
         cache, length = BufferedCache(), 0 if prefix is None else prefix.length
         if prefix is not None:
@@ -171,18 +170,18 @@ class Backbone:
         state.next_position = state.next_position + 1
         return output.logits[:, -1]
 
-    def _constant_cache(self, prefix: Prefix | None, batch: int) -> tuple[Cache | None, int]:
+    def _constant_cache(self, prefix: KeyValuePrefix | None, batch: int) -> tuple[Cache | None, int]:
         """For one pass: a cache that holds the prefix and stays as it is, and the prefix's length."""
         if prefix is None:
             return None, 0
         return Cache(layers=[PrefixLayer(*tensors) for tensors in self._key_values(prefix, batch)]), prefix.length
 
-    def _prefix_cache(self, cache: Cache, prefix: Prefix, batch: int) -> Cache:
+    def _prefix_cache(self, cache: Cache, prefix: KeyValuePrefix, batch: int) -> Cache:
         for layer, (key, value) in enumerate(self._key_values(prefix, batch)):
             cache.update(key, value, layer)
         return cache
 
-    def _key_values(self, prefix: Prefix, batch: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def _key_values(self, prefix: KeyValuePrefix, batch: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Per layer, [batch, num_kv_heads, M, head_dim] twice, in what the model computes in."""
         if prefix.shape != self.shape:
             raise UserError(

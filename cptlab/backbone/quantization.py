@@ -23,7 +23,7 @@ from torch.nn.functional import linear
 from transformers import BitsAndBytesConfig, PreTrainedModel, TorchAoConfig
 from transformers.utils import is_bitsandbytes_available, is_torchao_available
 
-from cptlab.backbone.checkpointing import decoder_layers
+from cptlab.backbone.gradient_checkpointing import decoder_layers
 from cptlab.errors import UserError
 
 KINDS = ("8bit", "4bit")

@@ -1,8 +1,6 @@
 """From prompts to programs: the batched engine, sampling, other strategies, and guidance by a second stream."""
 
-from cptlab.decoding.adadec import AdaDec
 from cptlab.decoding.anchors import anchored_prompt, parse_anchors
-from cptlab.decoding.beams import Beams
 from cptlab.decoding.engine import Strategy, generate
 from cptlab.decoding.gates.always import Always
 from cptlab.decoding.gates.deviation import Deviation
@@ -17,6 +15,8 @@ from cptlab.decoding.processor import SPALogitsProcessor
 from cptlab.decoding.rules.linear import Linear
 from cptlab.decoding.rules.plausible import Plausible
 from cptlab.decoding.sampling import Sampling
+from cptlab.decoding.strategies.adadec import AdaDec
+from cptlab.decoding.strategies.beams import Beams
 
 __all__ = [
     "AdaDec",

@@ -14,7 +14,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from cptlab.backbone import Backbone, Prefix
+from cptlab.adapters import Prefix
+from cptlab.backbone import Backbone
 from cptlab.backbone.attention import GROWTH
 from cptlab.decoding.board import Board, Row
 from cptlab.decoding.guidance import Guidance

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cptlab.backbone import Backbone, DecodeState, Prefix
+from cptlab.adapters import Prefix
+from cptlab.backbone import Backbone, DecodeState
 from cptlab.decoding.guidance import Guidance
 from cptlab.decoding.healing import Rest, healer_of
 from cptlab.decoding.negatives.stream import Stream

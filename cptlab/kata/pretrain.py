@@ -10,8 +10,6 @@ command goes on from there.
 
 from __future__ import annotations
 
-import json
-import os
 import random
 import sys
 import tempfile
@@ -26,6 +24,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from cptlab.errors import UserError
 from cptlab.kata.corpus import Document, documents
+from cptlab.storage.atomic import replacing, write_bytes, write_json
 
 EOS, PAD, MASK = "<eos>", "<pad>", "<mask>"
 VOCABULARY = 1024
@@ -138,19 +137,17 @@ def pretrain(output: Path, steps: int = 1000, batch: int = 32, seed: int = 0) ->
                   f"{left / 60:.1f} min left", flush=True)
             running = []
         if done % SAVE_EVERY == 0 and done < steps:
-            partial = state_file.with_suffix(".partial")
-            torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": done,
-                        "seconds": seconds + time.monotonic() - mark, "log": log}, partial)
-            os.replace(partial, state_file)
+            with replacing(state_file) as file:
+                torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": done,
+                            "seconds": seconds + time.monotonic() - mark, "log": log}, file)
     record = {"steps": steps, "batch": batch, "seed": seed, "parameters": model.num_parameters(),
               "seconds": round(seconds + time.monotonic() - mark), "threads": torch.get_num_threads(), "log": log}
     with tempfile.TemporaryDirectory(dir=output) as fresh:  # a model in use is mapped into memory: replace, not rewrite
         model.save_pretrained(fresh)
         tokenizer.save_pretrained(fresh)
-        (Path(fresh) / "training.json").write_text(json.dumps(record, indent=1) + "\n")
         for file in Path(fresh).iterdir():
-            file.chmod(0o644)
-            os.replace(file, output / file.name)
+            write_bytes(output / file.name, file.read_bytes())
+    write_json(output / "training.json", record)
     state_file.unlink(missing_ok=True)
 
 

@@ -6,7 +6,6 @@
 where `choice` is None if no pair of the task's programs gets through the filters.
 """
 
-from cptlab.pairs.chunks import ChunkStore
 from cptlab.pairs.dataset import (
     make_pair,
     pair_statistics,
@@ -16,6 +15,7 @@ from cptlab.pairs.dataset import (
 from cptlab.pairs.masks import difference_regions, message_lines, refined_masks, token_lines, token_masks
 from cptlab.pairs.selection import Choice, FilterCounts, SelectionOptions, no_pairs_left, select_pair
 from cptlab.pairs.similarity import cosine_similarities
+from cptlab.storage.chunk_store import ChunkStore
 
 __all__ = [
     "Choice",

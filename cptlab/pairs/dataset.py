@@ -11,7 +11,8 @@ from typing import Any
 from cptlab.errors import UserError
 from cptlab.pairs.masks import REFINEMENTS, message_lines, refined_masks, token_lines, token_masks
 from cptlab.pairs.selection import Choice
-from cptlab.records import Completion, Pair, Quality, Task, from_json, write_jsonl
+from cptlab.records import Completion, Pair, Quality, Task
+from cptlab.storage.jsonl import from_json, write_jsonl
 from cptlab.tasks.splits import SPLITS
 
 Encode = Callable[[str], Sequence[int]]

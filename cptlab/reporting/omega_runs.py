@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from cptlab.errors import UserError
-from cptlab.judging.summary import compare
+from cptlab.metrics.summary import compare
 from cptlab.reporting.runs import BASELINE, TUNED, judged_of, read_run
 
 SWEEP = "Make them with `python evaluate.py -m decoding=spa decoding.omega=1,1.1,1.2`."

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from cptlab.judging.summary import compare, summarise
-from cptlab.reporting import examples, layout, tables
+from cptlab.metrics.summary import compare, summarise
+from cptlab.reporting import layout, tables
+from cptlab.reporting import side_by_side as examples
 from cptlab.reporting.curves import Stage, has_curves, read_curves
 from cptlab.reporting.layout import Table
 from cptlab.reporting.runs import Run, read_run
+from cptlab.storage.atomic import write_bytes
 
 REPORT = "report.html"
 CONSOLE_ISSUES = 12
@@ -84,17 +86,17 @@ def make_report(
     done = progress or (lambda count: None)
     shown = {}
     for table in all_tables(run, measures, programs_per_task):
-        _write(run.directory / "tables" / f"{table.name}.md", layout.to_markdown(table).encode())
-        _write(run.directory / "tables" / f"{table.name}.csv", layout.to_csv(table).encode())
+        write_bytes(run.directory / "tables" / f"{table.name}.md", layout.to_markdown(table).encode())
+        write_bytes(run.directory / "tables" / f"{table.name}.csv", layout.to_csv(table).encode())
         shown[table.name] = layout.to_html(table)
         done(1)
     for name, picture in _pictures(run, measures, programs_per_task, stages):
         for kind, content in picture.items():
-            _write(run.directory / "figures" / f"{name}.{kind}", content)
+            write_bytes(run.directory / "figures" / f"{name}.{kind}", content)
         shown[f"{name}.svg"] = _image(picture["svg"], name)
         done(1)
     page = run.directory / REPORT
-    _write(page, _page(run, measures, shown).encode())
+    write_bytes(page, _page(run, measures, shown).encode())
     done(1)
     return page
 
@@ -206,10 +208,3 @@ def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]
 def _image(svg: bytes, name: str) -> str:
     data = base64.b64encode(svg).decode()
     return f"<figure><img alt='{html.escape(name)} figure' src='data:image/svg+xml;base64,{data}'></figure>"
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from cptlab.errors import UserError
-from cptlab.records import DIFFICULTIES, Completion, Message, Quality, Task, Verdict, from_json, read_jsonl
+from cptlab.records import DIFFICULTIES, Completion, Message, Quality, Task, Verdict
+from cptlab.storage.jsonl import from_json, read_jsonl
 
 BASELINE, TUNED = "base", "tuned"
 REMAKE = "Give the directory of an evaluation run, or remake it with `python evaluate.py run=<train run directory>`."

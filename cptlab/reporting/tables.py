@@ -1,6 +1,6 @@
 """The tables of an evaluation, in the shape of Comparative Prefix-Tuning's Tables II, III and XII.
 
-`results[system][level][metric]` and `differences[system][level][metric]` are those of `cptlab.judging.summary`; a
+`results[system][level][metric]` and `differences[system][level][metric]` are those of `cptlab.metrics.summary`; a
 level is a difficulty or 'all'. Every mean carries its 95% bootstrap interval over tasks in square brackets.
 """
 

@@ -27,14 +27,14 @@ from torch import Tensor
 
 from cptlab.backbone import Backbone
 from cptlab.errors import UserError
-from cptlab.locks import locked
 from cptlab.progress import progress_bar
-from cptlab.training.batches import ReferenceRows, collate
-from cptlab.training.examples import Example
-from cptlab.training.fast import FastMeasure
+from cptlab.storage.locks import locked
+from cptlab.storage.piece_file import PieceFile
 from cptlab.training.objectives import Objective
-from cptlab.training.packing import packed_length, predicting_places, token_budget_groups
-from cptlab.training.pieces import PieceFile
+from cptlab.training.steps.batches import ReferenceRows, collate
+from cptlab.training.steps.fast import FastMeasure
+from cptlab.training.steps.packing import packed_length, predicting_places, token_budget_groups
+from cptlab.training.steps.token_pairs import Example
 
 FORMAT = 1  # of the files; another one has other keys
 TOKEN_BUDGET = 4096  # padded tokens of the packed rows computed together, which make a piece: part of the format

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from cptlab.backbone import Backbone, Prefix
+from cptlab.adapters import Prefix
+from cptlab.backbone import Backbone
 from cptlab.decoding import Guidance, Sampling, Strategy, generate
 from cptlab.decoding.sampling import choose, uniforms
 from cptlab.decoding.streams import Job, Streams

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cptlab.analysis.dilution.measure import DIGITS, Shares
+from cptlab.analysis.dilution.attention_share import DIGITS, Shares
 from cptlab.reporting.layout import Table
 
 MEASURES = {  # series of Shares -> its name in a table

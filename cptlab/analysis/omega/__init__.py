@@ -4,6 +4,6 @@
 """
 
 from cptlab.analysis.omega.search import Search, find_best, omega_grid
-from cptlab.analysis.omega.store import Setting, find_setting, stored_omega, with_omega
+from cptlab.systems.tuned_omega import Setting, find_setting, stored_omega, with_omega
 
 __all__ = ["Search", "Setting", "find_best", "find_setting", "omega_grid", "stored_omega", "with_omega"]

@@ -9,8 +9,8 @@ from typing import Any
 
 from cptlab.analysis.omega.search import Search, find_best
 from cptlab.errors import UserError
-from cptlab.judging.statistics import pass_at_k
-from cptlab.judging.summary import Judged, compare, summarise
+from cptlab.metrics.statistics import pass_at_k
+from cptlab.metrics.summary import Judged, compare, summarise
 from cptlab.records import Task
 from cptlab.reporting.tables import change, value
 

@@ -9,7 +9,7 @@ from typing import ClassVar, Protocol
 from torch import Tensor
 
 from cptlab.errors import UserError
-from cptlab.training import losses
+from cptlab.training.objectives import losses
 
 ENGINES = ("fast", "plain")
 OVER = ("code", "differences")

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from cptlab.training import losses
+from cptlab.training.objectives import losses
 from cptlab.training.objectives.base import Measure, Objective
 
 

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from cptlab.training import losses
+from cptlab.training.objectives import losses
 from cptlab.training.objectives.base import Measure, Objective
 from cptlab.training.objectives.dpo import log_ratios
 

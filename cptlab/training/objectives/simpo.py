@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from cptlab.training import losses
+from cptlab.training.objectives import losses
 from cptlab.training.objectives.base import Measure, Objective
 
 

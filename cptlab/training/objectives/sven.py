@@ -24,7 +24,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from cptlab.training import losses
+from cptlab.training.objectives import losses
 from cptlab.training.objectives.base import Measure, Objective
 
 

@@ -1,0 +1,101 @@
+"""Prefixes on disk, in the format of Hugging Face PEFT's prefix tuning (written without PEFT).
+
+A directory holds `adapter_config.json` (`peft_type: PREFIX_TUNING`), `adapter_model.safetensors` with the one tensor
+`prompt_embeddings` [M, 2·L·num_kv_heads·head_dim], and `cptlab.json` with what cptlab knows beyond that.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from cptlab.adapters.prefix import Prefix, prefix_from_table
+from cptlab.backbone import Backbone, PrefixShape
+from cptlab.errors import UserError
+from cptlab.storage.atomic import write_bytes, write_text
+
+CONFIG, WEIGHTS, EXTRA = "adapter_config.json", "adapter_model.safetensors", "cptlab.json"
+
+
+def save_prefix(
+    prefix: Prefix, directory: str | os.PathLike, backbone: Backbone | str, extra: dict[str, Any] | None = None
+) -> None:
+    """Write `prefix`, collapsed, so that `peft.PeftModel.from_pretrained(model, directory)` loads it.
+
+    `backbone` is what it was trained on, or its hub id. `extra` is plain data for `cptlab.json`.
+    """
+    directory = Path(directory)
+    path = backbone if isinstance(backbone, str) else backbone.path
+    shape = prefix.shape
+    config = {
+        "auto_mapping": None,
+        "base_model_name_or_path": path,
+        "encoder_hidden_size": shape.num_kv_heads * shape.head_dim,
+        "inference_mode": True,
+        "init_weights": None,
+        "num_attention_heads": shape.num_kv_heads,
+        "num_layers": shape.num_layers,
+        "num_transformer_submodules": 1,
+        "num_virtual_tokens": prefix.length,
+        "peft_type": "PREFIX_TUNING",
+        "prefix_projection": False,
+        "revision": None if isinstance(backbone, str) else backbone.revision,
+        "task_type": "CAUSAL_LM",
+        "token_dim": shape.num_kv_heads * shape.head_dim,
+    }
+    table = prefix.collapsed().detach().float().cpu().contiguous().clone()
+    write_bytes(directory / WEIGHTS, save({"prompt_embeddings": table}, metadata={"format": "pt"}))
+    about = {} if isinstance(backbone, str) else {"backbone": backbone.name, "fingerprint": backbone.fingerprint}
+    for name, content in ((EXTRA, about | (extra or {})), (CONFIG, config)):
+        write_text(directory / name, json.dumps(content, indent=2) + "\n")
+
+
+def read_extra(directory: str | os.PathLike) -> dict[str, Any]:
+    """What `save_prefix` wrote to `cptlab.json`; empty for a prefix that another program saved."""
+    path = Path(directory) / EXTRA
+    return _read_json(path) if path.is_file() else {}
+
+
+def load_prefix(directory: str | os.PathLike, expect: PrefixShape | None = None) -> Prefix:
+    """The prefix in a directory that `save_prefix` or PEFT wrote, as a table without factors, bit for bit.
+
+    Raises UserError where there is none, where it is another kind of adapter, and where it is not of shape `expect`.
+    """
+    directory = Path(directory)
+    remedy = "Give the directory of a prefix, such as <train run>/prefix."
+    if not (directory / CONFIG).is_file():
+        raise UserError(f"There is no {CONFIG} in {directory}. {remedy}")
+    try:
+        config = _read_json(directory / CONFIG)
+        kind = config.get("peft_type")
+        if kind != "PREFIX_TUNING":
+            raise UserError(f"{directory} holds an adapter of type {kind}, not PREFIX_TUNING. {remedy}")
+        heads = config["num_attention_heads"]
+        shape = PrefixShape(config["num_layers"], heads, config["token_dim"] // heads)
+        table = load_file(directory / WEIGHTS)["prompt_embeddings"].to(torch.float32)
+    except (OSError, LookupError, TypeError, AttributeError, ArithmeticError, SafetensorError) as error:
+        raise UserError(f"The prefix in {directory} cannot be read ({error!r}). {remedy}") from None
+    if table.shape != (config["num_virtual_tokens"], shape.width):
+        raise UserError(
+            f"The prefix in {directory} is damaged: its tensor is {tuple(table.shape)}, its config says "
+            f"{(config['num_virtual_tokens'], shape.width)}. Save it again."
+        )
+    if expect is not None and shape != expect:
+        raise UserError(
+            f"The prefix in {directory} belongs to another backbone: it has {shape}, while this backbone has {expect}. "
+            "Use the backbone that it was trained on, or train a prefix for this one."
+        )
+    return prefix_from_table(table, shape)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}). Export the prefix again.") from None

@@ -1,0 +1,61 @@
+"""The trainable prefix of comparative prefix-tuning: keys and values put before the text at every layer.
+
+CPT (arXiv 2503.09020) IV-A and eq. 5. With grouped-query attention a layer holds `num_kv_heads * head_dim` numbers per
+position for keys and as many for values, so CPT's D = 2·L·E becomes 2·L·num_kv_heads·head_dim.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from cptlab.backbone import PrefixShape, split_table
+from cptlab.errors import UserError
+
+INIT_STD = 0.02  # of the collapsed table, the usual initializer_range of the backbones themselves
+
+
+class Prefix(nn.Module):
+    """`length` positions of keys and values for every layer, either as one table or as two factors (CPT eq. 5).
+
+    `rank=None`: parameter `table` [M, width]. `rank=r`: parameters `small` H' [M, r] and `transform` W [r, width],
+    the prefix being H = H' W, a linear map. Parameters are float32 and drawn from `seed` alone.
+
+    Column `((2·layer + kv)·num_kv_heads + head)·head_dim + d` of the table is dimension d of that head's key (kv = 0)
+    or value (kv = 1), which is the order of PEFT's prefix tuning.
+    """
+
+    def __init__(self, shape: PrefixShape, length: int = 12, rank: int | None = None, seed: int = 0) -> None:
+        super().__init__()
+        if length < 1:
+            raise UserError(f"A prefix needs at least one position, not {length}. Set prefix.length to 1 or more.")
+        if rank is not None and rank < 1:
+            raise UserError(f"prefix.rank is {rank}. Set it to 1 or more, or to null for a prefix without factors.")
+        self.shape, self.length, self.rank = shape, length, rank
+        generator = torch.Generator().manual_seed(seed)
+        if rank is None:
+            self.table = nn.Parameter(INIT_STD * torch.randn(length, shape.width, generator=generator))
+        else:
+            self.small = nn.Parameter(torch.randn(length, rank, generator=generator))
+            self.transform = nn.Parameter(INIT_STD / rank**0.5 * torch.randn(rank, shape.width, generator=generator))
+
+    def collapsed(self) -> torch.Tensor:
+        """The table [M, width] that the model sees; differentiable with respect to the parameters."""
+        return self.table if self.rank is None else self.small @ self.transform
+
+    def key_values(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """(key, value) of every layer, each [num_kv_heads, M, head_dim]."""
+        return split_table(self.collapsed(), self.shape)
+
+    def collapse(self) -> Prefix:
+        """A prefix without factors whose table equals this one's, detached from it."""
+        return prefix_from_table(self.collapsed().detach().float().cpu().clone(), self.shape)
+
+
+def prefix_from_table(table: torch.Tensor, shape: PrefixShape) -> Prefix:
+    """A prefix without factors that holds `table` [M, shape.width] as its parameter."""
+    prefix = Prefix.__new__(Prefix)  # a table is there, none need be drawn
+    nn.Module.__init__(prefix)
+    prefix.shape, prefix.length, prefix.rank = shape, len(table), None
+    prefix.table = nn.Parameter(table)
+    return prefix

@@ -1,0 +1,49 @@
+"""Whether an architecture that nobody tested carries a prefix exactly: found out by running it."""
+
+from __future__ import annotations
+
+import torch
+
+from cptlab.backbone.key_values import REMEDY, FixedPrefix
+from cptlab.backbone.model import Backbone
+from cptlab.errors import UserError
+
+
+@torch.no_grad()
+def check_exact(backbone: Backbone, tolerance: float = 0.05) -> None:
+    """Run a few tokens through an architecture that is not in `TESTED`: UserError where it is not exact.
+
+    Exact means: a padded row gives the logits of the row alone, decoding step by step gives those of one pass, and the
+    prefix is seen. Compared by the median over positions of the relative L2 distance, loosely enough for bfloat16 and
+    for an expert that is chosen differently now and then.
+    """
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, min(1000, backbone.vocab_size), (2, 12), generator=generator).to(backbone.device)
+    whole, padded = torch.ones_like(ids), torch.ones_like(ids)
+    padded[0, :4] = 0
+    noise = torch.Generator(backbone.device).manual_seed(0)
+    table = torch.randn(3, backbone.shape.width, generator=noise, device=backbone.device)
+    prefix = FixedPrefix(table, backbone.shape)
+    try:
+        alone = backbone.logits(ids[:1, 4:], whole[:1, 4:], prefix)[0]
+        batch = backbone.logits(ids, padded, prefix)
+        _, state = backbone.prefill(ids[:, :8], padded[:, :8], prefix)
+        steps = torch.stack([backbone.step(ids[:, i], state) for i in range(8, 12)], dim=1)
+        plain = backbone.logits(ids, whole)
+    except Exception as error:  # whatever an unknown architecture does with masks and caches that it was not made for
+        raise UserError(
+            f"A {backbone.config.model_type} model cannot run with a prefix ({type(error).__name__}: {error}). {REMEDY}"
+        ) from error
+
+    def differ(a: torch.Tensor, b: torch.Tensor) -> bool:
+        distance = (a - b).float().norm(dim=-1) / b.float().norm(dim=-1)
+        return not bool(distance.median() <= tolerance)  # NaN differs
+
+    faults = {
+        "gives other logits in a padded batch": differ(batch[0, 4:], alone),
+        "gives other logits when decoding": differ(steps, batch[:, 8:]),
+        "does not see the prefix": not bool((batch[1] - plain[1]).abs().max() > 0),
+    }
+    if any(faults.values()):
+        wrong = " and ".join(fault for fault, found in faults.items() if found)
+        raise UserError(f"A {backbone.config.model_type} model {wrong}, so results would be wrong. {REMEDY}")

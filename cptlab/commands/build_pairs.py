@@ -1,0 +1,100 @@
+"""Algorithm 1 as one step: pairs of the model's own programs, or ready-made ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from cptlab import settings
+from cptlab.commands.common import PAIRS_FILE, STATISTICS_FILE, say
+from cptlab.errors import UserError
+from cptlab.pairs.selection import FilterCounts
+from cptlab.storage.atomic import write_json
+from cptlab.storage.digests import fingerprint
+from cptlab.storage.locks import locked
+
+
+def build_pairs(config: DictConfig, backbone: Any = None) -> Path:
+    """Algorithm 1 for the tasks of splits train and validation; the directory with pairs.jsonl and statistics.json.
+
+    Kept in the cache under all that it depends on; a killed build goes on where it was. Raises UserError where no
+    pair is left, with what each filter dropped. Where `pairs.dataset` names ready-made pairs, they are read instead.
+    """
+    from cptlab import pairs
+    from cptlab.systems.samples import prompt_of, sample_and_judge
+
+    backbone = backbone or settings.build(config.backbone, "backbone")
+    if "dataset" in config.pairs:
+        return _ready_pairs(config, backbone)
+    directory, tasks, sampling = _place(config, backbone)
+    options = settings.build(config.pairs.selection, "pairs.selection")
+    cache = Path(config.paths.cache)
+    with locked(directory):
+        if (directory / STATISTICS_FILE).is_file():
+            say(f"Pairs: found in {directory}")
+            return directory
+        judged = sample_and_judge(backbone, tasks, config.pairs.n, sampling, cache=cache, seed=config.pairs.seed,
+                                  token_budget=config.decoding.token_budget, workers=config.workers, sandbox=config.sandbox, title="pairs")
+        by_id = {task.id: task for task in tasks}
+        counts, found = FilterCounts(), []
+        for task_id, completions, qualities, verdicts in judged.by_task():
+            task = dataclasses.replace(by_id[task_id], prompt=prompt_of(by_id[task_id], backbone))
+            choice, dropped = pairs.select_pair(task, completions, qualities, verdicts, options)
+            counts += dropped
+            if choice is not None:
+                found.append(pairs.make_pair(task, choice, completions, qualities, backbone.encode_completion,
+                                             backbone.decode, refine=config.pairs.refine))
+        if not any(pair.split == "train" for pair in found):
+            raise pairs.no_pairs_left(counts, options)
+        statistics = pairs.pair_statistics(found, backbone.encode_completion, backbone.decode)
+        statistics |= {"filters": dataclasses.asdict(counts)}
+        pairs.write_pairs(directory / PAIRS_FILE, found)
+        write_json(directory / STATISTICS_FILE, statistics)
+    say(f"Pairs: {len(found)} from {len(tasks)} tasks and {counts.samples} programs, in {directory}")
+    return directory
+
+
+def find_pairs(config: DictConfig, backbone: Any) -> Path | None:
+    """The file of the pairs that `build_pairs` would give, if it would not have to make them."""
+    if "dataset" in config.pairs:
+        return _ready_pairs(config, backbone) / PAIRS_FILE
+    directory = _place(config, backbone)[0]
+    return directory / PAIRS_FILE if (directory / STATISTICS_FILE).is_file() else None
+
+
+def _place(config: DictConfig, backbone: Any) -> tuple[Path, list[Any], Any]:
+    """Where the pairs of these settings are kept; the tasks, and how programs are sampled."""
+    if config.decoding.guidance or config.decoding.strategy:
+        raise UserError("Pairs are made of the model's plain samples, so this decoding is for evaluate.py. Use decoding=paper "
+                        "or decoding=llm here.")
+    benchmark = settings.build(config.benchmark, "benchmark")
+    tasks = [task for split in ("train", "validation") for task in benchmark.split(split, config.pairs[f"{split}_tasks"])]
+    sampling = settings.build(config.decoding.sampling, "decoding.sampling")
+    work = {
+        "pairs": OmegaConf.to_container(config.pairs, resolve=True), "backbone": backbone.fingerprint,
+        "template": backbone.prompt_template, "tasks": [repr(task) for task in tasks],
+        "sampling": dataclasses.asdict(sampling), "seed": config.pairs.seed,
+    }
+    return Path(config.paths.cache) / "pairs" / fingerprint(work), tasks, sampling
+
+
+def _ready_pairs(config: DictConfig, backbone: Any) -> Path:
+    """The pairs of a data set, in this backbone's tokens, as `build_pairs` leaves its own."""
+    from cptlab import pairs
+
+    found, counts = settings.build(config.pairs.dataset, "pairs.dataset", encode=backbone.encode_completion,
+                                   max_tokens=backbone.context_length - config.pairs.reserved)
+    content = hashlib.sha256(repr(found).encode()).hexdigest()
+    directory = Path(config.paths.cache) / "pairs" / fingerprint({"ready": content})
+    with locked(directory):
+        if not (directory / STATISTICS_FILE).is_file():
+            statistics = pairs.pair_statistics(found, backbone.encode_completion, backbone.decode)
+            pairs.write_pairs(directory / PAIRS_FILE, found)
+            write_json(directory / STATISTICS_FILE, statistics | {"filters": counts})
+    said = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())
+    say(f"Pairs: {len(found)} ({said}), in {directory}")
+    return directory

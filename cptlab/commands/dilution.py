@@ -1,0 +1,199 @@
+"""Measure attention dilution and draw SPA's Fig. 2 and 3.
+
+    python -m cptlab.analysis.dilution backbone=kata_lm benchmark=kata limit=60
+    python -m cptlab.analysis.dilution run=logs/train/runs/<time> compare=[logs/dilution/runs/<time>]
+
+The run directory gets `dilution.json` (every share, and their means), `attention.png`, `gradient.png` and both as SVG.
+Programs and shares are kept in the cache task by task, so a killed run goes on where it was. Needs the clone's conf/.
+"""
+
+import hashlib
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from cptlab import settings, tracking
+from cptlab.errors import UserError
+from cptlab.storage.atomic import write_text
+from cptlab.storage.run_directory import open_run, training_run
+
+ROOT = Path(__file__).resolve().parents[3]
+DATA_FILE = "dilution.json"
+INCIDENTAL = ("paths", "print_config", "task_name", "compare")  # what does not make a run another run
+
+
+@hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name="dilution")
+def main(config: DictConfig) -> None:
+    fresh = Path(HydraConfig.get().runtime.output_dir)
+    settings.job(lambda config: dilution(config, fresh), config)
+
+
+def dilution(config: DictConfig, fresh: Path) -> None:
+    """Generate, measure, average, draw; readable from top to bottom."""
+    started = time.monotonic()
+    _check(config)
+    earlier = [_earlier(directory, config.gradient) for directory in config.compare]
+    trained = training_run(config.run, Path(config.paths.logs))
+    from cptlab.adapters import load_prefix
+    from cptlab.analysis.dilution import summary
+    from cptlab.analysis.dilution.attention_share import Shares, measure
+    from cptlab.analysis.dilution.programs import Program, check_decoding, generate_program
+    from cptlab.progress import progress_bar
+    from cptlab.reporting.layout import to_text
+    from cptlab.storage.chunk_store import ChunkStore
+    from cptlab.tasks.template import apply_template
+
+    source = OmegaConf.load(trained / "config.yaml") if trained else config
+    benchmark = settings.build(config.get("benchmark") or source.benchmark, "benchmark")
+    tasks = {task.id: task for task in benchmark.split(config.split, config.limit)}
+    sampling, guidance, strategy = (_decoding(config, part) for part in ("sampling", "guidance", "strategy"))
+    backbone = settings.build(config.get("backbone") or source.backbone, "backbone")
+    prefix = load_prefix(trained / "prefix", backbone.shape).to(backbone.device) if trained else None
+    check_decoding(sampling, guidance, strategy, prefix)
+    prompts = {task.id: apply_template(task.prompt, backbone.prompt_template) for task in tasks.values()}
+    work = {
+        "backbone": backbone.fingerprint,
+        "dtype": str(backbone.dtype),
+        "seed": config.seed,
+        "prefix": hashlib.sha256(prefix.collapsed().detach().cpu().numpy().tobytes()).hexdigest() if prefix else None,
+        "prompts": hashlib.sha256(repr(list(prompts.values())).encode()).hexdigest(),
+        "decoding": repr((sampling, guidance, strategy)),
+        "max_tokens": config.max_tokens,
+    }
+    content = {k: v for k, v in OmegaConf.to_container(config, resolve=True).items() if k not in INCIDENTAL}
+    run = open_run(fresh, Path(config.paths.logs) / "dilution", settings.fingerprint(content | work))
+    OmegaConf.save(config, run.directory / "config.yaml", resolve=True)
+    cache = Path(config.paths.cache)
+
+    written = ChunkStore(cache / "dilution_programs", Program, work, list(tasks))
+
+    decoding = {"prefix": prefix, "guidance": guidance, "strategy": strategy, "seed": config.seed}
+
+    def write(task_id: str) -> list[Program]:
+        prompt = prompts[task_id]
+        return [generate_program(backbone, task_id, prompt, sampling, max_tokens=config.max_tokens, **decoding)]
+
+    with progress_bar("generating programs", len(tasks), "programs") as advance:
+        written.compute(write, advance)
+
+    programs = {program.task_id: program for program in written.records()}
+    work |= {"gradient": config.gradient and config.top_logits}
+    measured = ChunkStore(cache / "dilution", Shares, work, list(tasks))
+    waiting = {task_id: len(programs[task_id].tokens) for task_id in measured.missing()}
+    total = sum(len(program.tokens) for program in programs.values())
+
+    options = {"prefix": prefix, "gradient": config.gradient, "top_logits": config.top_logits}
+    with progress_bar("measuring attention on the prompt", total, "tokens") as advance:
+        advance(total - sum(waiting.values()))
+        measured.compute(lambda task_id: [measure(backbone, programs[task_id], progress=advance, **options)])
+
+    shares = list(measured.records())
+    means, halves = summary.by_token(shares), summary.change(shares)
+    label = backbone.name + (" with prefix" if prefix else "")
+    how = ["greedy" if sampling.greedy else f"T = {sampling.temperature:g}"]
+    how += [f"{type(guidance.negative).__name__}, ω = {guidance.omega:g}"] if guidance else []
+    how += [type(strategy).__name__] if strategy else []
+    about = ", ".join([f"{benchmark.name} ({config.split})", f"{len(shares)} tasks", *how])
+    facts = tracking.provenance(
+        ROOT,
+        backbone_fingerprint=backbone.fingerprint,
+        benchmark_fingerprint=benchmark.fingerprint(),
+        split=config.split,
+        seed=config.seed,
+        training_run=str(trained) if trained else None,
+        decoding=work["decoding"],
+        max_tokens=config.max_tokens,
+        top_logits=config.top_logits if config.gradient else None,
+        wall_seconds=round(time.monotonic() - started, 1),
+        resumed=run.resumed,
+    )
+    rows = [{"difficulty": tasks[row.task_id].difficulty} | vars(row) for row in shares]
+    _write(
+        run.directory / DATA_FILE,
+        {
+            "label": label,
+            "about": about,
+            "tasks": len(shares),
+            "tokens": total,
+            "change": halves,
+            "by_token": means,
+            "provenance": facts,
+            "programs": rows,
+        },
+    )
+    drawn = _draw(run.directory, [{"label": label, "about": about, "by_token": means}, *earlier])
+    run.finish()
+    print(to_text(summary.table(f"{label}: {about}", means)))
+    print("\n".join(summary.sentences(halves)))
+    print(f"\nRun directory: {run.directory} ({DATA_FILE}{', '.join(['', *drawn])})")
+
+
+def _check(config: DictConfig) -> None:
+    """The settings that only this command has."""
+    for name in ("max_tokens", "top_logits"):
+        if type(config[name]) is not int or config[name] < 1:
+            raise UserError(
+                f"{name}={config[name]} cannot be: it must be a whole number from 1 up. Correct that value."
+            )
+    if type(config.gradient) is not bool:
+        raise UserError(f"gradient={config.gradient} cannot be: it must be true or false. Correct that value.")
+    if not OmegaConf.is_list(config.compare):
+        raise UserError("compare must be a list of directories, such as compare=[logs/dilution/runs/first].")
+    for name in ("benchmark", "backbone"):
+        if config.run is None and config.get(name) is None:
+            usual = {"benchmark": "kata", "backbone": "kata_lm"}[name]
+            raise UserError(f"Nothing says which {name} to measure. Add {name}={usual}, or run=<a training run>.")
+
+
+def _decoding(config: DictConfig, part: str) -> Any:
+    """What conf group decoding says, or None."""
+    node = config.decoding.get(part)
+    return settings.build(node, f"decoding.{part}") if node else None
+
+
+def _earlier(directory: str, gradient: bool) -> dict[str, Any]:
+    """What an earlier run of this command measured."""
+    try:
+        found = json.loads((Path(directory) / DATA_FILE).read_text(encoding="utf-8"))
+        if gradient <= ("gradient" in found["by_token"]):
+            return found
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{directory} holds no {DATA_FILE} to compare with. Give directories that this command made."
+        ) from None
+    raise UserError(f"{directory} was measured without gradients. Measure it again with gradient=true.")
+
+
+def _draw(directory: Path, measured: list[dict[str, Any]]) -> list[str]:
+    """attention.* and gradient.*, whose names are returned; models that carry the same label are numbered."""
+    from cptlab.analysis.dilution.figures import dilution_figure
+    from cptlab.reporting.figures import render
+
+    models: dict[str, Any] = {}
+    for one in measured:
+        label = one["label"] if one["about"] == measured[0]["about"] else f"{one['label']} ({one['about']})"
+        number = 1 + sum(label == other.partition(" #")[0] for other in models)
+        models[label if number == 1 else f"{label} #{number}"] = one["by_token"]
+    drawn = []
+    for measure in ("attention", "gradient"):
+        if measure in measured[0]["by_token"]:
+            for kind, picture in render(dilution_figure(models, measure, measured[0]["about"])).items():
+                drawn.append(f"{measure}.{kind}")
+                (directory / drawn[-1]).write_bytes(picture)
+    return drawn
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    """JSON with a line for each program; appears complete or not at all."""
+    programs = ",\n".join(json.dumps(row) for row in content.pop("programs"))
+    head = "".join(f"{json.dumps(key)}: {json.dumps(value)},\n" for key, value in content.items())
+    write_text(path, f'{{\n{head}"programs": [\n{programs}\n]\n}}\n')
+
+
+if __name__ == "__main__":
+    settings.entry(main)

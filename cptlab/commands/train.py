@@ -1,0 +1,123 @@
+"""Training as one step: pairs, both stages, the prefix in PEFT's format."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from cptlab import settings, tracking
+from cptlab.commands.build_pairs import build_pairs
+from cptlab.commands.common import METRICS_FILE, PAIRS_FILE, ROOT, STATISTICS_FILE, begin, loggers_of, optimized, say
+from cptlab.commands.forecast import forecast, print_estimate
+from cptlab.errors import UserError
+from cptlab.storage.atomic import write_json
+from cptlab.storage.run_directory import CONFIG_FILE, discard
+
+OPPOSITE = 1_000_003  # added to the seed of the second prefix, where an objective has one
+
+
+def train(config: DictConfig, fresh: Path) -> float | None:
+    """Pairs, both stages, and `prefix/` in PEFT format in the run directory; the value of `optimized_metric`.
+
+    With `estimate`: what that would take, and nothing else.
+    """
+    started = time.monotonic()
+    if config.estimate:
+        if settings.is_main_process():
+            print_estimate(config)
+        discard(fresh)
+        return None
+    from cptlab.adapters import save_prefix
+    from cptlab.reporting.curves import last_epochs
+    from cptlab.training import Compute, choose_engine, make_trainer, train_stages
+
+    compute = Compute(**config.compute)
+    objective = settings.build(config.objective, "objective")
+    backbone = settings.build(config.backbone, "backbone")
+    prefix = _prefix(config, backbone, config.seed)
+    opposite = _prefix(config, backbone, config.seed + OPPOSITE) if objective.prefixes == 2 else None
+    callbacks = [settings.build(node, f"callbacks.{name}") for name, node in (config.callbacks or {}).items()]
+    trainer = settings.build(config.trainer, "trainer")
+    make_trainer(trainer, logger=False)  # a machine without the devices is found now, not after the pairs
+    mine = config.data.pairs_file  # with what it holds, so that a corrected file is a new run
+    content = {"backbone": backbone.fingerprint} | ({"pairs": hashlib.sha256(_bytes(mine)).hexdigest()} if mine else {})
+    run = begin(config, fresh, "train", **content)
+    main_process = settings.is_main_process()
+    if main_process:
+        OmegaConf.save(config, run.directory / CONFIG_FILE, resolve=True)
+    pairs_file = Path(config.data.pairs_file or build_pairs(config, backbone) / PAIRS_FILE)
+    statistics = _read_json(pairs_file.with_name(STATISTICS_FILE)) if config.data.pairs_file is None else {}
+    data = settings.build(config.data.loader, "data.loader", pairs_file, backbone, _partial_=False)
+    engine = choose_engine(backbone, objective.engine, compute)
+    if engine.reason:
+        say(f"The plain step is used, which is slower: {engine.reason}.")
+    estimate = _say_estimate(config, backbone, data, objective, compute, engine) if main_process else None
+    if engine.name == "fast" and compute.reference == "disk":
+        data.keep_reference(Path(config.paths.cache), backbone, objective, precision=compute.reference_precision,
+                            first_stage=config.stages.first_epochs > 0, say=say if main_process else _say_what_is_computed)
+    loggers = loggers_of(config, run, "train") if main_process else []
+    with tracking.finished_at_the_end(loggers):
+        try:
+            train_stages(backbone, prefix, data, objective, directory=run.directory / "training",
+                         opposite=opposite, engine=engine, trainer=trainer, callbacks=callbacks, loggers=loggers,
+                         **config.stages)
+        except UserError as error:
+            again = f" To start this run afresh, delete {run.directory}." if run.resumed else ""
+            raise UserError(f"{error}{again}") from None
+        if not main_process:
+            return None
+        extra = {"run": run.directory.name, "backbone": backbone.fingerprint}
+        save_prefix(prefix, run.directory / "prefix", backbone, extra=extra)
+        if opposite is not None:
+            save_prefix(opposite, run.directory / "prefix_worse", backbone, extra=extra)
+        metrics = last_epochs(run.directory / "training")
+        facts = tracking.provenance(
+            ROOT, seed=config.seed, backbone=backbone.fingerprint, pairs=str(pairs_file), pair_statistics=statistics,
+            trainable_parameters=sum(p.numel() for one in (prefix, opposite) if one for p in one.parameters()),
+            prefix_parameters=prefix.collapsed().numel(),
+            wall_seconds=round(time.monotonic() - started, 1), resumed=run.resumed, **engine.facts(),
+            estimate=estimate and estimate.as_dict(),
+        )
+        write_json(run.directory / METRICS_FILE, {"metrics": metrics, **facts})
+    run.finish()
+    print(f"Prefix: {run.directory / 'prefix'}")
+    print(f"Evaluate it with: python evaluate.py run={run.directory}")
+    return optimized(config, metrics)
+
+
+def _say_estimate(config: DictConfig, *parts: Any) -> Any:
+    """The estimate, or None for a backbone that it cannot be made for: that is no reason not to train."""
+    try:
+        estimate = forecast(config, *parts)
+    except Exception as error:
+        say(f"No estimate: {type(error).__name__}: {error}")
+        return None
+    say("\n".join(estimate.short()))
+    return estimate
+
+
+def _say_what_is_computed(text: str) -> None:
+    """For a process that is not the first, and says no more than it must: which of them computes is a matter of chance."""
+    if "comput" in text:
+        print(text, file=sys.stderr, flush=True)
+
+
+def _prefix(config: DictConfig, backbone: Any, seed: int) -> Any:
+    prefix = settings.build(config.prefix, "prefix", backbone.shape, seed=seed, _partial_=False)
+    return prefix.to(backbone.device)
+
+
+def _bytes(path: str) -> bytes:
+    if not Path(path).is_file():
+        raise UserError(f"There is no pairs file {path}. Check the path, or leave data.pairs_file=null to have them built.")
+    return Path(path).read_bytes()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))

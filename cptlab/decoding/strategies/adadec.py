@@ -1,0 +1,139 @@
+"""AdaDec: greedy decoding that looks ahead where the model is unsure. He et al., https://arxiv.org/abs/2506.08980
+
+Where the entropy of the next token exceeds a threshold, each of the likeliest candidates is followed by a few greedy
+steps, and the candidate with the highest mean log-probability over itself and those steps is taken.
+Not here: learning the threshold from reference solutions (the paper fits one per model), and the authors' ends of a
+lookahead by text, such as a line that is not indented; only an end-of-text token ends one early.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from cptlab.adapters import Prefix
+from cptlab.backbone import Backbone
+from cptlab.decoding.gates.entropy import entropy
+from cptlab.decoding.sampling import Sampling
+from cptlab.decoding.streams import Job, Streams
+from cptlab.errors import UserError
+
+
+@dataclass
+class _Branch:
+    """A candidate and the greedy tokens behind it; `unsure` holds for each whether its entropy was too high."""
+
+    tokens: list[int]
+    log_probs: list[float]
+    unsure: list[bool] = field(default_factory=lambda: [False])
+
+    @property
+    def score(self) -> float:
+        return sum(self.log_probs) / len(self.log_probs)
+
+    def sure(self) -> list[int]:
+        """The tokens before the first at which the model is unsure again."""
+        return self.tokens[: self.unsure.index(True) if True in self.unsure else None]
+
+
+@dataclass(frozen=True)
+class AdaDec:
+    """`threshold` is in nats: infinity, or a `lookahead` of 0, is greedy decoding.
+
+    With a guidance, entropy and scores are those of the mixture. A lookahead goes past `max_new_tokens`, so that this
+    only cuts the program, but not past the context.
+    """
+
+    threshold: float
+    candidates: int = 3
+    lookahead: int = 5
+
+    def __post_init__(self) -> None:
+        if not self.threshold >= 0:
+            raise UserError(f"AdaDec's threshold is {self.threshold}. Give an entropy in nats, 0 or more.")
+        if self.candidates < 1 or self.lookahead < 0:
+            raise UserError(
+                f"AdaDec compares {self.candidates} candidates over {self.lookahead} steps. "
+                "Give at least 1 candidate and 0 steps."
+            )
+
+    def check(self, n: int, sampling: Sampling, guidance) -> None:
+        """Raise UserError where AdaDec cannot give what is asked for."""
+        if n != 1:
+            raise UserError(f"AdaDec gives one program per task, but n is {n}. Set n to 1.")
+        sampling.refuse_chance("AdaDec")
+
+    @torch.inference_mode()
+    def run(self, backbone: Backbone, job: Job, n: int, sampling: Sampling, prefix: Prefix | None) -> list[list[int]]:
+        """The new token ids of the one program, through the end-of-text token if there is one."""
+        streams = Streams.read(backbone, [job], prefix)
+        room = _room(backbone, job, prefix)
+        ids: list[int] = []
+        unread: list[int] = []
+        while not self._ended(backbone, job, ids, sampling):
+            for token in unread:
+                streams.step(torch.tensor([token], device=streams.logits.device))
+            if self._unsure(streams.logits)[0]:
+                branch, ahead = self._best_branch(streams, min(self.lookahead, room - len(ids) - 1), backbone.eos_ids)
+                unread = branch.sure()
+                ids += unread
+                if ahead is not None and len(unread) == len(branch.tokens):
+                    streams, unread = ahead, unread[-1:]  # nothing is computed twice
+            else:
+                unread = streams.logits.argmax(-1).tolist()
+                ids += unread
+        return [ids[: job.limit]]
+
+    def _unsure(self, logits: Tensor) -> list[bool]:
+        """Whether the entropy of each row of logits [R, V] exceeds the threshold."""
+        return (entropy(logits) > self.threshold).tolist()
+
+    def _best_branch(self, streams: Streams, steps: int, eos_ids: frozenset[int]) -> tuple[_Branch, Streams | None]:
+        """The branch with the best score, the likelier candidate's among equals, and the streams that have read all of
+        it but the last token (None where it ended)."""
+        likeliest, order = _log_probs(streams.logits)[0].sort(descending=True, stable=True)
+        pairs = zip(order[: self.candidates].tolist(), likeliest[: self.candidates].tolist())
+        branches = [_Branch([token], [score]) for token, score in pairs if score > -torch.inf]
+        device = streams.logits.device
+        ahead = streams.copy(torch.zeros(len(branches), dtype=torch.long, device=device))
+        live = branches  # row i of `ahead` has read all tokens of live[i] but the last
+        for _ in range(steps):
+            going = [i for i, branch in enumerate(live) if branch.tokens[-1] not in eos_ids]
+            if not going:
+                break
+            if len(going) < len(live):
+                ahead.select(torch.tensor(going, device=device))
+                live = [live[i] for i in going]
+            ahead.step(torch.tensor([branch.tokens[-1] for branch in live], device=device))
+            scores, tokens = _log_probs(ahead.logits).max(-1)
+            steps_taken = zip(live, tokens.tolist(), scores.tolist(), self._unsure(ahead.logits))
+            for branch, token, score, unsure in steps_taken:
+                branch.tokens.append(token)
+                branch.log_probs.append(score)
+                branch.unsure.append(unsure)
+        best = max(branches, key=lambda branch: branch.score)
+        if best not in live:
+            return best, None
+        return best, ahead.select(torch.tensor([live.index(best)], device=device))
+
+    @staticmethod
+    def _ended(backbone: Backbone, job: Job, ids: list[int], sampling: Sampling) -> bool:
+        if len(ids) >= job.limit or (ids and ids[-1] in backbone.eos_ids):
+            return True
+        return sampling.stopping.end(job.code, backbone.decode(ids)[len(job.healed) :]) >= 0
+
+
+def _log_probs(logits: Tensor) -> Tensor:
+    """Log-softmax in float32 or wider."""
+    return logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+
+
+def _room(backbone: Backbone, job: Job, prefix: Prefix | None) -> int:
+    """How many new tokens the context can hold behind the longer of the prompt's streams."""
+    length = 0 if prefix is None else prefix.length
+    used = length + len(job.ids)
+    if job.second is not None:
+        used = max(used, len(job.second.ids) + (length if job.second.with_prefix else 0))
+    return backbone.context_length - used

@@ -1,0 +1,113 @@
+"""Beam search, with the scores, the end and the order of `transformers.generate(num_beams=…)`.
+
+The steps follow `GenerationMixin._beam_search` of transformers 5 for one prompt, in the same float32 arithmetic, so that
+the programs are the same. Tokens are scored by the log-softmax of the streams' logits: with a guidance, of the mixture,
+whose second stream follows its hypothesis.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from cptlab.adapters import Prefix
+from cptlab.backbone import Backbone
+from cptlab.decoding.sampling import Sampling
+from cptlab.decoding.streams import Job, Streams
+from cptlab.errors import UserError
+
+NEVER_CHOSEN = -1e9  # the score of what must not be chosen; finite, as in transformers
+
+
+@dataclass(frozen=True)
+class Beams:
+    """Keep the `width` likeliest beginnings, and return the n best programs, the best first.
+
+    A finished program's score is its log-probability / length ** `length_penalty`, the length in new tokens.
+    `early_stopping`: True ends the search as soon as `width` programs are finished; False when the best beginning, at
+    its present length, is no better than the worst of them; 'never' when it cannot become better.
+    `width` 1 is greedy decoding, as it is in transformers. A stop text ends a program as it does there; the n programs are
+    different sequences of tokens, but where they end by their text, two may become equal when that end is cut off.
+    """
+
+    width: int = 4
+    length_penalty: float = 1.0
+    early_stopping: bool | Literal["never"] = False
+
+    def __post_init__(self) -> None:
+        if self.width < 1:
+            raise UserError(f"The beam width is {self.width}. Give at least 1.")
+        if self.early_stopping not in (True, False, "never"):
+            raise UserError(f"early_stopping is {self.early_stopping!r}. Give true, false or 'never'.")
+
+    def check(self, n: int, sampling: Sampling, guidance) -> None:
+        """Raise UserError where beam search cannot give what is asked for."""
+        if n > self.width:
+            raise UserError(
+                f"n is {n}, but a beam search of width {self.width} finds at most {self.width} programs. "
+                f"Set decoding.strategy.width to {n}, or n to at most {self.width}."
+            )
+        sampling.refuse_chance("Beam search")
+
+    @torch.inference_mode()
+    def run(self, backbone: Backbone, job: Job, n: int, sampling: Sampling, prefix: Prefix | None) -> list[list[int]]:
+        """The new token ids of the n best programs of a prompt, through the end-of-text token if there is one."""
+        streams = Streams.read(backbone, [job], prefix)
+        device = streams.logits.device
+        streams.select(torch.zeros(self.width, dtype=torch.long, device=device))
+        eos = torch.tensor(sorted(backbone.eos_ids), dtype=torch.long, device=device)
+        # so many that `width` of them go on even if all others end here
+        kept = max(2, 1 + len(eos)) * self.width
+        in_beam = torch.arange(kept, device=device) < self.width
+
+        running = torch.empty(self.width, 0, dtype=torch.long, device=device)
+        scores = torch.full([self.width], NEVER_CHOSEN, device=device)
+        scores[0] = 0  # at first all rows are the same
+        best: list[list[int]] = [[]] * self.width
+        best_scores = torch.full([self.width], NEVER_CHOSEN, device=device)
+        finished = torch.zeros(self.width, dtype=torch.bool, device=device)
+
+        for length in range(1, job.limit + 1):
+            log_probs = streams.logits.float().log_softmax(-1) + scores[:, None]
+            top, places = log_probs.flatten().topk(kept)
+            rows, tokens = places // log_probs.shape[1], places % log_probs.shape[1]
+            candidates = torch.cat([running[rows], tokens[:, None]], dim=1)
+            ends = (
+                torch.isin(tokens, eos) | _show_their_end(backbone, job, candidates, sampling) | (length == job.limit)
+            )
+
+            # only what ends within the beam counts; the rest of `kept` is there to go on with
+            ends_here = ends & in_beam
+            final = top / length**self.length_penalty + ~ends_here * NEVER_CHOSEN
+            best_scores, order = torch.cat([best_scores, final]).topk(self.width)
+            programs = best + candidates.tolist()
+            best, finished = [programs[i] for i in order.tolist()], torch.cat([finished, ends_here])[order]
+
+            scores, chosen = (top + ends * NEVER_CHOSEN).topk(self.width)
+            if bool(ends.all()) or self._is_over(length, job.limit, scores, best_scores, finished):
+                break
+            running = candidates[chosen]
+            streams.select(rows[chosen])
+            streams.step(tokens[chosen])
+
+        # where a rule bans so much that fewer than n programs are possible, the best one stands in
+        return [ids if done else best[0] for ids, done in zip(best[:n], finished.tolist())]
+
+    def _is_over(self, length: int, limit: int, scores, best_scores, finished) -> bool:
+        """Whether going on from beginnings with these `scores` [width] can improve nothing."""
+        if bool(finished.all()) and (self.early_stopping is True or self.width == 1):
+            return True
+        reach = limit if self.early_stopping == "never" and self.length_penalty > 0 else length
+        worst = torch.where(finished, best_scores.min(), NEVER_CHOSEN)
+        return not bool((scores[0] / reach**self.length_penalty > worst).any())
+
+
+def _show_their_end(backbone: Backbone, job: Job, candidates: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    """Which of the programs [K, t] end by their text: at a stop text, or with their function."""
+    ends = [False] * len(candidates)
+    if sampling.stop or sampling.function_end:
+        texts = [backbone.decode(ids)[len(job.healed) :] for ids in candidates.tolist()]
+        ends = [sampling.stopping.end(job.code, text) >= 0 for text in texts]
+    return torch.tensor(ends, device=candidates.device)

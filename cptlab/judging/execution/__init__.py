@@ -1,0 +1,1 @@
+"""Running programs and the tests on them, each in its own process."""

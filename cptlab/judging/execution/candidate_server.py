@@ -1,0 +1,161 @@
+"""A small interpreter that forks for every judged program. Run by sandbox.py in a fresh interpreter.
+
+Nothing here is secret from the program: the expected values never enter this process or the program's. The tests of a
+'check' task go from a file, which the program cannot see, straight into the examiner's process.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import socket
+from typing import Any
+
+from cptlab.judging.execution import examiner
+from cptlab.judging.execution.candidate import run_calls, run_checked, run_script
+from cptlab.judging.sandbox.confinement import REPORT, Confinement, enter, prepare, probe
+from cptlab.judging.workers.fork_server import Ending, Helper, run_forked, serve, write_all
+
+# What programs import most, so that the children need not.
+_PRELOADED = "bisect collections copy functools heapq itertools math operator random re string time typing".split()
+
+
+def main(arguments: dict[str, Any]) -> None:
+    """Serve requests {source, entry_point, inputs, limits, tests}; answers {runs: [{lines, cause, code, stdout}]}.
+
+    With `tests` (a file, compiled by correctness.py) there is one run, reported by the examiner. With an entry point
+    there is one run for all inputs (JSON texts of argument lists), else one for each (stdin texts), up to the first that
+    had to be ended; `lines` are then what the child reported, see `run_calls` and `run_script`.
+    """
+    # Examiner and candidate speak in turns; on one CPU that costs half as much. Judges that run beside each other differ.
+    cpus = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cpus[(os.getppid() + arguments["worker"]) % len(cpus)]})
+    for name in _PRELOADED:
+        importlib.import_module(name)
+    confinement = Confinement(arguments["scratch"], arguments["strongest"], arguments["limits"])
+    prepare(confinement, arguments["limits"])
+
+    judge: _Examiner | None = None
+
+    def answer(request: dict[str, Any]) -> dict[str, Any]:
+        nonlocal judge
+        if request["tests"] is not None:
+            if judge is not None and request["alone"]:
+                judge = judge.end()
+            judge = judge or _Examiner(confinement, request["limits"])
+            for module in request["imports"]:
+                judge.prepare(module)
+            run = _run_tests(request, judge, confinement)
+            alive = judge.alive()
+            if not alive:
+                run["cause"] = "lost"
+            if not alive or request["alone"] or run["cause"] not in ("exit", "signal"):
+                judge = judge.end()
+            return {"runs": [run]}
+        if request["entry_point"] is not None:
+            groups = [request["inputs"]]
+        else:
+            groups = [[text] for text in request["inputs"]]
+        runs = []
+        for group in groups:
+            runs.append(_run(request, group, confinement))
+            if runs[-1]["cause"] != "exit":
+                break
+        return {"runs": runs}
+
+    serve(answer, {"level": confinement.level, "protections": probe(confinement, arguments["limits"])})
+    if confinement.root is None:
+        os.rmdir(confinement.folder)
+
+
+class _Examiner:
+    """An examiner's process, confined as a program is, to which programs are given one after the other."""
+
+    def __init__(self, confinement: Confinement, limits: dict[str, Any]) -> None:
+        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                fd = theirs.detach()
+                enter((), fd, {**limits, "cpu_seconds": 1e8}, 1, confinement)
+                examiner.serve(socket.socket(fileno=REPORT))
+            finally:
+                os._exit(70)
+        theirs.close()
+        self.imported: set[str] = set()
+
+    def prepare(self, module: str) -> None:
+        """Import what tests need before their time begins."""
+        if module not in self.imported:
+            self.imported.add(module)
+            self.control.send(module.encode())
+            self.control.recv(64)
+
+    def alive(self) -> bool:
+        return os.waitpid(self.pid, os.WNOHANG)[0] == 0
+
+    def end(self) -> None:
+        self.control.close()
+        try:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        except (ProcessLookupError, ChildProcessError):
+            pass
+
+
+def _run_tests(request: dict[str, Any], judge: _Examiner, confinement: Confinement) -> dict[str, Any]:
+    limits, wanted = request["limits"], request["steps"] + 1
+
+    def start(channel: int, report: int) -> None:
+        tests = os.open(request["tests"], os.O_RDONLY)
+        try:
+            socket.send_fds(judge.control, [str(limits["answers_mb"] << 20).encode()], [tests, channel, report])
+        except OSError:
+            pass  # it has died, and its report is at its end
+        os.close(tests)
+
+    def child(fd: int) -> None:
+        enter((), fd, limits, wanted, confinement)
+        run_checked(request["source"], request["names"], request["mirrored"])
+
+    ending = run_forked(child, **_budget(limits, wanted), examiner=Helper(judge.pid, start))
+    confinement.clean()
+    lines = _lines(ending, wanted)
+    return {"lines": lines, "cause": ending.cause, "code": ending.code, "stdout": ""}
+
+
+def _budget(limits: dict[str, Any], steps: int) -> dict[str, Any]:
+    return {"cpu_seconds": limits["cpu_seconds"], "wall_seconds": limits["wall_seconds"],
+            "max_bytes": limits["output_mb"] << 20, "steps": steps}  # fmt: skip
+
+
+def _lines(ending: Ending, wanted: int) -> list[str]:
+    return ending.data.decode("utf-8", "replace").split("\n", wanted)[:-1]
+
+
+def _run(request: dict[str, Any], inputs: list[str], confinement: Confinement) -> dict[str, Any]:
+    limits, wanted = request["limits"], len(inputs) + 1
+    is_script = request["entry_point"] is None
+    given = printed = -1
+    if is_script:
+        given, printed = os.memfd_create("stdin"), os.memfd_create("stdout")
+        write_all(given, inputs[0].encode("utf-8", "surrogatepass"))
+        os.lseek(given, 0, os.SEEK_SET)
+
+    def child(fd: int) -> None:
+        enter((given, printed) if is_script else (), fd, limits, wanted, confinement)
+        if is_script:
+            run_script(request["prelude"], request["source"])
+        else:
+            run_calls(request["prelude"], request["source"], request["entry_point"], inputs)
+
+    ending = run_forked(child, **_budget(limits, wanted))
+    stdout = ""
+    if is_script:
+        with open(printed, "rb") as file:
+            file.seek(0)
+            stdout = file.read(limits["output_mb"] << 20).decode("utf-8", "replace")
+        os.close(given)
+    confinement.clean()
+    return {"lines": _lines(ending, wanted), "cause": ending.cause, "code": ending.code, "stdout": stdout}

@@ -1,0 +1,1 @@
+"""The pylint score of programs."""

@@ -1,0 +1,147 @@
+"""A system-call filter for the candidate process: no new processes or programs, no sockets, no signals to others, no changes of
+priority, no objects of inter-process communication or keys, which would outlive the process.
+
+RLIMIT_NPROC does not bind root and counts a whole user; this filter binds everyone and concerns one process alone.
+Threads stay allowed. A refused call fails with EPERM, so Python raises PermissionError.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+
+from cptlab.judging.workers.fork_server import libc
+
+_PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS, _FILTER = 22, 38, 2
+_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # BPF: ld abs, jeq, jge, jset, ret
+_ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
+_EPERM, _ENOSYS = 1, 38
+_NR, _ARCH, _ARG0, _ARG1 = 0, 4, 16, 24  # offsets in struct seccomp_data (little-endian machines)
+_CLONE_THREAD = 0x10000
+_SIGNALLING = (8, 10, 15)  # fcntl's F_SETOWN, F_SETSIG, F_SETOWN_EX
+_X32 = 0x40000000
+_THIS_PROCESS = 0x7A5C91E3  # stands for the process id in the template
+_CAP_DAC_READ_SEARCH = 1 << 2
+
+# Audit architecture; calls that are refused; those refused unless their first argument is this process (or 0, it too).
+_TABLES = {
+    "x86_64": (
+        0xC000003E,
+        dict(fork=57, vfork=58, execve=59, execveat=322, tkill=200, ptrace=101, process_vm_readv=310,
+             process_vm_writev=311, socket=41, pidfd_send_signal=424, rt_sigqueueinfo=129, rt_tgsigqueueinfo=297,
+             unshare=272, setns=308, mount=165, bpf=321, io_uring_setup=425, shmget=29, semget=64, msgget=68,
+             mq_open=240, add_key=248, request_key=249, keyctl=250, perf_event_open=298, userfaultfd=323,
+             setpriority=141, sched_setparam=142, sched_setscheduler=144, sched_setaffinity=203, sched_setattr=314,
+             ioprio_set=251),
+        dict(clone=56, clone3=435, kill=62, tgkill=234, prlimit64=302, fcntl=72),
+    ),
+    "aarch64": (
+        0xC00000B7,
+        dict(execve=221, execveat=281, tkill=130, ptrace=117, process_vm_readv=270, process_vm_writev=271, socket=198,
+             pidfd_send_signal=424, rt_sigqueueinfo=138, rt_tgsigqueueinfo=240, unshare=97, setns=268, mount=40,
+             bpf=280, io_uring_setup=425, shmget=194, semget=190, msgget=186, mq_open=180, add_key=217,
+             request_key=218, keyctl=219, perf_event_open=241, userfaultfd=282,
+             setpriority=140, sched_setparam=118, sched_setscheduler=119, sched_setaffinity=122, sched_setattr=274,
+             ioprio_set=30),
+        dict(clone=220, clone3=435, kill=129, tgkill=131, prlimit64=261, fcntl=25),
+    ),
+}  # fmt: skip
+
+
+def no_new_privileges() -> bool:
+    """No program that this process starts gains privileges; what the filter and Landlock ask for first."""
+    return libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+
+
+def works() -> bool:
+    """Whether a child can be confined."""
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if no_new_privileges() and confine_server() and confine(for_child()) else 1)
+    return os.waitpid(pid, 0)[1] == 0
+
+
+def confine_server() -> bool:
+    """Install in this process, for good, what no child of it may do either; False where there is no such filter.
+
+    The larger part of the filter: the kernel takes a while over each, and so it does this one once.
+    """
+    program = _for_server()
+    return program is not None and program.install()
+
+
+class Filter:
+    """A filter where the kernel reads it, and where in it the number of the process stands that it is for."""
+
+    def __init__(self, program: bytes) -> None:
+        self.code = ctypes.create_string_buffer(program, len(program))
+        self.header = ctypes.create_string_buffer(
+            struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(self.code))
+        )
+        self.places = [
+            at for at in range(4, len(program), 8) if program[at : at + 4] == struct.pack("I", _THIS_PROCESS)
+        ]
+
+    def install(self) -> bool:
+        return libc.prctl(_PR_SET_SECCOMP, _FILTER, ctypes.addressof(self.header), 0, 0) == 0
+
+
+def confine(program: Filter | None) -> bool:
+    """Install `for_child()` in this process, for good: no processes, signals and limits but its own."""
+    if program is None:
+        return False
+    for place in program.places:
+        struct.pack_into("I", program.code, place, os.getpid())
+    return program.install()
+
+
+def drop_capabilities(all_of_them: bool) -> None:
+    """Give up root's powers. Only reading any file may stay, which an interpreter below /root needs outside a jail.
+
+    A process with more capabilities, such as the judge, can then no longer be traced or have its memory read.
+    """
+    kept = 0 if all_of_them else _CAP_DAC_READ_SEARCH
+    header = struct.pack("Ii", 0x20080522, 0)
+    if libc.capset(header, struct.pack("6I", kept, kept, 0, 0, 0, 0)) != 0:  # an ordinary user has none to keep
+        libc.capset(header, struct.pack("6I", 0, 0, 0, 0, 0, 0))
+
+
+_REFUSE = (_RETURN, 0, 0, _ERRNO | _EPERM)
+
+
+def _for_server() -> Filter | None:
+    if os.uname().machine not in _TABLES:
+        return None
+    architecture, refused, _ = _TABLES[os.uname().machine]
+    lines = [(_LOAD, 0, 0, _ARCH), (_EQUAL, 1, 0, architecture), (_RETURN, 0, 0, _KILL)]
+    lines += [(_LOAD, 0, 0, _NR), (_AT_LEAST, 0, 1, _X32), _REFUSE]
+    for number in refused.values():
+        lines += [(_EQUAL, 0, 1, number), _REFUSE]
+    return _packed(lines)
+
+
+def for_child() -> Filter | None:
+    """What concerns a child alone. The server's filter has looked at the architecture."""
+    if os.uname().machine not in _TABLES:
+        return None
+    own = _TABLES[os.uname().machine][2]
+    lines = [(_LOAD, 0, 0, _NR), (_EQUAL, 0, 1, own["clone3"])]
+    lines.append((_RETURN, 0, 0, _ERRNO | _ENOSYS))  # its flags lie in memory; libc falls back to clone
+    lines += [(_EQUAL, 0, 4, own["clone"]), (_LOAD, 0, 0, _ARG0), (_ANY_BIT, 0, 1, _CLONE_THREAD)]
+    lines += [(_RETURN, 0, 0, _ALLOW), _REFUSE]
+    for name in ("kill", "tgkill", "prlimit64"):
+        lines += [(_EQUAL, 0, 5, own[name]), (_LOAD, 0, 0, _ARG0), (_EQUAL, 1, 0, _THIS_PROCESS)]
+        lines.append(
+            (_EQUAL, 0, 1, 0 if name == "prlimit64" else _THIS_PROCESS)
+        )  # kill(0) would signal the whole group
+        lines += [(_RETURN, 0, 0, _ALLOW), _REFUSE]
+    lines += [(_EQUAL, 0, 5, own["fcntl"]), (_LOAD, 0, 0, _ARG1)]
+    for jump, command in zip((2, 1, 0), _SIGNALLING, strict=True):
+        lines.append((_EQUAL, jump, 1 if jump == 0 else 0, command))
+    lines.append(_REFUSE)
+    return _packed(lines)
+
+
+def _packed(lines: list[tuple[int, int, int, int]]) -> Filter:
+    return Filter(b"".join(struct.pack("HBBI", *line) for line in [*lines, (_RETURN, 0, 0, _ALLOW)]))

@@ -1,0 +1,1 @@
+"""Server processes that fork for every program, and the pool that keeps them busy."""

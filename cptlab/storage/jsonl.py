@@ -1,0 +1,108 @@
+"""Records as JSON lines: one frozen dataclass a line, read back with its types checked.
+
+A file is replaced at once, so a reader never sees half of one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import types
+import typing
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from cptlab.errors import UserError
+from cptlab.storage.atomic import write_lines
+
+
+def to_json(record: Any) -> str:
+    """One line of JSON, keys in the order of the fields."""
+    return dump_line(dataclasses.asdict(record))
+
+
+def dump_line(data: Any) -> str:
+    """One line of JSON. Half a surrogate pair, which a JSON file may hold and UTF-8 may not, stays an escape."""
+    line = json.dumps(data, ensure_ascii=False)
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        return json.dumps(data)
+    return line
+
+
+def from_json(kind: type, line: str) -> Any:
+    """The record of dataclass `kind` in a line written by `to_json`. Raises ValueError where it does not fit."""
+    try:
+        data = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON ({error})") from None
+    return _build(kind, data)
+
+
+def _build(kind: type, data: Any) -> Any:
+    if not isinstance(data, dict):
+        raise ValueError(f"a {kind.__name__} is a JSON object, not {type(data).__name__}")
+    hints, required = _fields(kind)
+    unknown = sorted(set(data) - set(hints))
+    missing = sorted(required - set(data))
+    if unknown or missing:
+        raise ValueError(f"{kind.__name__}: missing fields {missing}, unknown fields {unknown}")
+    return kind(**{name: _convert(hints[name], value, name) for name, value in data.items()})
+
+
+@functools.cache
+def _fields(kind: type) -> tuple[dict[str, Any], frozenset[str]]:
+    """The types of a dataclass's fields, and the names of those without a default."""
+    required = (f.name for f in dataclasses.fields(kind) if f.default is f.default_factory is dataclasses.MISSING)
+    return typing.get_type_hints(kind), frozenset(required)
+
+
+def _convert(hint: Any, value: Any, name: str) -> Any:
+    if hint is Any:
+        return value
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        return _convert(next(a for a in args if a is not type(None)), value, name)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise ValueError(f"field {name} is a list, not {type(value).__name__}")
+        return tuple(_convert(args[0], item, name) for item in value)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ValueError(f"field {name} is an object, not {type(value).__name__}")
+        return {key: _convert(args[1], item, name) for key, item in value.items()}
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value)
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is not hint:
+        raise ValueError(f"field {name} is {hint.__name__}, not {type(value).__name__}")
+    return value
+
+
+def write_jsonl(path: str | os.PathLike, records: Iterable[Any]) -> None:
+    """Write records to `path`, one a line; the file appears complete or not at all."""
+    write_lines(path, map(to_json, records))
+
+
+def read_jsonl(path: str | os.PathLike, kind: type) -> Iterator[Any]:
+    """The records of a JSONL file. A malformed row is a UserError that names file and line."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"There is no file {path}. Check the path, or remake the file with the command that wrote it.")
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                yield from_json(kind, line)
+            except ValueError as error:
+                raise UserError(
+                    f"{path}, line {number}: {error}. Correct or delete that line, or remake the file."
+                ) from None

@@ -1,0 +1,139 @@
+"""Run directories: `logs/<task>/runs/<time>`, and how the same command finds the run that was killed.
+
+`run.json` in a run directory holds the digest of its settings and whether it finished. A command whose settings match
+an unfinished run that no process holds goes on in that directory. The processes of one DDP job share one directory.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from cptlab.errors import UserError
+from cptlab.storage.atomic import write_json
+
+RUN_FILE, CONFIG_FILE = "run.json", "config.yaml"
+SHARED = "CPTLAB_RUN_DIR"  # how processes that Lightning starts learn the directory of the first
+WAIT_SECONDS = 600
+
+
+@dataclass
+class Run:
+    """An open run. `resumed` says that an earlier process began it."""
+
+    directory: Path
+    digest: str
+    resumed: bool
+    lock: TextIO | None
+
+    def finish(self, **facts: Any) -> None:
+        """Mark the run as finished; the same command starts a new one from now on."""
+        if self.lock is not None:
+            write_json(self.directory / RUN_FILE, {"digest": self.digest, "finished": True, **facts})
+            fcntl.flock(self.lock, fcntl.LOCK_UN)
+            self.lock.close()
+            os.environ.pop(SHARED, None)
+
+
+def open_run(fresh: Path, logs: Path, digest: str) -> Run:
+    """The run directory for settings with this digest: an unfinished one below `logs`, or `fresh`."""
+    if _rank() > 0:
+        return Run(_directory_of_rank_zero(logs, digest), digest, False, None)
+    for file in sorted(logs.glob(f"*runs/**/{RUN_FILE}")):
+        record = _read(file)
+        if record.get("digest") != digest or record.get("finished"):
+            continue
+        lock = _try_lock(file.parent)
+        if lock is None:
+            continue  # another process is at work on it
+        if fresh != file.parent:
+            discard(fresh)
+        return _begin(file.parent, digest, True, lock)
+    fresh.mkdir(parents=True, exist_ok=True)
+    lock = _try_lock(fresh)
+    if lock is None:
+        raise UserError(f"Another process writes to {fresh}. Wait for it, or name another directory: hydra.run.dir=….")
+    return _begin(fresh, digest, False, lock)
+
+
+def latest_run(logs: Path) -> Path:
+    """The newest finished run below `logs`."""
+    finished = [file.parent for file in logs.glob(f"*runs/**/{RUN_FILE}") if _read(file).get("finished")]
+    if not finished:
+        raise UserError(f"There is no finished training run below {logs}. Run python train.py first, or give run=DIR.")
+    return max(finished, key=lambda path: (path / RUN_FILE).stat().st_mtime)
+
+
+def training_run(run: str | None, logs: Path) -> Path | None:
+    """The training run to evaluate: `run` is a directory, 'latest', or None for the base model alone."""
+    if run is None:
+        return None
+    directory = latest_run(logs / "train") if run == "latest" else Path(run)
+    for needed in (CONFIG_FILE, "prefix"):
+        if not (directory / needed).exists():
+            raise UserError(f"{directory} is no finished training run: it has no {needed}. Give run=<directory that "
+                            "python train.py named>, or run=latest.")
+    return directory.resolve()
+
+
+def _begin(directory: Path, digest: str, resumed: bool, lock: TextIO) -> Run:
+    write_json(directory / RUN_FILE, {"digest": digest, "finished": False, "launch": _launch()})
+    os.environ[SHARED] = str(directory)
+    return Run(directory, digest, resumed, lock)
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0)
+
+
+def _launch() -> str | None:
+    """What the processes of one torchrun have in common."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return None
+    return ":".join(os.environ.get(name, "") for name in ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT"))
+
+
+def _directory_of_rank_zero(logs: Path, digest: str) -> Path:
+    if SHARED in os.environ:
+        return Path(os.environ[SHARED])
+    deadline = time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < deadline:
+        for file in logs.glob(f"*runs/**/{RUN_FILE}"):
+            record = _read(file)
+            if record.get("digest") == digest and record.get("launch") == _launch() and not record.get("finished"):
+                return file.parent
+        time.sleep(0.2)
+    raise UserError("The first process of this job made no run directory. Look at its output for the reason.")
+
+
+def discard(directory: Path) -> None:
+    """Remove the directory that Hydra made for a job which needs none."""
+    if directory.is_dir() and not _has_results(directory):
+        shutil.rmtree(directory)
+
+
+def _has_results(directory: Path) -> bool:
+    return any(child.name not in (".hydra", "lock") and child.suffix != ".log" for child in directory.iterdir())
+
+
+def _try_lock(directory: Path) -> TextIO | None:
+    file = open(directory / "lock", "w")  # held until the run ends
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        return None
+    return file
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return json.loads(file.read_text())
+    except (OSError, json.JSONDecodeError):
+        return {}

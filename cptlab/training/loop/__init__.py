@@ -1,0 +1,1 @@
+"""The stages of training around the steps, on Lightning."""

@@ -1,0 +1,209 @@
+"""Pairs as steps: tokenised once, shuffled by (seed, epoch), shared out over processes, resumable within an epoch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import lightning
+import numpy as np
+from torch.utils.data import DataLoader
+
+from cptlab.backbone import Backbone
+from cptlab.errors import UserError
+from cptlab.pairs import read_pairs
+from cptlab.training.objectives import Objective
+from cptlab.training.reference import Reference, kept_of, open_reference
+from cptlab.training.steps.batches import Batch, collate
+from cptlab.training.steps.packing import packed_length, token_budget_groups
+from cptlab.training.steps.token_pairs import Example, encode_pair
+
+SPLITS = ("train", "validation")
+
+
+class Examples:
+    """A split's examples, and how some of them become batches of at most `token_budget` padded tokens (or one pair)."""
+
+    def __init__(self, examples: Sequence[Example], pad_id: int, token_budget: int) -> None:
+        self.examples, self.pad_id, self.token_budget = examples, pad_id, token_budget
+        self.lengths = [packed_length(example) for example in examples]
+        self.reference: Reference | None = None
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def groups(self, indices: Sequence[int]) -> list[list[int]]:
+        """Which pairs make a batch: of similar length, the longest first."""
+        groups = token_budget_groups([self.lengths[index] for index in indices], self.token_budget)
+        return [[indices[i] for i in group] for group in groups]
+
+    def batches(self, indices: Sequence[int], objective: Objective | None = None) -> list[Batch]:
+        return [self.batch(group, objective) for group in self.groups(indices)]
+
+    def batch(self, indices: Sequence[int], objective: Objective | None = None) -> Batch:
+        """The batch of these pairs, with no more than `objective` needs, if one is named."""
+        better_only = objective is not None and objective.better_only
+        batch = collate([self.examples[index] for index in indices], self.pad_id, better_only=better_only)
+        if self.reference is None or (objective is not None and objective.reference == "none"):
+            return batch
+        return replace(batch, reference=self.reference.rows(indices, batch.tokens.shape[1]))
+
+
+class PairLoader:
+    """Steps of training pairs, `batch_size` for each of `world` processes: lists of batches within the token budget.
+
+    Epoch e visits the pairs in an order drawn from (seed, e) alone. Step k takes the k-th `world * batch_size` of them,
+    dealt out to the processes in order of their lengths, so that all have about as much to do; W processes with batch
+    size b see at every step what one process with batch size W·b sees. Pairs that do not fill a last step are left out
+    of that epoch (others in the next one).
+
+    The state is (epoch, position), which Lightning keeps in its checkpoints: a run resumes at the next batch.
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        objective: Objective | None = None,
+    ) -> None:
+        self.examples, self.seed, self.objective = examples, seed, objective
+        self.rank, self.world, self.pairs_per_step = rank, world, batch_size * world
+        self.epoch = self.position = 0
+        self.sampler = self  # Lightning calls sampler.set_epoch before every epoch
+
+    def __len__(self) -> int:
+        return len(self.examples) // self.pairs_per_step
+
+    def __iter__(self) -> Iterator[list[Batch]]:
+        if self.position == len(self):
+            self.set_epoch(self.epoch + 1)
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.examples))
+        while self.position < len(self):
+            first = self.position * self.pairs_per_step
+            step = sorted(order[first : first + self.pairs_per_step].tolist(), key=lambda i: -self.examples.lengths[i])
+            self.position += 1
+            yield self.examples.batches(step[self.rank :: self.world], self.objective)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the start of an epoch, unless this is it already."""
+        if epoch != self.epoch:
+            self.epoch, self.position = epoch, 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": self.epoch, "position": self.position, "pairs_per_step": self.pairs_per_step}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        if state["pairs_per_step"] != self.pairs_per_step:
+            raise UserError(
+                f"This run was started with {state['pairs_per_step']} pairs per step, now there would be "
+                f"{self.pairs_per_step}. Resume it with the same data.loader.batch_size and number of devices, "
+                "or start a new run in another directory."
+            )
+        self.epoch, self.position = state["epoch"], state["position"]
+
+
+class PairDataModule(lightning.LightningDataModule):
+    """The train and validation pairs of a file that `cptlab.pairs` wrote, in the tokens of `backbone`.
+
+    `batch_size` pairs per process and step, in batches of at most `token_budget` tokens (`engine.Compute`), as in
+    validation. `append_eos`: end every program with the end-of-text token, for pairs of programs that ended by
+    themselves. Raises UserError for a bad file, a training split without (enough) pairs, and a tokenizer without
+    end-of-text token.
+    """
+
+    def __init__(
+        self,
+        pairs_file: str | Path,
+        backbone: Backbone,
+        *,
+        batch_size: int = 1,
+        token_budget: int = 4096,
+        seed: int = 0,
+        append_eos: bool = True,
+    ) -> None:
+        super().__init__()
+        if append_eos and backbone.eos_id is None:
+            raise UserError(
+                f"The tokenizer of {backbone.name} has no end-of-text token. Set data.loader.append_eos=false."
+            )
+        if batch_size < 1:
+            raise UserError("data.loader.batch_size counts pairs. Set it to 1 or more.")
+        pairs = read_pairs(pairs_file, backbone.encode_completion)
+        self.examples = {
+            split: Examples(
+                [encode_pair(pair, backbone, append_eos) for pair in pairs if pair.split == split],
+                backbone.pad_id,
+                token_budget,
+            )
+            for split in SPLITS
+        }
+        if not len(self.examples["train"]):
+            raise UserError(
+                f"{pairs_file} has no pair in split train, only {len(pairs)} in others. "
+                "Build pairs from more tasks or samples, or see pairs.validation_tasks."
+            )
+        self.batch_size, self.seed = batch_size, seed
+        content = hashlib.sha256(Path(pairs_file).read_bytes()).hexdigest()
+        self.description = {"pairs": content, "append_eos": append_eos, "seed": seed}  # what decides on the batches
+
+    def keep_reference(
+        self,
+        cache: Path,
+        backbone: Backbone,
+        objective: Objective,
+        *,
+        precision: str = "full",
+        first_stage: bool = True,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        """Take what the backbone alone says of the pairs from `cache`, where it is computed first if need be."""
+        for split, needed in kept_of(objective, first_stage).items():
+            examples = self.examples[split]
+            if needed != "none" and len(examples):
+                examples.reference = open_reference(
+                    cache, backbone, examples.examples, precision=precision, states=needed == "states", say=say
+                )
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest program with its instruction."""
+        return max(example.length for split in self.examples.values() for example in split.examples)
+
+    def train_dataloader(self) -> PairLoader:
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        objective = self.trainer.lightning_module.objective if self.trainer else None  # the stages differ in it
+        loader = PairLoader(self.examples["train"], self.batch_size, self.seed, rank, world, objective)
+        if len(loader) == 0:
+            raise UserError(
+                f"A step takes {loader.pairs_per_step} pairs, but the training split has "
+                f"{len(self.examples['train'])}. Lower data.loader.batch_size or the number of devices."
+            )
+        return loader
+
+    def val_dataloader(self) -> DataLoader:
+        """All validation pairs; every process gets as many batches, some not counted if need be."""
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        examples = self.examples["validation"]
+        groups = [(group, True) for group in examples.groups(range(len(examples)))]
+        while len(groups) % world:
+            groups.append((groups[0][0], False))
+
+        def make(item: tuple[list[int], bool]) -> Batch:  # when its turn comes: what is kept of the reference is large
+            return replace(examples.batch(item[0]), counted=item[1])
+
+        return DataLoader(groups[rank::world], batch_size=None, collate_fn=make)
+
+    def probe(self, count: int) -> list[Batch]:
+        """The first `count` validation pairs (training pairs where there are none), the same in every epoch.
+
+        No more of them in a batch than a step takes, so that their gradients need no more memory than a step.
+        """
+        examples = self.examples["validation"] if len(self.examples["validation"]) else self.examples["train"]
+        chosen = range(min(count, len(examples)))
+        starts = range(0, len(chosen), self.batch_size)
+        return [batch for start in starts for batch in examples.batches(chosen[start : start + self.batch_size])]

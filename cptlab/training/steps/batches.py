@@ -1,0 +1,112 @@
+"""Pairs side by side: as padded rows for the plain step, packed for the fast one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from cptlab.training.steps.packing import Packed, pack
+from cptlab.training.steps.token_pairs import Example
+
+
+@dataclass(frozen=True)
+class ReferenceRows:
+    """What the backbone alone says of a batch: `states` [N, E] at the predicting places (see `Packed.state`), and the
+    log-probabilities of the code tokens, `scores` [R, C]."""
+
+    states: Tensor
+    scores: Tensor
+
+    def to(self, device: torch.device) -> ReferenceRows:
+        return ReferenceRows(self.states.to(device), self.scores.to(device))
+
+
+@dataclass(frozen=True)
+class Padded:
+    """R programs, each behind its instruction. Instructions are padded on the left and programs on the right, so the code
+    of every row begins at column `start`: `input_ids` and `attention_mask` [R, T]."""
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    start: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B pairs as R programs: the better ones, then the worse ones in the same order (or the better ones alone).
+
+    `tokens` [R, C] are the code tokens; `mask` (the differences m) and `code` (what is no padding) are bool [R, C].
+    A batch that is not `counted` only keeps this process in step with the others. `reference`: what was kept of the
+    backbone alone, if anything.
+    """
+
+    examples: tuple[Example, ...]
+    pad_id: int
+    tokens: Tensor
+    mask: Tensor
+    code: Tensor
+    reference: ReferenceRows | None = None
+    better_only: bool = False
+    counted: bool = True
+
+    def __len__(self) -> int:
+        """Pairs."""
+        return len(self.examples)
+
+    @property
+    def better(self) -> Batch:
+        """The better programs alone."""
+        if self.better_only:
+            return self
+        return collate(self.examples, self.pad_id, better_only=True).to(self.tokens.device)
+
+    @cached_property
+    def padded(self) -> Padded:
+        instructions = [example.instruction for example in self.examples]
+        rows = [
+            (i, p) for programs in _sides(self.examples, self.better_only) for i, (p, _) in zip(instructions, programs)
+        ]
+        start = max(len(instruction) for instruction in instructions)
+        input_ids = torch.full((len(rows), start + self.tokens.shape[1]), self.pad_id)
+        attention_mask = torch.zeros_like(input_ids)
+        for row, (instruction, ids) in enumerate(rows):
+            first, end = start - len(instruction), start + len(ids)
+            input_ids[row, first:end] = torch.tensor(instruction + ids)
+            attention_mask[row, first:end] = 1
+        device = self.tokens.device
+        return Padded(input_ids.to(device), attention_mask.to(device), start)
+
+    @cached_property
+    def packed(self) -> Packed:
+        return pack(self.examples, self.pad_id, self.better_only).to(self.tokens.device)
+
+    def to(self, device: torch.device, **_) -> Batch:
+        """The same batch on another device (Lightning calls this)."""
+        if self.tokens.device == torch.device(device):
+            return self
+        moved = {name: getattr(self, name).to(device) for name in ("tokens", "mask", "code")}
+        return replace(self, **moved, reference=self.reference and self.reference.to(device))
+
+
+def collate(
+    examples: Sequence[Example], pad_id: int, reference: ReferenceRows | None = None, better_only: bool = False
+) -> Batch:
+    """The batch of these examples; see `Batch` for its layout."""
+    programs = [program for side in _sides(examples, better_only) for program in side]
+    width = max(len(ids) for ids, _ in programs)
+    tokens = torch.full((len(programs), width), pad_id)
+    mask, code = torch.zeros((2, len(programs), width), dtype=torch.bool)
+    for row, (ids, differs) in enumerate(programs):
+        tokens[row, : len(ids)] = torch.tensor(ids)
+        mask[row, : len(ids)] = torch.tensor(differs, dtype=torch.bool)
+        code[row, : len(ids)] = True
+    return Batch(tuple(examples), pad_id, tokens, mask, code, reference, better_only)
+
+
+def _sides(examples: Sequence[Example], better_only: bool) -> list[list[tuple[list[int], list[int]]]]:
+    better = [example.better for example in examples]
+    return [better] if better_only else [better, [example.worse for example in examples]]

@@ -1,0 +1,36 @@
+"""The entries as tests call them: in this process, on a composed config, in a directory of the test's own."""
+
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+
+from cptlab import settings
+from cptlab.commands.build_pairs import build_pairs
+from cptlab.commands.evaluate import evaluate
+from cptlab.commands.train import train
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = ["pairs.n=6", "pairs.train_tasks=9", "pairs.validation_tasks=3", "stages.first_epochs=1",
+        "stages.second_epochs=1", "workers=1", "callbacks=none"]
+
+
+def config(name: str, where: Path, *overrides: str):
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose(name, [f"paths.logs={where}/logs", f"paths.cache={where}/cache", *overrides])
+
+
+def command(name: str, where: Path, *overrides: str):
+    """Run `train`, `evaluate` or `pairs` as its entry does; its return value, or SystemExit 2 for a user's mistake."""
+    results = []
+
+    def main():
+        composed = config(name, where, *overrides)
+        settings.prepare(composed)
+        if name == "pairs":
+            results.append(build_pairs(composed))
+        else:
+            run = {"train": train, "evaluate": evaluate}[name]
+            results.append(run(composed, where / "logs" / name / "runs" / "now"))
+
+    settings.entry(main)
+    return results[0]

@@ -1,0 +1,161 @@
+"""Small training runs for the tests: in this process, in a process that kills itself, or as the script of a DDP run.
+
+python tests/helpers/training_runs.py <directory> <devices> <batch size>
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import random
+import signal
+import sys
+from pathlib import Path
+
+import lightning
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from tiny_models import tiny_backbone  # noqa: E402
+
+from cptlab.adapters import Prefix  # noqa: E402
+from cptlab.pairs import token_masks, write_pairs  # noqa: E402
+from cptlab.records import Pair  # noqa: E402
+from cptlab.training import CPT, PairDataModule, train_stages  # noqa: E402
+
+TRAIN, VALIDATION = 7, 3
+CPU = functools.partial(lightning.Trainer, accelerator="cpu", devices=1)
+
+
+def make_pairs(train: int = TRAIN, validation: int = VALIDATION, seed: int = 0) -> list[Pair]:
+    """Pairs of random programs in bytes: some lines of x_b replaced, in pair 0 only inserted (x_a's mask is empty)."""
+    draw = random.Random(seed)
+    pairs = []
+    for i in range(train + validation):
+        lines = ["".join(draw.choice("abcdxyz =+") for _ in range(draw.randint(4, 9))) for _ in range(3)]
+        better = "\n".join(lines)
+        worse = better + "\nq" if i == 0 else "\n".join([lines[0], "q" + lines[1][2:] + "!", lines[2]])
+        masks = token_masks(list(better.encode()), list(worse.encode()))
+        split = "train" if i < train else "validation"
+        instruction = "# " + "task " * draw.randint(1, 4) + f"{i}\n"
+        texts = (split, instruction, better, worse)
+        pairs.append(Pair(f"t/{i}", "introductory", *texts, *masks, 9.0, 5.0, 0.8, 0.6, True))
+    return pairs
+
+
+def write_file(directory: Path, **counts) -> Path:
+    path = Path(directory) / "pairs.jsonl"
+    if not path.exists():
+        write_pairs(path, make_pairs(**counts))
+    return path
+
+
+def train(
+    directory,
+    *,
+    double=False,
+    rank=4,
+    batch_size=1,
+    prefix_seed=1,
+    arch="llama_gqa",
+    token_budget=150,
+    keep=False,
+    **options,
+) -> Prefix:
+    """A run of both stages on a tiny backbone in `directory`/run; `options` go to `train_stages`.
+
+    `keep`: with the reference on disk; what is said of it is appended to `directory`/said.txt.
+    """
+    torch.set_num_threads(1)
+    directory = Path(directory)
+    backbone = tiny_backbone(arch)
+    prefix = Prefix(backbone.shape, length=3, rank=rank, seed=prefix_seed)
+    if double:
+        backbone.model.double()
+        prefix.double()
+    data = PairDataModule(write_file(directory), backbone, batch_size=batch_size, token_budget=token_budget, seed=5)
+    if keep:
+
+        def say(text):
+            with open(directory / "said.txt", "a", encoding="utf-8") as file:
+                file.write(text + "\n")
+
+        data.keep_reference(directory / "cache", backbone, CPT(), say=say)
+    options = {"trainer": CPU, "first_epochs": 2, "second_epochs": 2, "checkpoint_every": 3} | options
+    return train_stages(backbone, prefix, data, directory=directory / "run", **options)
+
+
+class Killer(lightning.Callback):
+    """SIGKILL to its own process at a hook, once `step` steps of `stage` are done."""
+
+    def __init__(self, stage: str, hook: str, step: int) -> None:
+        self.stage, self.step = stage, step
+        setattr(self, hook, self.strike)
+
+    def strike(self, trainer, pl_module, *_):
+        if pl_module.stage == self.stage and trainer.global_step >= self.step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Starts(lightning.Callback):
+    """Notes in a file at which step of which stage a process took up its work."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_start(self, trainer, pl_module):
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(f"{pl_module.stage}:{trainer.global_step}\n")
+
+
+def killed_while_saving(nth: int) -> None:
+    """From now on, the nth checkpoint is cut off half written, by SIGKILL."""
+    save, calls = torch.save, []
+
+    def half(content, file):
+        calls.append(0)
+        save(content, file)
+        if len(calls) == nth:
+            file.flush()
+            file.truncate(file.tell() // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    torch.save = half
+
+
+def killed_before_marker(nth: int) -> None:
+    """From now on, SIGKILL comes after the nth stage's last checkpoint, before it is marked as finished."""
+    from cptlab.training.loop import stages
+
+    write, calls = stages._write, []
+
+    def strike(path, content):
+        calls.append(0)
+        if len(calls) == nth:
+            os.kill(os.getpid(), signal.SIGKILL)
+        write(path, content)
+
+    stages._write = strike
+
+
+def run_in_child(directory, moment, options) -> None:
+    """A run that is killed at `moment`: (stage, hook, step), ('saving', n), ('marker', n), or None."""
+    callbacks = [Starts(Path(directory) / "starts.txt")]
+    if moment is None:
+        pass
+    elif moment[0] == "saving":
+        killed_while_saving(moment[1])
+    elif moment[0] == "marker":
+        killed_before_marker(moment[1])
+    else:
+        callbacks.append(Killer(*moment))
+    prefix = train(directory, callbacks=callbacks, **options)
+    torch.save(prefix.state_dict(), Path(directory) / "prefix.pt")
+
+
+if __name__ == "__main__":
+    folder, devices, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    together = functools.partial(lightning.Trainer, accelerator="cpu", devices=devices, strategy="ddp")
+    trained = train(folder, double=True, batch_size=size, trainer=together, keep=True, token_budget=1)
+    name = f"prefix{os.environ.get('LOCAL_RANK', 0)}.pt"
+    torch.save(trained.state_dict(), Path(folder) / name)

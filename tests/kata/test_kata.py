@@ -1,0 +1,111 @@
+"""kata: enough tasks, sound ones, split by composition; references right and tidy; every style says the same."""
+
+import itertools
+import random
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+
+from cptlab.judging.lint.pylint_score import score_programs
+from cptlab.judging.verdicts.verdict import judge_programs
+from cptlab.kata import benchmark, corpus
+from cptlab.kata.ops import BY_NAME, OPS
+from cptlab.kata.render import INPUT_NAMES, function_body
+from cptlab.kata.style import TIDY, draw_author
+from cptlab.records import DIFFICULTIES
+from cptlab.tasks.kata import kata
+
+TASKS, RESERVED = benchmark.build()
+
+
+def test_enough_tasks_of_every_sort():
+    assert len(TASKS) == len({task.id for task in TASKS}) == 1800
+    assert Counter(task.difficulty for task in TASKS) == dict.fromkeys(DIFFICULTIES, 600)
+    for difficulty in DIFFICULTIES:
+        splits = Counter(task.split for task in TASKS if task.difficulty == difficulty)
+        assert splits == {"train": 480, "validation": 60, "test": 60}
+    assert {task.tags[0] for task in TASKS} == {"int", "ints", "text", "words", "table"}
+    kinds = Counter(task.kind for task in TASKS)
+    assert min(kinds["call"], kinds["stdin"]) > 300
+    assert all(len(task.public_tests) == 2 and len(task.hidden_tests) == 6 for task in TASKS)
+    assert len({task.prompt.text for task in TASKS}) == len(TASKS)
+
+
+def test_every_composition_is_one_task():
+    compositions = [(task.kind, *task.tags[1:]) for task in TASKS]
+    assert len(set(compositions)) == len(TASKS) and set(compositions) == RESERVED
+
+
+def test_no_composition_of_the_benchmark_is_pretrained_on(monkeypatch):
+    drawn = []
+    real = benchmark.is_reserved
+    monkeypatch.setattr(benchmark, "is_reserved", lambda key: drawn.append(key) or real(key))
+    texts = [document.prompt for document in itertools.islice(corpus.documents(0), 6000)]
+    kept = [key for key in drawn if not real(key)]
+    assert len(kept) >= len(texts) and len(drawn) > len(kept)  # some were met, and left out
+    assert not {key[1:] for key in kept} & {key[1:] for key in RESERVED}
+    prompts = {task.prompt.text.split("\n")[0] for task in TASKS}
+    assert not prompts & {text.split("\n")[0] for text in texts}
+
+
+def test_the_benchmark_is_the_same_everywhere():
+    code = "from cptlab.tasks.kata import kata; print(kata().fingerprint())"
+    other = subprocess.run([sys.executable, "-c", code], env={"PYTHONHASHSEED": "7", "PYTHONPATH": "."},
+                           capture_output=True, text=True, check=True, cwd=benchmark.__file__.split("cptlab")[0])
+    assert other.stdout.strip() == kata().fingerprint()
+
+
+def test_references_pass_their_tests():
+    verdicts = judge_programs([(task.reference, task) for task in TASKS], workers=1)
+    assert Counter(verdict.status for verdict in verdicts) == {"passed": len(TASKS)}
+
+
+def test_references_score_ten():
+    sample = random.Random(0).sample(TASKS, 150)
+    missing = {op.name for op in OPS} - {name for task in sample for name in task.tags[1:]} - {"label"}
+    sample += [next(task for task in TASKS if name in task.tags[1:]) for name in sorted(missing)]
+    assert {quality.score for quality in score_programs([task.reference for task in sample], workers=1)} == {10.0}
+
+
+def test_tests_tell_programs_apart():
+    """The reference of another task of the same type of input fails."""
+    rng = random.Random(1)
+    calls = [task for task in TASKS if task.kind == "call"]
+    pairs = []
+    for task in rng.sample(calls, 150):
+        other = rng.choice([t for t in calls if t.tags[0] == task.tags[0] and t.id != task.id])
+        pairs.append((other.reference, task))
+    passed = sum(verdict.passed for verdict in judge_programs(pairs, workers=1))
+    assert passed <= 3
+
+
+@pytest.mark.parametrize("name", [op.name for op in OPS])
+def test_every_style_of_an_operation_computes_the_same(name):
+    op = BY_NAME[name]
+    rng = random.Random(name)
+    steps = [(op, rng.choice(op.constants) if op.constants else None)]
+    inputs = [benchmark.draw_input(rng, op.source) for _ in range(4)]
+    sound = 0
+    for _ in range(40):
+        body = function_body(steps, draw_author(rng, tidy_share=0.2), benchmark.empty_result(steps))
+        program = f"def solve({INPUT_NAMES[op.source]}):{body}"
+        sound += corpus.runs(program, steps, "call", inputs)
+    assert sound >= 20  # the rest shadow a builtin that they need, and are left out of the corpus
+    tidy = f"def solve({INPUT_NAMES[op.source]}):{function_body(steps, TIDY)}"
+    assert corpus.runs(tidy, steps, "call", inputs)
+
+
+def test_prompts_end_at_a_token_boundary_and_name_their_parts():
+    for task in TASKS:
+        assert not task.prompt.text.endswith(("\n", " "))
+        spans = {span.name: task.prompt.text[span.start : span.end] for span in task.prompt.spans}
+        assert spans["nl"].endswith("the result.") and set(spans) >= {"nl", "tests"}
+        assert spans.get("code", "") == task.prompt.code
+
+
+def test_a_limit_keeps_the_difficulties_even():
+    tasks = kata().split("test", 10)
+    assert sorted(Counter(task.difficulty for task in tasks).values()) == [3, 3, 4]
+    assert len(kata().split("test")) == 180

@@ -1,0 +1,59 @@
+"""Systems of several runs in one table, against plain loops over the stored records."""
+
+import csv
+
+import pytest
+from test_reporting import raw_rows, store_run
+
+from cptlab.errors import UserError
+from cptlab.reporting.comparison import compare_table, main
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compare")
+    return store_run(folder / "one", seed=1), store_run(folder / "two", seed=2, systems=("base",))
+
+
+def means(run, system):
+    """Of each metric, the value per task."""
+    by_task = {}
+    for completion, quality, verdict in raw_rows(run, system):
+        by_task.setdefault(completion["task_id"], []).append((quality["score"], verdict["status"] == "passed"))
+    return {
+        "pylint_mean": [sum(score for score, _ in rows) / len(rows) for rows in by_task.values()],
+        "pylint_min": [min(score for score, _ in rows) for rows in by_task.values()],
+        "pass@1": [sum(passed for _, passed in rows) / len(rows) for rows in by_task.values()],
+    }
+
+
+def test_values_and_paired_changes(runs, tmp_path, capsys):
+    one, two = runs
+    assert main([f"plain={one}:base", f"tuned={one}", f"other={two}:base", "--output", str(tmp_path)]) == 0
+    assert "+" in capsys.readouterr().out and "plain" in (tmp_path / "compare.md").read_text()
+    records = list(csv.DictReader((tmp_path / "compare.csv").open()))
+    first = means(one, "base")
+    for label, run, system in (("plain", one, "base"), ("tuned", one, "tuned"), ("other", two, "base")):
+        for metric, values in means(run, system).items():
+            (record,) = [r for r in records if (r["system"], r["metric"]) == (label, metric)]
+            assert float(record["value"]) == pytest.approx(sum(values) / len(values))
+            assert float(record["lo"]) <= float(record["value"]) <= float(record["hi"])
+            if label == "plain":
+                assert record["change"] == ""
+                continue
+            change = sum(b - a for a, b in zip(first[metric], values, strict=True)) / len(values)
+            assert float(record["change"]) == pytest.approx(change)
+            assert float(record["change_lo"]) <= change <= float(record["change_hi"])
+
+
+def test_mistakes(runs, tmp_path, capsys):
+    one, two = runs
+    fewer = store_run(tmp_path / "fewer", tasks=5)
+    with pytest.raises(UserError, match="tasks of .*fewer are not those"):
+        compare_table([("a", one, None), ("b", fewer, None)])
+    with pytest.raises(UserError, match="has no system 'tuned', but base"):
+        compare_table([("a", two, "tuned")])
+    with pytest.raises(UserError, match="same label"):
+        compare_table([("a", one, None), ("a", two, None)])
+    assert main(["plain"]) == 2 and "LABEL=RUN" in capsys.readouterr().err
+    assert main([f"plain={tmp_path / 'nothing'}"]) == 2 and "error: " in capsys.readouterr().err

@@ -1,0 +1,476 @@
+"""Tables, figures and report of stored evaluation runs, against plain loops over the same records."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import html
+import json
+import random
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from cptlab.commands.report import main
+from cptlab.errors import UserError
+from cptlab.metrics import statistics, summary
+from cptlab.records import Completion, Message, Prompt, Quality, Task, Verdict
+from cptlab.reporting import layout, make_report, read_run, tables
+from cptlab.reporting import side_by_side as examples
+from cptlab.reporting.curves import read_curves
+from cptlab.reporting.layout import Table
+from cptlab.reporting.report import measure
+from cptlab.storage.jsonl import write_jsonl
+
+ISSUES = {
+    "R1705": "no-else-return",
+    "C0200": "consider-using-enumerate",
+    "W0612": "unused-variable",
+    "E0602": "undefined-variable",
+    "W0622": "redefined-builtin",
+}
+HOSTILE = "</pre><script>alert('x')</script> | <b>"
+
+
+def store_run(directory: Path, tasks: int = 9, samples: int = 6, seed: int = 0, systems=("base", "tuned")) -> Path:
+    """A run of random records; a program that is 'not_parsed' carries E0001 and scores 0."""
+    draw = random.Random(seed)
+    levels = ("introductory", "interview", "competition")
+    found = [
+        Task(
+            f"kata/{i}",
+            "kata",
+            "test",
+            levels[i % 3],
+            "call",
+            Prompt(f"Do {i}. {HOSTILE}\ndef f(x):", "def f(x):"),
+            "f",
+        )
+        for i in range(tasks)
+    ]
+    write_jsonl(directory / "tasks.jsonl", found)
+    for number, system in enumerate(systems):
+        completions, qualities, verdicts = [], [], []
+        for task in found:
+            for sample in range(samples):
+                broken = draw.random() < 0.15
+                codes = [code for code in ISSUES if draw.random() < (0.3 if number else 0.5)]
+                messages = [
+                    Message(code, ISSUES[code], draw.randint(1, 3)) for code in codes for _ in range(draw.randint(1, 2))
+                ]
+                if broken:
+                    messages = [Message("E0001", "syntax-error", 2)]
+                cost = sum(5 if m.id[0] == "E" else 1 for m in messages)
+                score = 0.0 if broken else max(0.0, 10 - 10 * cost / 12)
+                status = "not_parsed" if broken else draw.choice(["passed", "passed", "failed", "error", "timeout"])
+                text = f"\n    y = {sample}  # {HOSTILE}\n    return x"
+                completions.append(Completion(task.id, sample, text, task.prompt.code + text, 9, draw.random() < 0.9))
+                qualities.append(Quality(score, 12, False, tuple(messages), draw.randint(0, 1)))
+                verdicts.append(Verdict(status, HOSTILE if status == "error" else ""))
+        write_jsonl(directory / system / "completions.jsonl", completions)
+        write_jsonl(directory / system / "quality.jsonl", qualities)
+        write_jsonl(directory / system / "verdicts.jsonl", verdicts)
+    (directory / "config.yaml").write_text(f"seed: {seed}\nnote: {HOSTILE}\n")
+    provenance = {
+        "versions": {"pylint": "4.1.4"},
+        "git": {"commit": "abc", "dirty": False},
+        "seeds": [seed],
+        "wall_seconds": 3.5,
+    }
+    (directory / "metrics.json").write_text(json.dumps({"results": {}, "differences": {}} | provenance))
+    return directory
+
+
+def raw_rows(directory: Path, system: str) -> list[tuple[dict, dict, dict]]:
+    """(completion, quality, verdict) as plain JSON, for references that share no code with the package."""
+    names = ("completions", "quality", "verdicts")
+    return list(
+        zip(*([json.loads(line) for line in open(directory / system / f"{n}.jsonl")] for n in names), strict=True)
+    )
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch):
+    """Bootstrap intervals from 100 resamples in place of 2000: what is tested here is not how narrow they are."""
+    for name in ("bootstrap_ci", "paired_difference"):
+        monkeypatch.setattr(summary, name, functools.partial(getattr(statistics, name), resamples=100))
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory) -> Path:
+    return store_run(tmp_path_factory.mktemp("reporting") / "run")
+
+
+@pytest.fixture(scope="module")
+def run(stored):
+    return read_run(stored)
+
+
+def test_levels_and_samples_of_a_run(run):
+    assert list(run.systems) == ["base", "tuned"] and run.baseline == "base" and run.others == ("tuned",)
+    assert {level: len(tasks) for level, tasks in run.levels.items()} == {
+        "introductory": 3,
+        "interview": 3,
+        "competition": 3,
+        "all": 9,
+    }
+    assert run.samples_per_task == "6 samples" and len(run.samples("base")) == 54
+    assert run.provenance["git"] == {"commit": "abc", "dirty": False} and "results" not in run.provenance
+
+
+@pytest.mark.parametrize("per_task", [None, 1, 3])
+def test_issue_counts_and_scores_are_those_of_a_plain_loop(run, stored, per_task):
+    for system in ("base", "tuned"):
+        counts, scores, kept = {}, {}, {}
+        for completion, quality, verdict in raw_rows(stored, system):
+            if verdict["status"] == "not_parsed" or kept.get(completion["task_id"], 0) == per_task:
+                continue
+            kept[completion["task_id"]] = kept.get(completion["task_id"], 0) + 1
+            seen = []
+            for message in quality["messages"]:
+                counts[message["id"]] = counts.get(message["id"], 0) + 1
+                if message["id"] not in seen:
+                    seen.append(message["id"])
+                    scores.setdefault(message["id"], []).append(quality["score"])
+        found = tables.count_issues(tables.valid_samples(run, system, per_task))
+        assert {code: issue.count for code, issue in found.items()} == counts
+        assert {code: issue.programs for code, issue in found.items()} == {c: len(s) for c, s in scores.items()}
+        for code, issue in found.items():
+            assert issue.score == pytest.approx(sum(scores[code]) / len(scores[code])) and issue.symbol == ISSUES[code]
+
+
+def test_issue_table_is_grouped_and_its_changes_add_up(run):
+    table = tables.issues_table(run)
+    assert [row[0][:3] for row in table.rows if len(row) == 1] == ["[E]", "[R]", "[C]", "[W]"]
+    section = ""
+    for row in table.rows:
+        if len(row) == 1:
+            section = row[0][1]
+            continue
+        code, _, before, after, change, *_ = row
+        difference = int(after) - int(before)
+        assert code[0] == section
+        assert change == (f"↓{-difference}" if difference < 0 else f"↑{difference}" if difference else "0")
+    assert "54 base" not in table.note  # some programs do not parse
+    top = tables.top_issues(run, table, 2)
+    assert len(top.rows) == 2 and max(int(top.rows[0][2]), int(top.rows[0][3])) == max(
+        int(n) for row in table.rows if len(row) > 1 for n in row[2:4]
+    )
+
+
+def test_an_issue_that_one_system_lacks_has_no_score(tmp_path):
+    directory = store_run(tmp_path, tasks=3, samples=1)
+    write_jsonl(directory / "base/quality.jsonl", [Quality(5.0, 4, False, (Message("W0702", "bare-except", 1),))] * 3)
+    write_jsonl(directory / "tuned/quality.jsonl", [Quality(10.0, 4, False)] * 3)
+    for system in ("base", "tuned"):
+        write_jsonl(directory / system / "verdicts.jsonl", [Verdict("passed")] * 3)
+    table = tables.issues_table(read_run(directory))
+    assert table.rows[1:] == (("W0702", "bare-except", "3", "0", "↓3", "5.00", "–"),)
+    assert list(csv.DictReader(layout.to_csv(table).splitlines()))[0]["tuned_mean_score"] == ""
+
+
+def test_verdict_counts_are_those_of_a_plain_loop(run, stored):
+    table = {(r["difficulty"], r["system"]): r for r in tables.verdicts_table(run).records}
+    level_of = {json.loads(line)["id"]: json.loads(line)["difficulty"] for line in open(stored / "tasks.jsonl")}
+    for system in ("base", "tuned"):
+        rows = raw_rows(stored, system)
+        for level in ("interview", "all"):
+            mine = [r for r in rows if level == "all" or level_of[r[0]["task_id"]] == level]
+            record = table[level, system]
+            assert record["programs"] == len(mine) == sum(record[status] for status in tables.STATUSES)
+            for status in ("passed", "timeout", "not_parsed"):
+                assert record[status] == sum(1 for _, _, v in mine if v["status"] == status)
+            assert record["cut_off"] == sum(1 for c, _, _ in mine if not c["finished"])
+            assert record["with_pragmas"] == sum(1 for _, q, _ in mine if q["pragmas"])
+
+
+def test_scores_and_pass_rates_are_those_of_a_plain_loop(run, stored):
+    measures = measure(run)
+    quality = {
+        (r["system"], r["difficulty"], r["metric"]): r for r in tables.quality_table(run, measures.results).records
+    }
+    correct = {
+        (r["system"], r["difficulty"], r["metric"]): r for r in tables.correctness_table(run, measures.results).records
+    }
+    level_of = {json.loads(line)["id"]: json.loads(line)["difficulty"] for line in open(stored / "tasks.jsonl")}
+    for system in ("base", "tuned"):
+        for level in ("introductory", "interview", "competition", "all"):
+            scores, passes = {}, {}
+            for completion, found, verdict in raw_rows(stored, system):
+                task = completion["task_id"]
+                if level in ("all", level_of[task]):
+                    scores.setdefault(task, []).append(found["score"])
+                    passes.setdefault(task, []).append(verdict["status"] == "passed")
+            for metric, take in (("mean", lambda s: sum(s) / len(s)), ("max", max), ("min", min)):
+                record = quality[system, level, f"pylint_{metric}"]
+                expected = sum(take(s) for s in scores.values()) / len(scores)
+                assert record["value"] == pytest.approx(expected) and record["lo"] <= expected <= record["hi"]
+                assert record["tasks"] == len(scores)
+            # k = 5 of n = 6 fails only where fewer than one of every five passes: average over what is left out
+            subsets = [[any(p[:i] + p[i + 1 :]) for i in range(6)] for p in passes.values()]
+            assert correct[system, level, "pass@1"]["value"] == pytest.approx(
+                sum(sum(p) / 6 for p in passes.values()) / len(passes)
+            )
+            assert correct[system, level, "pass@5"]["value"] == pytest.approx(
+                sum(sum(s) / 6 for s in subsets) / len(subsets)
+            )
+    differences = {
+        (r["difficulty"], r["metric"]): r for r in tables.differences_table(run, *vars(measures).values()).records
+    }
+    for (level, metric), record in differences.items():
+        both = quality | correct
+        expected = both["tuned", level, metric]["value"] - both["base", level, metric]["value"]
+        assert record["value"] == pytest.approx(expected, abs=1e-12) and record["lo"] <= expected <= record["hi"]
+
+
+def test_best_and_median_samples(run, stored):
+    best = [sample.quality.score for sample in tables.best_samples(run, "tuned")]
+    grouped = {}
+    for completion, quality, _ in raw_rows(stored, "tuned"):
+        grouped.setdefault(completion["task_id"], []).append(quality["score"])
+    assert best == [max(scores) for scores in grouped.values()]
+    for task, scores in grouped.items():
+        assert examples.median_sample(run.systems["tuned"][task]).quality.score == sorted(scores)[2]
+
+
+def test_examples_are_the_extremes_and_the_median(run):
+    chosen = examples.choose_examples(run, "tuned")
+    assert len(chosen) == 9  # three tasks a difficulty: each is one of the three
+    for level in ("introductory", "interview", "competition"):
+        changes = [example.change for example in chosen if example.task.difficulty == level]
+        assert changes == sorted(changes, reverse=True)
+
+
+def test_the_renderings_of_a_table_agree():
+    table = Table(
+        "t",
+        "T | <i>",
+        ("A", "x", "y"),
+        (("one|two",), ("a", "1 [0, 2]", "")),
+        ({"k": 1.5, "m": None},),
+        groups=(("g", 2),),
+    )
+    lines = layout.to_markdown(table).splitlines()
+    assert lines[0] == "**T \\| &lt;i>**" and lines[2] == "| A | g<br>x | g<br>y |"
+    assert {line.replace("\\|", "").count("|") for line in lines[2:] if line} == {4}
+    assert layout.to_csv(table) == "k,m\n1.5,\n"
+    assert "<td class='number'>1 <span class='interval'>[0, 2]</span></td>" in layout.to_html(table)
+    text = layout.to_text(table).splitlines()
+    assert text[1] == text[4] == text[-1] and len(text[1]) == len("A  1 [0, 2]  y") and "one|two" in text
+
+
+def store_training(directory: Path, steps: tuple[int, int] = (60, 20)) -> Path:
+    for number, (total, terms) in enumerate(zip(steps, (("l_rank", "l_lm", "l_kl"), ("l_nll",)), strict=True), 1):
+        folder = directory / f"stage{number}"
+        folder.mkdir(parents=True)
+        rows = [f"{s},1,{','.join(str(1 / (s + i)) for i in range(len(terms)))}" for s in range(1, total + 1)]
+        (folder / "steps.csv").write_text("\n".join([f"step,epoch,{','.join(terms)}", *rows]) + "\n")
+        head = "step,epoch,val_delta_a_per_token,val_delta_b_per_token,val_accuracy,val_fell_a,val_kl_masked"
+        (folder / "epochs.csv").write_text(f"{head}\n{total},1,0.1,-0.2,0.75,0.25,0.01\n")
+    return directory
+
+
+def test_the_second_stage_follows_the_first(tmp_path):
+    first, second = read_curves(store_training(tmp_path / "outer").parent)
+    assert (first.start, second.start) == (0, 60)
+    assert first.of_steps("l_rank")[:2] == [(1, 1.0), (2, 0.5)] and first.of_steps("l_nll") == []
+    assert second.of_steps("l_nll")[-1] == (80, 1 / 20) and second.of_epochs("val_accuracy") == [(80, 0.75)]
+    with pytest.raises(UserError, match="no training curves"):
+        read_curves(tmp_path / "elsewhere")
+    (tmp_path / "outer/stage1/steps.csv").write_text("step,l_rank\n1,abc\n")
+    with pytest.raises(UserError, match="steps.csv, line 2"):
+        read_curves(tmp_path / "outer")
+
+
+def test_curves_of_the_training_run_that_is_named_in_the_metrics(stored, tmp_path):
+    directory = shutil.copytree(stored, tmp_path / "run")
+    for named, shown in ((tmp_path / "gone", False), (store_training(tmp_path / "train"), True)):
+        (directory / "metrics.json").write_text(json.dumps({"training_run": str(named)}))
+        make_report(directory)
+        assert (directory / "figures/training.svg").exists() == shown
+
+
+def test_the_k_of_the_metrics_are_shown(stored, tmp_path):
+    directory = shutil.copytree(stored, tmp_path / "run")
+    (directory / "metrics.json").write_text(
+        json.dumps({"results": {"base": {"all": {"pass@6": 1, "pass@6_ci": [0, 1]}}}})
+    )
+    assert "pass@6 (%)" in make_report(directory).read_text()
+    run = read_run(directory)
+    assert run.ks == (6,) and set(tables.correctness_table(run, measure(run).results).columns) == {"System", "P@6"}
+    with pytest.raises(UserError, match="pass@7"):
+        measure(replace(run, ks=(7,)))
+
+
+def test_figures_are_over_the_tasks_that_every_system_has_samples_of(stored, tmp_path):
+    directory = shutil.copytree(stored, tmp_path / "run")
+    rows = {name: (directory / f"base/{name}.jsonl").read_text().splitlines(True) for name in ("completions", "quality", "verdicts")}
+    for name, lines in rows.items():  # no sample of kata/0, two of kata/1 fewer, the rest backwards
+        (directory / f"base/{name}.jsonl").write_text("".join(lines[8:][::-1]))
+    run = read_run(directory)
+    assert run.samples_per_task == "4 to 6 samples"
+    assert [task.id for task in run.tasks] == [f"kata/{i}" for i in range(1, 9)]
+    assert all(set(answers) == {task.id for task in run.tasks} for answers in run.systems.values())
+    sample = run.systems["base"]["kata/3"][-1]
+    assert sample.completion.sample == 0 and sample.quality == read_run(stored).systems["base"]["kata/3"][0].quality
+    measures = measure(run)
+    assert measures.results["base"]["all"]["tasks"] == measures.differences["tuned"]["all"]["tasks"] == 8
+    assert "4 to 6 samples per task" in tables.quality_table(run, measures.results).title
+    make_report(directory)
+
+
+def test_tasks_without_difficulty_and_with_a_second_rule(tmp_path):
+    directory = store_run(tmp_path, tasks=4, samples=3)
+    tasks = [replace(task, difficulty="", rules=("strict", "official")) for task in read_run(directory).tasks]
+    write_jsonl(directory / "tasks.jsonl", tasks)
+    for system in ("base", "tuned"):
+        status = "failed" if system == "base" else "passed"
+        verdict = Verdict(status, by_rule={"strict": status, "official": "passed"})
+        write_jsonl(directory / system / "verdicts.jsonl", [verdict] * 12)
+    run = read_run(directory)
+    assert list(run.levels) == ["all"]
+    measures = measure(run)
+    table = tables.correctness_table(run, measures.results)
+    assert table.columns == ("System", "P@1", "official P@1")
+    assert [row[1].split()[0] for row in table.rows] == ["0.0", "100.0"]
+    assert [row[2].split()[0] for row in table.rows] == ["100.0", "100.0"]
+    assert tables.differences_table(run, measures.results, measures.differences).rows[0][-2:] == (
+        "+100.0 [+100.0, +100.0]", "+0.0 [+0.0, +0.0]",
+    )
+    make_report(directory)
+
+
+class Outline(HTMLParser):
+    """Checks that tags nest; collects ids of sections and everything that would be fetched or run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open, self.foreign, self.images = [], [], 0
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        if tag == "img":
+            self.images += values["src"].startswith("data:image/svg+xml;base64,")
+        elif tag not in ("meta",):
+            self.open.append(tag)
+        if tag in ("script", "link", "iframe") or not values.get("href", "#").startswith("#"):
+            self.foreign.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def files_of(directory: Path) -> dict[str, bytes]:
+    made = [*directory.glob("tables/*"), *directory.glob("figures/*"), directory / "report.html"]
+    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in made}
+
+
+def test_the_report_is_complete_self_contained_and_the_same_each_time(stored, tmp_path):
+    counted = []
+    training = store_training(tmp_path / "train")
+    page = make_report(stored, train_directory=training, progress=counted.append)
+    first = files_of(stored)
+    assert sorted(first) == sorted(
+        [
+            f"tables/{n}.{k}"
+            for n in ("quality", "correctness", "differences", "issues", "verdicts")
+            for k in ("md", "csv")
+        ]
+        + [f"figures/{n}.{k}" for n in ("quality", "correctness", "issues", "training") for k in ("svg", "png")]
+        + ["report.html"]
+    )
+    assert sum(counted) == 5 + 4 + 1 and not list(stored.rglob("*.partial"))
+    again = shutil.copytree(stored, tmp_path / "moved")
+    for path in again.glob("*/*.md"):
+        path.unlink()
+    make_report(again, train_directory=training)
+    assert files_of(again) == first
+    text = page.read_text()
+    outline = Outline()
+    outline.feed(text)
+    assert outline.open == [] and outline.foreign == [] and outline.images == 4
+    assert html.escape(HOSTILE) in text and "<script" not in text and "http" not in re.sub("base64,[^']*", "", text)
+    assert "versions.pylint" in text and "kata is a synthetic benchmark" in text
+
+
+def test_printing_needs_neither_torch_nor_matplotlib(stored):
+    code = (
+        "import sys, cptlab.reporting as r; r.print_tables(sys.argv[1]);"
+        "print([m for m in ('torch', 'lightning', 'transformers', 'matplotlib') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code, stored], capture_output=True, text=True, check=True).stdout
+    assert out.endswith("[]\n")
+    for word in ("Code quality", "Functional correctness", "introductory", "change", "R1705", "not parsed"):
+        assert word in out
+
+
+@pytest.mark.parametrize("systems", [("base",), ("base", "tuned", "with spa")])
+def test_one_system_or_three(tmp_path, systems):
+    directory = store_run(tmp_path, tasks=3, samples=2, systems=systems)
+    page = make_report(directory)
+    assert (directory / "tables/differences.md").exists() == (len(systems) > 1)
+    header = (directory / "tables/issues.csv").read_text().splitlines()[0]
+    assert all(f"{system}_count" in header and system in page.read_text() for system in systems)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tasks.jsonl",
+        "metrics.json",
+        "config.yaml",
+        "base/completions.jsonl",
+        "tuned/quality.jsonl",
+        "base/verdicts.jsonl",
+    ],
+)
+def test_a_missing_file_is_named_with_a_remedy(stored, tmp_path, capsys, name):
+    directory = shutil.copytree(stored, tmp_path / "run")
+    (directory / name).unlink()
+    if name == "base/completions.jsonl":  # then the folder is no system at all
+        (directory / "tuned/completions.jsonl").unlink()
+        name = "completions.jsonl"
+    before = sorted(directory.rglob("*"))
+    with pytest.raises(UserError, match=f"{re.escape(name)}.*evaluate.py"):
+        read_run(directory)
+    assert main([str(directory)]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and name in err and err.count("\n") == 1
+    assert sorted(directory.rglob("*")) == before
+
+
+def test_files_that_do_not_fit_together_are_refused(stored, tmp_path):
+    with pytest.raises(UserError, match="no directory"):
+        read_run(tmp_path / "nowhere")
+    directory = shutil.copytree(stored, tmp_path / "run")
+    path = directory / "tuned/verdicts.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:-1]))
+    with pytest.raises(UserError, match="54 completions, 54 quality scores, 53 verdicts"):
+        read_run(directory)
+    path.write_text("".join(lines))
+    tasks = (directory / "tasks.jsonl").read_text().splitlines(keepends=True)
+    (directory / "tasks.jsonl").write_text("".join(tasks[1:]))
+    with pytest.raises(UserError, match="completions.jsonl, record 1: task 'kata/0'"):
+        read_run(directory)
+    (directory / "tasks.jsonl").write_text(tasks[0].replace("kata/0", "kata/new"))
+    for system in ("base", "tuned"):
+        for name in ("completions", "quality", "verdicts"):
+            (directory / system / f"{name}.jsonl").rename(directory / system / f"{name}.aside")
+            (directory / system / f"{name}.jsonl").touch()
+    with pytest.raises(UserError, match="no task of which every system has samples"):
+        read_run(directory)
+    for path in directory.glob("*/*.aside"):
+        path.rename(path.with_suffix(".jsonl"))
+    (directory / "metrics.json").write_text("{")
+    (directory / "tasks.jsonl").write_text("".join(tasks))
+    with pytest.raises(UserError, match="metrics.json is not JSON"):
+        read_run(directory)
+    with pytest.raises(UserError, match="0 programs per task"):
+        tables.issues_table(read_run(stored), 0)

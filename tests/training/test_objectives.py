@@ -1,0 +1,347 @@
+"""Every objective against a loop over tokens, written from the papers in probabilities, in float64, with gradients."""
+
+import math
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+from fake_measure import FakeMeasure, fake_measure
+from run_commands import ROOT, config
+
+from cptlab import settings
+from cptlab.errors import UserError
+from cptlab.training.objectives import CPT, DPO, DPOP, ORPO, SVEN, Objective, SimPO, SinglePrefix, losses
+
+DEFAULTS = [CPT(), CPT(w_hinge=4.0), SinglePrefix(), SVEN(), DPO(), DPOP(), SimPO(), ORPO()]
+EMPTY = [(), (0,), (3,), (0, 3), tuple(range(6))]
+CONFIGS = {
+    "cpt": CPT(),
+    "cpt_hinge": CPT(w_hinge=4.0),
+    "single_prefix": SinglePrefix(),
+    "sven": SVEN(),
+    "dpo": DPO(),
+    "dpop": DPOP(),
+    "simpo": SimPO(),
+    "orpo": ORPO(),
+}
+
+
+def switched(*objectives):
+    """Each objective under every choice of its switches."""
+    choices = {"reduction": losses.REDUCTIONS, "kl_direction": losses.KL_DIRECTIONS, "over": ("code", "differences")}
+    found = list(objectives)
+    for name, values in choices.items():
+        found = [replace(o, **{name: v}) if hasattr(o, name) else o for o in found for v in values]
+    return list(dict.fromkeys(found))
+
+
+def name_of(value):
+    shown = ("reduction", "kl_direction", "over", "w_hinge")
+    return "-".join([type(value).__name__, *(str(v) for k, v in asdict(value).items() if k in shown)])
+
+
+# --- the papers, one token at a time, in probabilities ---
+
+
+class Program:
+    """Row `row` of a measure, as lists over its code tokens of probabilities, each a 0-dimensional tensor."""
+
+    def __init__(self, measure, row):
+        length = measure.lengths[row]
+        self.tokens = measure.tokens[row, :length].tolist()
+        self.marked = measure.mask[row, :length].tolist()
+        self.policies = [[policy[row, t].softmax(0) for t in range(length)] for policy in measure.policies]
+        self.backbone = [measure.backbone[row, t].softmax(0) for t in range(length)]
+
+    def probabilities(self, distributions, marked_only):
+        picked = []
+        for t, token in enumerate(self.tokens):
+            if self.marked[t] or not marked_only:
+                picked.append(distributions[t][token])
+        return picked
+
+    def log_probability(self, distributions, marked_only=False):
+        total = torch.zeros((), dtype=torch.float64)
+        for p in self.probabilities(distributions, marked_only):
+            total = total + torch.log(p)
+        return total
+
+    def divergences(self, prefix, direction):
+        """KL at every code token that is not marked."""
+        found = []
+        for t, marked in enumerate(self.marked):
+            if not marked:
+                p, q = self.policies[prefix][t], self.backbone[t]
+                if direction == "reference_policy":
+                    p, q = q, p
+                found.append(sum(p[v] * torch.log(p[v] / q[v]) for v in range(len(p))))
+        return found
+
+
+def reduced(values, reduction):
+    if not values:
+        return torch.zeros((), dtype=torch.float64)
+    return sum(values) / (len(values) if reduction == "mean" else 1)
+
+
+def minus_log_sigmoid(x):
+    return -torch.log(1 / (1 + torch.exp(-x)))
+
+
+def paper_cpt(o, a, b):
+    s_a, s_b = (x.log_probability(x.policies[0], marked_only=True) for x in (a, b))
+    terms = {
+        "l_rank": minus_log_sigmoid(s_a - s_b),
+        "l_lm": reduced([-torch.log(p) for p in a.probabilities(a.policies[0], True)], o.reduction),
+        "l_kl": reduced(a.divergences(0, o.kl_direction), o.reduction)
+        + reduced(b.divergences(0, o.kl_direction), o.reduction),
+    }
+    loss = o.w_lm * terms["l_lm"] + o.w_rank * terms["l_rank"] + o.w_kl * terms["l_kl"]
+    if o.w_hinge > 0:
+        fall = a.log_probability(a.backbone, marked_only=True) - s_a
+        terms["l_hinge"] = fall if fall > 0 else 0 * fall
+        loss = loss + o.w_hinge * terms["l_hinge"]
+    return terms, loss
+
+
+def paper_single_prefix(o, a, b):
+    terms = {"l_nll": reduced([-torch.log(p) for p in a.probabilities(a.policies[0], False)], o.reduction)}
+    return terms, terms["l_nll"]
+
+
+def paper_sven(o, a, b):
+    """sven/trainer.py, PrefixTrainer.step, twice: for x_a with control 0 and for x_b with control 1."""
+    samples = []
+    for program, control in ((a, 0), (b, 1)):
+        own = program.probabilities(program.policies[control], True)
+        other = program.probabilities(program.policies[1 - control], True)
+        samples.append(
+            {
+                "l_lm": reduced([-torch.log(p) for p in own], o.reduction),
+                "l_contrast": reduced([-torch.log(p / (p + q)) for p, q in zip(own, other, strict=True)], o.reduction),
+                "l_kl": reduced(program.divergences(control, o.kl_direction), o.reduction)
+                + reduced(program.divergences(1 - control, o.kl_direction), o.reduction),
+            }
+        )
+    loss = sum(o.w_lm * s["l_lm"] + o.w_contrast * s["l_contrast"] + o.w_kl * s["l_kl"] for s in samples) / 2
+    return {name: (samples[0][name] + samples[1][name]) / 2 for name in samples[0]}, loss
+
+
+def log_ratio(program, over):
+    only = over == "differences"
+    return program.log_probability(program.policies[0], only) - program.log_probability(program.backbone, only)
+
+
+def paper_dpo(o, a, b):
+    loss = minus_log_sigmoid(o.beta * log_ratio(a, o.over) - o.beta * log_ratio(b, o.over))
+    return {"l_dpo": loss}, loss
+
+
+def paper_dpop(o, a, b):
+    ratio = log_ratio(a, o.over)
+    penalty = -o.penalty * ratio if ratio < 0 else 0 * ratio
+    exponent = o.beta * (ratio - log_ratio(b, o.over) - penalty)
+    # log(1 + exp(-x)) in two branches: the penalty is large
+    loss = torch.log1p(torch.exp(-exponent)) if exponent > 0 else torch.log1p(torch.exp(exponent)) - exponent
+    return {"l_dpop": loss}, loss
+
+
+def paper_simpo(o, a, b):
+    mean_a, mean_b = (x.log_probability(x.policies[0]) / len(x.tokens) for x in (a, b))
+    loss = minus_log_sigmoid(o.beta * mean_a - o.beta * mean_b - o.gamma)
+    return {"l_simpo": loss}, loss
+
+
+def paper_orpo(o, a, b):
+    p_a, p_b = (torch.exp(x.log_probability(x.policies[0]) / len(x.tokens)) for x in (a, b))
+    ratio = (p_a / (1 - p_a)) / (p_b / (1 - p_b))
+    terms = {"l_nll": -torch.log(p_a), "l_odds": minus_log_sigmoid(torch.log(ratio))}
+    return terms, terms["l_nll"] + o.w_odds * terms["l_odds"]
+
+
+PAPERS = {
+    CPT: paper_cpt,
+    SinglePrefix: paper_single_prefix,
+    SVEN: paper_sven,
+    DPO: paper_dpo,
+    DPOP: paper_dpop,
+    SimPO: paper_simpo,
+    ORPO: paper_orpo,
+}
+
+
+def computed(objective, measure):
+    measure.reference = objective.reference
+    return objective.terms(measure.better() if objective.better_only else measure)
+
+
+@pytest.mark.parametrize("empty_rows", EMPTY, ids=str)
+@pytest.mark.parametrize("objective", switched(*DEFAULTS), ids=name_of)
+def test_terms_and_gradients_are_the_papers(objective, empty_rows):
+    measure = fake_measure(empty_rows=empty_rows, prefixes=objective.prefixes)
+    terms = computed(objective, measure)
+    loss = sum(objective.weighted(terms).values())
+    gradients = torch.autograd.grad(loss.mean(), measure.policies)
+
+    total = sum(0 * policy[measure.code].sum() for policy in measure.policies)  # so that nothing to learn gives zeros
+    for pair in range(3):
+        expected, weighted = PAPERS[type(objective)](objective, Program(measure, pair), Program(measure, pair + 3))
+        assert list(terms) == list(expected)
+        for name, value in expected.items():
+            assert terms[name].shape == (3,)
+            torch.testing.assert_close(terms[name][pair], value, rtol=1e-11, atol=1e-12)
+        torch.testing.assert_close(loss[pair], weighted, rtol=1e-11, atol=1e-12)
+        total = total + weighted / 3
+    for mine, theirs in zip(gradients, torch.autograd.grad(total, measure.policies), strict=True):
+        torch.testing.assert_close(mine[measure.code], theirs[measure.code], rtol=1e-9, atol=1e-12)
+        assert mine[~measure.code].eq(0).all() and torch.isfinite(mine).all()
+
+
+@pytest.mark.parametrize("objective", DEFAULTS, ids=name_of)
+def test_every_term_enters_the_loss(objective):
+    terms = computed(objective, fake_measure())
+    weighted = objective.weighted(terms)
+    assert set(weighted) == set(terms) and set(objective.weights) - {"l_hinge"} <= set(terms)
+    for name in terms:
+        torch.testing.assert_close(weighted[name], objective.weights.get(name, 1.0) * terms[name], rtol=0, atol=0)
+        assert weighted[name].abs().sum() > 0 or name == "l_hinge"
+
+
+@pytest.mark.parametrize("objective", DEFAULTS, ids=name_of)
+def test_what_an_objective_says_it_needs_of_the_backbone_is_what_it_asks(objective):
+    needs = ["none", "scores", "states"]
+    measure = fake_measure()
+    computed(objective, measure)  # the fake refuses to give more
+    if objective.reference != "none":
+        less = needs[needs.index(objective.reference) - 1]
+        with pytest.raises(AssertionError):
+            measure.reference = less
+            objective.terms(measure)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("scale", [1e-6, 1e2, 1e4])
+@pytest.mark.parametrize("objective", switched(*DEFAULTS), ids=name_of)
+def test_no_margin_is_too_large(objective, scale, dtype):
+    measure = fake_measure(prefixes=objective.prefixes, scale=scale, dtype=dtype, empty_rows=(1, 4))
+    loss = sum(objective.weighted(computed(objective, measure)).values())
+    assert torch.isfinite(loss).all()
+    loss.mean().backward()
+    assert all(torch.isfinite(policy.grad).all() for policy in measure.policies)
+
+
+@pytest.mark.parametrize("sides", [(0,), (1,), (0, 1)])
+@pytest.mark.parametrize("objective", DEFAULTS, ids=name_of)
+def test_certain_programs_are_no_trouble(objective, sides):
+    """Programs that the policy gives probability 1, whose odds are infinite."""
+    measure = fake_measure(pairs=1, prefixes=objective.prefixes, dtype=torch.float32)
+    with torch.no_grad():
+        for policy in measure.policies:
+            for row in sides:
+                policy[row] = 0
+                policy[row].scatter_(-1, measure.tokens[row][:, None], 1e4)
+    loss = sum(objective.weighted(computed(objective, measure)).values())
+    assert torch.isfinite(loss).all()
+    loss.mean().backward()
+    assert all(torch.isfinite(policy.grad[measure.code]).all() for policy in measure.policies)
+
+
+def test_empty_masks_of_both_programs():
+    measure = fake_measure(pairs=1, empty_rows=(0, 1))
+    for reduction in losses.REDUCTIONS:
+        cpt, sven = (computed(o, measure) for o in (CPT(reduction=reduction, w_hinge=1.0), SVEN(reduction=reduction)))
+        assert cpt["l_rank"].item() == pytest.approx(math.log(2))
+        assert cpt["l_lm"] == cpt["l_hinge"] == sven["l_lm"] == sven["l_contrast"] == 0
+    assert computed(DPO(over="differences"), measure)["l_dpo"].item() == pytest.approx(math.log(2))
+
+
+def test_fully_masked_programs_have_no_kl():
+    measure = fake_measure(pairs=1)
+    measure.mask = measure.code.clone()
+    for reduction in losses.REDUCTIONS:
+        for objective in (CPT(reduction=reduction), SVEN(reduction=reduction)):
+            assert computed(objective, measure)["l_kl"] == 0
+
+
+def test_the_hinge_is_there_only_when_asked_and_only_below_the_backbone():
+    measure = fake_measure(pairs=4)
+    assert "l_hinge" not in computed(CPT(), measure)
+    hinge = computed(CPT(w_hinge=0.5), measure)["l_hinge"]
+    before, now = (
+        losses.sequence_score(x, measure.mask)[:4]
+        for x in (measure.reference_scores(measure.mask), measure.scores(measure.mask))
+    )
+    falls = [b - n for b, n in zip(before.tolist(), now.tolist(), strict=True)]
+    assert hinge.tolist() == pytest.approx([max(0.0, fall) for fall in falls])
+    assert 0 < (hinge == 0).sum() < 4  # both cases are here
+    (gradient,) = torch.autograd.grad(hinge.sum(), measure.policies[0])
+    assert [bool(g.any()) for g in gradient[:4]] == (hinge > 0).tolist() and not gradient[4:].any()
+
+
+def test_dpop_without_penalty_is_dpo():
+    measure = fake_measure()
+    for over in ("code", "differences"):
+        mine, dpo = DPOP(beta=0.7, penalty=0.0, over=over), DPO(beta=0.7, over=over)
+        torch.testing.assert_close(computed(mine, measure)["l_dpop"], computed(dpo, measure)["l_dpo"], rtol=0, atol=0)
+
+
+def test_sven_treats_both_programs_alike():
+    """Exchanging the programs and the prefixes changes nothing."""
+    measure = fake_measure()
+    swap = [3, 4, 5, 0, 1, 2]
+    parts = (x[swap] for x in (measure.backbone, measure.tokens, measure.mask, measure.code))
+    lengths = [measure.lengths[row] for row in swap]
+    swapped = FakeMeasure([p[swap] for p in measure.policies[::-1]], *parts, lengths=lengths)
+    for name, term in computed(SVEN(), measure).items():
+        torch.testing.assert_close(term, computed(SVEN(), swapped)[name], rtol=1e-13, atol=0)
+
+
+def test_the_second_stage_follows_the_first():
+    assert SinglePrefix.after(CPT()) == SinglePrefix()
+    assert SinglePrefix.after(CPT(reduction="mean", engine="plain")) == SinglePrefix(reduction="mean", engine="plain")
+    assert SinglePrefix.after(DPO(engine="plain")) == SinglePrefix(engine="plain")
+
+
+@pytest.mark.parametrize(
+    "make, said",
+    [
+        (lambda: CPT(reduction="median"), "objective.reduction=median is unknown. Choose one of sum, mean."),
+        (lambda: SVEN(kl_direction="both"), "objective.kl_direction=both is unknown. Choose one of policy_reference, "),
+        (lambda: CPT(engine="slow"), "objective.engine=slow is unknown. Choose one of fast, plain."),
+        (lambda: DPO(over="all"), "objective.over=all is unknown. Choose one of code, differences."),
+        (lambda: DPO(beta=0.0), "objective.beta=0.0 cannot be: it must be a number above 0."),
+        (lambda: SimPO(gamma="big"), "objective.gamma=big cannot be: it must be a number from 0 up."),
+        (lambda: ORPO(w_odds=-1), "objective.w_odds=-1 cannot be: it must be a number from 0 up."),
+        (lambda: DPOP(penalty=float("nan")), "objective.penalty=nan cannot be"),
+        (lambda: CPT(w_hinge=True), "objective.w_hinge=True cannot be"),
+        (lambda: SVEN(w_contrast=None), "objective.w_contrast=None cannot be"),
+    ],
+)
+def test_mistakes(make, said):
+    with pytest.raises(UserError) as error:
+        make()
+    assert str(error.value).startswith(said)
+
+
+def test_every_objective_has_a_config():
+    assert set(CONFIGS) == {path.stem for path in Path(ROOT / "conf/objective").glob("*.yaml")}
+    assert {type(objective) for objective in CONFIGS.values()} == set(Objective.__subclasses__())
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_configs_compose_and_hold_the_defaults(name, tmp_path):
+    composed = config("train", tmp_path, f"objective={name}")
+    settings.validate(composed)
+    assert settings.build(composed.objective, "objective") == CONFIGS[name]
+    written = dict(composed.objective)
+    assert written.pop("_target_") == f"cptlab.training.objectives.{type(CONFIGS[name]).__name__}"
+    assert written == asdict(CONFIGS[name])  # every setting is in the file, to be seen and overridden
+    assert composed.stages.second_epochs == (1 if name.startswith("cpt") else 0)
+    assert composed.stages.first_epochs == 3
+    numbers = [key for key, value in written.items() if isinstance(value, float)]
+    changed = config(
+        "train", tmp_path, f"objective={name}", "objective.engine=plain", *(f"objective.{key}=0.25" for key in numbers)
+    )
+    expected = replace(CONFIGS[name], engine="plain", **dict.fromkeys(numbers, 0.25))
+    assert settings.build(changed.objective, "objective") == expected
