@@ -1,6 +1,9 @@
 """What is trained on a frozen backbone, and the formats that it is kept in."""
 
+from cptlab.adapters.base import Adapter, Policy
+from cptlab.adapters.loading import adapter_kind, load_adapter
 from cptlab.adapters.peft_format import load_prefix, read_extra, save_prefix
 from cptlab.adapters.prefix import Prefix, prefix_from_table
 
-__all__ = ["Prefix", "load_prefix", "prefix_from_table", "read_extra", "save_prefix"]
+__all__ = ["Adapter", "Policy", "Prefix", "adapter_kind", "load_adapter", "load_prefix", "prefix_from_table", "read_extra",
+           "save_prefix"]

@@ -6,16 +6,21 @@ position for keys and as many for values, so CPT's D = 2·L·E becomes 2·L·num
 
 from __future__ import annotations
 
+import hashlib
+import os
+from typing import Any
+
 import torch
 from torch import nn
 
-from cptlab.backbone import PrefixShape, split_table
+from cptlab.adapters.base import Adapter, Policy
+from cptlab.backbone import Backbone, PrefixShape, split_table
 from cptlab.errors import UserError
 
 INIT_STD = 0.02  # of the collapsed table, the usual initializer_range of the backbones themselves
 
 
-class Prefix(nn.Module):
+class Prefix(Adapter):
     """`length` positions of keys and values for every layer, either as one table or as two factors (CPT eq. 5).
 
     `rank=None`: parameter `table` [M, width]. `rank=r`: parameters `small` H' [M, r] and `transform` W [r, width],
@@ -24,6 +29,9 @@ class Prefix(nn.Module):
     Column `((2·layer + kv)·num_kv_heads + head)·head_dim + d` of the table is dimension d of that head's key (kv = 0)
     or value (kv = 1), which is the order of PEFT's prefix tuning.
     """
+
+    kind = "prefix"
+    fast_step = True
 
     def __init__(self, shape: PrefixShape, length: int = 12, rank: int | None = None, seed: int = 0) -> None:
         super().__init__()
@@ -46,6 +54,21 @@ class Prefix(nn.Module):
     def key_values(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """(key, value) of every layer, each [num_kv_heads, M, head_dim]."""
         return split_table(self.collapsed(), self.shape)
+
+    @property
+    def positions(self) -> int:  # type: ignore[override]
+        return self.length
+
+    def policy(self, backbone: Backbone) -> Policy:
+        return Policy(backbone, self)
+
+    def digest(self) -> str:
+        return hashlib.sha256(self.collapsed().detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+
+    def export(self, directory: str | os.PathLike, backbone: Backbone, extra: dict[str, Any] | None = None) -> None:
+        from cptlab.adapters.peft_format import save_prefix  # which reads prefixes, too
+
+        save_prefix(self, directory, backbone, extra)
 
     def collapse(self) -> Prefix:
         """A prefix without factors whose table equals this one's, detached from it."""

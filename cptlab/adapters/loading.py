@@ -1,0 +1,26 @@
+"""The adapter that a training run left behind."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cptlab.adapters.base import Adapter
+from cptlab.adapters.peft_format import load_prefix
+from cptlab.backbone import Backbone
+from cptlab.errors import UserError
+
+KINDS = ("prefix",)
+
+
+def adapter_kind(run: str | os.PathLike) -> str | None:
+    """The kind of adapter in the directory of a training run; None where there is none."""
+    return next((kind for kind in KINDS if (Path(run) / kind).is_dir()), None)
+
+
+def load_adapter(run: str | os.PathLike, backbone: Backbone) -> Adapter:
+    """The adapter in the directory of a training run, on the backbone's device. Raises UserError."""
+    kind = adapter_kind(run)
+    if kind is None:
+        raise UserError(f"{run} holds no trained adapter ({', '.join(KINDS)}). Give the directory of a finished training run.")
+    return load_prefix(Path(run) / kind, backbone.shape).to(backbone.device)
