@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from cptlab import settings, tracking
 from cptlab.errors import UserError
 from cptlab.storage.atomic import write_text
+from cptlab.storage.digests import fingerprint
 from cptlab.storage.run_directory import open_run, training_run
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -66,7 +67,7 @@ def dilution(config: DictConfig, fresh: Path) -> None:
         "max_tokens": config.max_tokens,
     }
     content = {k: v for k, v in OmegaConf.to_container(config, resolve=True).items() if k not in INCIDENTAL}
-    run = open_run(fresh, Path(config.paths.logs) / "dilution", settings.fingerprint(content | work))
+    run = open_run(fresh, Path(config.paths.logs) / "dilution", fingerprint(content | work))
     OmegaConf.save(config, run.directory / "config.yaml", resolve=True)
     cache = Path(config.paths.cache)
 

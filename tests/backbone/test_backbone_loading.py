@@ -209,7 +209,7 @@ def test_the_prefix_configs_make_a_prefix(name):
     text = (CONF / "prefix" / f"{name}.yaml").read_text()
     assert text.startswith(f"# python train.py prefix={name}")
     config = OmegaConf.to_container(OmegaConf.create(text))
-    assert config.pop("_target_") == "cptlab.backbone.Prefix" and config.pop("_partial_") is True
+    assert config.pop("_target_") == "cptlab.adapters.Prefix" and config.pop("_partial_") is True
     prefix = Prefix(shape=PrefixShape(2, 2, 8), seed=0, **config)
     assert prefix.length == 12 and (prefix.rank is None) == (name == "direct")
 

@@ -15,8 +15,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from cptlab.judging.sandbox.sandbox import namespaces as jail
-from cptlab.judging.sandbox.sandbox import seccomp
+from cptlab.judging.sandbox import namespaces as jail
+from cptlab.judging.sandbox import seccomp
 from cptlab.judging.workers.fork_server import run_forked, tidy, write_all
 
 FILE = "program.py"  # the name in tracebacks; there is no such file
