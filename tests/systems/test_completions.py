@@ -31,10 +31,10 @@ def some_rows(tasks: int = 6) -> list[dict]:
     """Right, wrong, broken and chatty programs, as completions and as solutions, twice some of them."""
     rows = []
     for number, task in enumerate(CALLS[:tasks]):
-        body = task.reference.removeprefix(task.prompt.code)
+        body = task.canonical_solution.removeprefix(task.prompt.code)
         rows += [
             {"task_id": task.id, "completion": body, "model": "x"},
-            {"task_id": task.id, "solution": f"Sure!\n```python\n{task.reference}```\nBye"},
+            {"task_id": task.id, "solution": f"Sure!\n```python\n{task.canonical_solution}```\nBye"},
             {"task_id": task.id, "solution": f"{task.prompt.code}\n    unused = {number}\n    return None\n"},
         ]
         if number % 2:
@@ -251,7 +251,7 @@ FINAL = ("tasks.jsonl", "verdicts.jsonl", "given/completions.jsonl", "given/qual
 
 
 def test_killed_again_and_again_the_same_command_ends_the_same(tmp_path):
-    rows = [{"task_id": task.id, "solution": f"{task.reference}\n# {i}\nx{i} = {i}\n"}
+    rows = [{"task_id": task.id, "solution": f"{task.canonical_solution}\n# {i}\nx{i} = {i}\n"}
             for i in range(12) for task in CALLS[:10]]  # fmt: skip
     rows += rows[::7]
     file = write(tmp_path / "mine.jsonl", rows)
