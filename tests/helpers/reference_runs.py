@@ -71,7 +71,7 @@ def build(directory: Path, said: list[str] | None = None, backbone: Backbone | N
 
 def strike(where: str, nth: int) -> None:
     """From now on, SIGKILL comes at the nth time that the process is at `where`."""
-    put, begin, fsync, calls = pieces.PieceFile.put, pieces.PieceFile.begin, os.fsync, []
+    put, begin, to_disk, calls = pieces.PieceFile.put, pieces.PieceFile.begin, pieces._to_disk, []
 
     def now() -> bool:
         calls.append(0)
@@ -99,13 +99,14 @@ def strike(where: str, nth: int) -> None:
         if now():
             kill()
 
-    def before_fsync(descriptor):  # odd: the piece is written and not entered; even: it is
+    def before_fsync(file):  # odd: the piece is written and not entered; even: it is
+        file.flush()
         if now():
             kill()
-        fsync(descriptor)
+        to_disk(file)
 
     if where == "fsync":
-        os.fsync = before_fsync
+        pieces._to_disk = before_fsync
     elif where == "begin":
         pieces.PieceFile.begin = after_begin
     else:
