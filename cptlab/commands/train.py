@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from cptlab import settings, tracking
 from cptlab.commands.build_pairs import build_pairs
 from cptlab.commands.common import METRICS_FILE, PAIRS_FILE, ROOT, STATISTICS_FILE, begin, loggers_of, optimized, say
-from cptlab.commands.forecast import forecast, print_estimate
+from cptlab.commands.estimate import print_estimate, say_estimate
 from cptlab.errors import UserError
 from cptlab.storage.atomic import write_json
 from cptlab.storage.run_directory import CONFIG_FILE, discard
@@ -30,7 +30,7 @@ def train(config: DictConfig, fresh: Path) -> float | None:
     started = time.monotonic()
     if config.estimate:
         if settings.is_main_process():
-            print_estimate(config)
+            print_estimate(config, _adapters)
         discard(fresh)
         return None
     from cptlab.adapters import save_prefix
@@ -40,8 +40,8 @@ def train(config: DictConfig, fresh: Path) -> float | None:
     compute = Compute(**config.compute)
     objective = settings.build(config.objective, "objective")
     backbone = settings.build(config.backbone, "backbone")
-    prefix = _prefix(config, backbone, config.seed)
-    opposite = _prefix(config, backbone, config.seed + OPPOSITE) if objective.prefixes == 2 else None
+    adapters = _adapters(config, backbone, objective)
+    prefix, opposite = adapters[0], adapters[1] if len(adapters) == 2 else None
     callbacks = [settings.build(node, f"callbacks.{name}") for name, node in (config.callbacks or {}).items()]
     trainer = settings.build(config.trainer, "trainer")
     make_trainer(trainer, logger=False)  # a machine without the devices is found now, not after the pairs
@@ -57,7 +57,8 @@ def train(config: DictConfig, fresh: Path) -> float | None:
     method = choose_step(backbone, compute)
     if method.reason:
         say(f"The plain step is used, which is slower: {method.reason}.")
-    estimate = _say_estimate(config, backbone, data, objective, compute, method) if main_process else None
+    parts = backbone, adapters, data, objective
+    estimate = say_estimate(config, *parts, method=method, compute=compute) if main_process else None
     if method.name == "fast" and compute.reference == "disk":
         data.keep_reference(Path(config.paths.cache), backbone, objective, precision=compute.reference_precision,
                             first_stage=config.stages.first_epochs > 0, say=say if main_process else _say_what_is_computed)
@@ -82,7 +83,7 @@ def train(config: DictConfig, fresh: Path) -> float | None:
             trainable_parameters=sum(p.numel() for one in (prefix, opposite) if one for p in one.parameters()),
             prefix_parameters=prefix.collapsed().numel(),
             wall_seconds=round(time.monotonic() - started, 1), resumed=run.resumed, **method.facts(),
-            estimate=estimate and estimate.as_dict(),
+            estimate=estimate,
         )
         write_json(run.directory / METRICS_FILE, {"metrics": metrics, **facts})
     run.finish()
@@ -91,26 +92,17 @@ def train(config: DictConfig, fresh: Path) -> float | None:
     return optimized(config, metrics)
 
 
-def _say_estimate(config: DictConfig, *parts: Any) -> Any:
-    """The estimate, or None for a backbone that it cannot be made for: that is no reason not to train."""
-    try:
-        estimate = forecast(config, *parts)
-    except Exception as error:
-        say(f"No estimate: {type(error).__name__}: {error}")
-        return None
-    say("\n".join(estimate.short()))
-    return estimate
-
-
 def _say_what_is_computed(text: str) -> None:
     """For a process that is not the first, and says no more than it must: which of them computes is a matter of chance."""
     if "comput" in text:
         print(text, file=sys.stderr, flush=True)
 
 
-def _prefix(config: DictConfig, backbone: Any, seed: int) -> Any:
-    prefix = settings.build(config.prefix, "prefix", backbone.shape, seed=seed, _partial_=False)
-    return prefix.to(backbone.device)
+def _adapters(config: DictConfig, backbone: Any, objective: Any) -> list[Any]:
+    """Make what is trained: a prefix, or the two of an objective that trains two."""
+    seeds = [config.seed, config.seed + OPPOSITE][: objective.prefixes]
+    make = [settings.build(config.prefix, "prefix", backbone.shape, seed=seed, _partial_=False) for seed in seeds]
+    return [prefix.to(backbone.device) for prefix in make]
 
 
 def _bytes(path: str) -> bytes:
