@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from cptlab.adapters import Adapter, Prefix
 from cptlab.backbone import Backbone
@@ -33,8 +32,9 @@ class Estimate:
 
     `adapter_numbers` are those that are exported, `trained_numbers` those that are trained (a prefix may be trained as
     factors); of all adapters together. `state_bytes`: the trained numbers, their gradient and AdamW's two moments.
-    `pairs_assumed`: there are no pairs yet, and one of assumed lengths stands for all. `unknown` says why no step was
-    run, where `trial` is None. `seconds`: of an epoch of each stage, by stage.
+    `pairs_assumed`: there are no pairs yet, and one of assumed lengths stands for all. `peak_bytes`: the measured peak, and
+    AdamW's two moments, which come with the first update. `seconds`: of an epoch by stage, and of 'training' in all.
+    `unknown` says why no step was run, where `trial` is None.
     """
 
     backbone: str
@@ -52,31 +52,18 @@ class Estimate:
     step: str
     reference_bytes: int
     epochs: tuple[int, int]
+    peak_bytes: int | None
+    seconds: dict[str, float]
     trial: Trial | None
     unknown: str | None
-    seconds: dict[str, float]
-
-    @property
-    def peak_bytes(self) -> int | None:
-        """Return the measured peak and AdamW's two moments, which come with the first update."""
-        measured = self.trial and self.trial.peak_bytes
-        return measured + self.state_bytes // 2 if measured else None
-
-    @property
-    def training_seconds(self) -> float:
-        return sum(epochs * self.seconds.get(stage, 0) for stage, epochs in zip(STAGES, self.epochs))
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain data for metrics.json."""
-        return asdict(self) | {"peak_bytes": self.peak_bytes, "training_seconds": self.training_seconds}
 
     def short(self) -> list[str]:
         """Return two lines for the start of a run, whose steps have been tried."""
         disk = f", {readable(self.reference_bytes)} on disk for the reference" if self.reference_bytes else ""
-        each = ", ".join(f"{duration(seconds)} per epoch ({stage})" for stage, seconds in self.seconds.items())
+        each = ", ".join(f"{duration(self.seconds[s])} per epoch ({s})" for s in STAGES if s in self.seconds)
         return [
             f"Estimate: {self._peak()} of memory at the peak, {readable(self.weight_bytes)} of it weights{disk}",
-            f"          {duration(self.training_seconds)} of training without validation: {each}",
+            f"          {duration(self.seconds['training'])} of training without validation: {each}",
         ]
 
     def lines(self) -> list[str]:
@@ -89,8 +76,11 @@ class Estimate:
         rows = [
             (f"Backbone: {self.backbone}", f"{self.parameters:,} parameters", "exact"),
             ("  weights", readable(self.weight_bytes), self.weights),
-            (f"Adapter: {self.adapter}", f"{self.adapter_numbers:,} numbers", "exact"),
-            ("  trained", f"{self.trained_numbers:,} numbers", "exact"),
+            (
+                f"Adapter: {self.adapter}",
+                f"{self.adapter_numbers:,} numbers",
+                f"exact; {self.trained_numbers:,} trained",
+            ),
             ("  with gradient and AdamW's state", readable(self.state_bytes), "exact"),
             ("Pairs", pairs, known),
             ("  median length", f"{self.median_tokens:g} tokens", "instruction and both programs, shared ones once"),
@@ -105,19 +95,19 @@ class Estimate:
         if trial is None:
             return [(name, "unknown", str(self.unknown)) for name in ("Memory of a step", "Time")]
         largest = f"measured on {trial.pairs} pair(s) of up to {trial.tokens} tokens, the largest batch"
-        seconds = next(iter(trial.timings.values())).seconds
-        rate = operations(trial.flops / seconds[len(seconds) // 2])
+        seconds = next(iter(trial.seconds.values()))
+        rate = trial.flops / seconds[len(seconds) // 2] / 1e9
         rows = [
             (f"Memory at the peak, {self.step} step", self._peak(), largest),
-            ("Operations of a median step", operations(trial.flops), f"counted; {rate} per second"),
+            ("Operations of a median step", f"{trial.flops / 1e9:,.1f} GFLOP", f"counted; {rate:,.0f} per second"),
         ]
         for number, (stage, epochs) in enumerate(zip(STAGES, self.epochs), 1):
-            if timing := trial.timings.get(stage):
+            if stage in self.seconds:
                 name = "Time of a pair" if self.pairs_assumed else f"Time of each of {epochs} epoch(s)"
-                how = f"measured on {len(timing.seconds)} pair(s), one by one"
+                how = f"measured on {len(trial.seconds[stage])} pair(s), one by one"
                 rows.append((f"{name}, stage {number}", duration(self.seconds[stage]), how))
         if not self.pairs_assumed:
-            rows.append(("Time of training", duration(self.training_seconds), "without validation and reference"))
+            rows.append(("Time of training", duration(self.seconds["training"]), "without validation and reference"))
         return rows
 
     def _peak(self) -> str:
@@ -157,7 +147,9 @@ def estimate(
         for name, split in (("train", train), ("validation", validation))
         if kept.get(name, "none") != "none" and len(split)
     )
-    trial, seconds = None, {}
+    trained = [parameter for adapter in adapters for parameter in adapter.parameters()]
+    state_bytes = 4 * sum(parameter.nbytes for parameter in trained)
+    trial, seconds, peak = None, {}, None
     if unknown is None:
         first, second = adapters[0], adapters[1] if len(adapters) == 2 else None  # which the first stage alone trains
         modules = [
@@ -167,8 +159,9 @@ def estimate(
         ]
         trial = run_trial(modules, train, validation, 1 if data is None else data.batch_size, on_disk)
         tokens = sum(train.lengths) / processes
-        seconds = {stage: timing.per_token * tokens for stage, timing in trial.timings.items()}
-    trained = [parameter for adapter in adapters for parameter in adapter.parameters()]
+        seconds = {stage: trial.per_token(stage) * tokens for stage in trial.seconds}
+        seconds["training"] = sum(count * seconds.get(stage, 0) for stage, count in zip(STAGES, epochs))
+        peak = trial.peak_bytes and trial.peak_bytes + state_bytes // 2
     numbers = sum(parameter.numel() for parameter in trained)
     how = f"linear layers in {quantization}, scales not counted" if quantization else "exact"
     return Estimate(
@@ -179,7 +172,7 @@ def estimate(
         adapter=adapters[0].kind,
         adapter_numbers=sum(a.collapsed().numel() for a in adapters if isinstance(a, Prefix)) or numbers,
         trained_numbers=numbers,
-        state_bytes=4 * sum(parameter.nbytes for parameter in trained),
+        state_bytes=state_bytes,
         train_pairs=len(train),
         validation_pairs=len(validation),
         pairs_assumed=data is None,
@@ -187,18 +180,11 @@ def estimate(
         step=method.name + (", checkpointing" if method.checkpointing else ""),
         reference_bytes=reference,
         epochs=epochs,
+        peak_bytes=peak,
+        seconds=seconds,
         trial=trial,
         unknown=unknown,
-        seconds=seconds,
     )
-
-
-def operations(count: float) -> str:
-    """Return operations in MFLOP, GFLOP or TFLOP."""
-    for unit, scale in (("TFLOP", 1e12), ("GFLOP", 1e9)):
-        if count >= scale:
-            return f"{count / scale:.3g} {unit}"
-    return f"{count / 1e6:.3g} MFLOP"
 
 
 def duration(seconds: float) -> str:

@@ -26,25 +26,13 @@ STATUS = Path("/proc/self/status")
 
 
 @dataclass(frozen=True)
-class Timing:
-    """The `seconds` of steps on single pairs of `tokens` packed tokens."""
-
-    seconds: tuple[float, ...]
-    tokens: tuple[int, ...]
-
-    @property
-    def per_token(self) -> float:
-        return sum(self.seconds) / sum(self.tokens)
-
-
-@dataclass(frozen=True)
 class Trial:
     """What the steps showed. `pairs` and `tokens` (of the longest) are those of the largest batch of a training step.
 
     `peak_bytes`: the most that this process has held, with that batch and the largest one of validation done: of GPU
     memory, or of resident memory on a CPU; None where the system does not say. `peak_is_earlier`: it held as much before.
     `flops`: operations of a step of the first stage on the median pair, a multiplication and an addition counting two.
-    `timings`: by stage.
+    `lengths`: packed tokens of the timed pairs. `seconds`: of the steps on them, by stage.
     """
 
     pairs: int
@@ -52,7 +40,12 @@ class Trial:
     peak_bytes: int | None
     peak_is_earlier: bool
     flops: int
-    timings: dict[str, Timing]
+    lengths: tuple[int, ...]
+    seconds: dict[str, tuple[float, ...]]
+
+    def per_token(self, stage: str) -> float:
+        """Return the seconds per packed token of this stage; not all pairs are timed where a step takes minutes."""
+        return sum(self.seconds[stage]) / sum(self.lengths[: len(self.seconds[stage])])
 
 
 def run_trial(
@@ -82,8 +75,9 @@ def run_trial(
     first = max(0, (len(train) - PAIRS + 1) // 2)
     chosen = by_length[first : first + PAIRS]
     flops = count_flops(lambda: _step(modules[0], train, [chosen[len(chosen) // 2]], on_disk))
-    timings = {module.stage: _time_steps(module, train, chosen, on_disk) for module in modules}
-    return Trial(len(largest), longest, peak, peak == before, flops, timings)
+    lengths = tuple(train.lengths[index] for index in chosen)
+    seconds = {module.stage: _time_steps(module, train, chosen, on_disk) for module in modules}
+    return Trial(len(largest), longest, peak, peak == before, flops, lengths, seconds)
 
 
 def count_flops(work: Callable[[], object]) -> int:
@@ -117,7 +111,7 @@ def _validate(module: PrefixTuning, split: PairSplit, indices: Sequence[int], on
     module.validation_step((_with_zeros(module, batch) if on_disk else batch).to(module.backbone.device), 0)
 
 
-def _time_steps(module: PrefixTuning, split: PairSplit, chosen: Sequence[int], on_disk: bool) -> Timing:
+def _time_steps(module: PrefixTuning, split: PairSplit, chosen: Sequence[int], on_disk: bool) -> tuple[float, ...]:
     seconds: list[float] = []
     for index in chosen:
         start = time.perf_counter()
@@ -127,7 +121,7 @@ def _time_steps(module: PrefixTuning, split: PairSplit, chosen: Sequence[int], o
         seconds.append(time.perf_counter() - start)
         if sum(seconds) > PATIENCE:
             break
-    return Timing(tuple(seconds), tuple(split.lengths[index] for index in chosen[: len(seconds)]))
+    return tuple(seconds)
 
 
 def _with_zeros(module: PrefixTuning, batch: Batch) -> Batch:
