@@ -27,11 +27,10 @@ def say(text: str) -> None:
 
 
 def sandbox_of(config: DictConfig) -> dict[str, Any]:
-    """The sandbox that programs will run in, said to the user. UserError if it is weaker than `sandbox` asks for."""
-    from cptlab.judging.sandbox.sandbox import Sandbox
+    """Probe the sandbox and report its level. UserError if it is weaker than the setting `sandbox` asks for."""
+    from cptlab.judging.execution.executor import probe_sandbox
 
-    with Sandbox(workers=1, at_least=config.sandbox) as sandbox:
-        found = {"level": sandbox.level, "protections": sandbox.protections}
+    found = probe_sandbox(config.sandbox)
     say(f"Sandbox: {found['level']} (asked for: {config.sandbox} or stronger)")
     return found
 
