@@ -67,6 +67,6 @@ def _digest(config: DictConfig, **more: Any) -> str:
     """What makes two commands the same run."""
     content = OmegaConf.to_container(config, resolve=True)
     if "compute" in content:
-        more["reference_precision"] = content["compute"]["reference_precision"]
+        more |= {name: content["compute"][name] for name in ("step", "reference_precision")}
         content["data"]["loader"].pop("token_budget")
     return fingerprint({key: value for key, value in content.items() if key not in INCIDENTAL} | more)
