@@ -11,13 +11,15 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cptlab import settings, tracking
+from cptlab import settings
 from cptlab.commands.build_pairs import build_pairs
 from cptlab.commands.common import METRICS_FILE, PAIRS_FILE, ROOT, STATISTICS_FILE, begin, loggers_of, optimized, say
 from cptlab.commands.forecast import forecast, print_estimate
 from cptlab.errors import UserError
 from cptlab.storage.atomic import write_json
 from cptlab.storage.run_directory import CONFIG_FILE, discard
+from cptlab.tracking.loggers import finished_at_the_end
+from cptlab.tracking.provenance import collect_provenance
 
 OPPOSITE = 1_000_003  # added to the seed of the second prefix, where an objective has one
 
@@ -62,7 +64,7 @@ def train(config: DictConfig, fresh: Path) -> float | None:
         data.keep_reference(Path(config.paths.cache), backbone, objective, precision=compute.reference_precision,
                             first_stage=config.stages.first_epochs > 0, say=say if main_process else _say_what_is_computed)
     loggers = loggers_of(config, run, "train") if main_process else []
-    with tracking.finished_at_the_end(loggers):
+    with finished_at_the_end(loggers):
         try:
             train_stages(backbone, prefix, data, objective, directory=run.directory / "training",
                          opposite=opposite, method=method, trainer=trainer, callbacks=callbacks, loggers=loggers,
@@ -77,7 +79,7 @@ def train(config: DictConfig, fresh: Path) -> float | None:
         if opposite is not None:
             save_prefix(opposite, run.directory / "prefix_worse", backbone, extra=extra)
         metrics = last_epochs(run.directory / "training")
-        facts = tracking.provenance(
+        facts = collect_provenance(
             ROOT, seed=config.seed, backbone=backbone.fingerprint, pairs=str(pairs_file), pair_statistics=statistics,
             trainable_parameters=sum(p.numel() for one in (prefix, opposite) if one for p in one.parameters()),
             prefix_parameters=prefix.collapsed().numel(),
