@@ -14,6 +14,7 @@ against these declarations before any work (validation.py), and objects made in 
 from __future__ import annotations
 
 import inspect
+import math
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
@@ -110,7 +111,8 @@ def _fits(value: Any, kind: Any, setting: Setting) -> bool:
     if kind is None or kind is types.NoneType:
         return value is None
     if kind is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and setting.allows(value)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        return number and setting.allows(value)
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool) and setting.allows(value)
     if kind is bool:
