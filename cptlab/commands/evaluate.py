@@ -13,7 +13,7 @@ from cptlab.commands.common import METRICS_FILE, ROOT, begin, loggers_of, optimi
 from cptlab.settings.instantiate import instantiate
 from cptlab.storage.atomic import write_json
 from cptlab.storage.jsonl import write_jsonl
-from cptlab.storage.run_directory import CONFIG_FILE, Run, training_run
+from cptlab.storage.run_directory import CONFIG_FILE, RunDirectory, training_run
 from cptlab.systems.guidance import described, guidance_of, guidances_of_systems, strategy_of
 
 
@@ -122,7 +122,7 @@ def _evaluate_given(config: DictConfig, fresh: Path) -> float | None:
     return optimized(config, metrics)
 
 
-def _report(run: Run, results: dict[str, Any], differences: dict[str, Any], facts: dict[str, Any]
+def _report(run: RunDirectory, results: dict[str, Any], differences: dict[str, Any], facts: dict[str, Any]
             ) -> tuple[dict[str, float], Path]:
     """metrics.json, tables, figures and report of a run, which is then finished; its metrics by name, the report."""
     from cptlab.metrics.summary import flat

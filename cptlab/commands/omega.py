@@ -24,8 +24,8 @@ from cptlab.analysis.omega.tuning import Draw, check_metric, sentences, tune
 from cptlab.commands.common import ROOT, begin, sandbox_of, say
 from cptlab.errors import UserError
 from cptlab.records import Task
-from cptlab.reporting.omega import make_omega_report, print_curve
-from cptlab.reporting.omega_runs import read_curve
+from cptlab.reporting.omega_curve import make_omega_report, print_curve
+from cptlab.reporting.omega_sweep import read_curve
 from cptlab.settings.entry import entry, job
 from cptlab.settings.instantiate import instantiate
 from cptlab.storage.atomic import write_json

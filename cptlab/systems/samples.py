@@ -187,7 +187,7 @@ def _refuse_without_public_tests(tasks: Sequence[Task]) -> None:
 
 
 def _digest_of_tests(tasks: Sequence[Task]) -> str:
-    deciding = [replace(task, prompt=Prompt(""), reference=None) for task in tasks]  # all of a task but these two
+    deciding = [replace(task, prompt=Prompt(""), canonical_solution=None) for task in tasks]  # all of a task but these two
     return hashlib.sha256(repr(deciding).encode()).hexdigest()
 
 
