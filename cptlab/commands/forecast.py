@@ -8,8 +8,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from cptlab import settings
 from cptlab.commands.build_pairs import find_pairs
+from cptlab.settings.instantiate import instantiate
 
 FITS = 0.8  # of the free memory, which a model may take to be loaded for a measurement
 
@@ -28,7 +28,7 @@ def print_estimate(config: DictConfig) -> None:
     from cptlab.training.steps.choice import declared_reason
 
     node, compute = config.backbone, Compute(**config.compute)
-    objective = settings.build(config.objective, "objective")
+    objective = instantiate(config.objective, "objective")
     where = {name: node[name] for name in ("revision", "local_files_only") if name in node}
     model_config, weights_are_here = load_config(node.path, **where)
     run_settings = _run_settings(config)
@@ -37,9 +37,9 @@ def print_estimate(config: DictConfig) -> None:
     free = torch.cuda.mem_get_info()[0] if cuda else _free_memory()
     needed = weight_bytes(model_config, run_settings["dtype"], run_settings["quantization"])
     if weights_are_here and needed < FITS * free:
-        backbone = settings.build(node, "backbone")
+        backbone = instantiate(node, "backbone")
         file = Path(config.data.pairs_file) if config.data.pairs_file else find_pairs(config, backbone)
-        data = None if file is None else settings.build(config.data.loader, "data.loader", file, backbone, _partial_=False)
+        data = None if file is None else instantiate(config.data.loader, "data.loader", file, backbone, _partial_=False)
         found = forecast(config, backbone, data, objective, compute, compare=True)
     else:
         method = StepMethod("plain" if reason else compute.step, reason, compute.checkpointing)
@@ -76,7 +76,7 @@ def _most_pairs(config: DictConfig) -> list[int]:
         return [1, 1]  # unknown
     counts = [config.pairs[f"{split}_tasks"] for split in ("train", "validation")]
     if None in counts:
-        benchmark = settings.build(config.benchmark, "benchmark")
+        benchmark = instantiate(config.benchmark, "benchmark")
         counts = [len(benchmark.split(split, count)) for split, count in zip(("train", "validation"), counts)]
     return counts
 

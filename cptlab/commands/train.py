@@ -11,11 +11,12 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cptlab import settings
 from cptlab.commands.build_pairs import build_pairs
 from cptlab.commands.common import METRICS_FILE, PAIRS_FILE, ROOT, STATISTICS_FILE, begin, loggers_of, optimized, say
 from cptlab.commands.forecast import forecast, print_estimate
 from cptlab.errors import UserError
+from cptlab.progress import is_main_process
+from cptlab.settings.instantiate import instantiate
 from cptlab.storage.atomic import write_json
 from cptlab.storage.run_directory import CONFIG_FILE, discard
 from cptlab.tracking.loggers import finished_at_the_end
@@ -31,7 +32,7 @@ def train(config: DictConfig, fresh: Path) -> float | None:
     """
     started = time.monotonic()
     if config.estimate:
-        if settings.is_main_process():
+        if is_main_process():
             print_estimate(config)
         discard(fresh)
         return None
@@ -40,22 +41,22 @@ def train(config: DictConfig, fresh: Path) -> float | None:
     from cptlab.training import Compute, choose_step, make_trainer, train_stages
 
     compute = Compute(**config.compute)
-    objective = settings.build(config.objective, "objective")
-    backbone = settings.build(config.backbone, "backbone")
+    objective = instantiate(config.objective, "objective")
+    backbone = instantiate(config.backbone, "backbone")
     prefix = _prefix(config, backbone, config.seed)
     opposite = _prefix(config, backbone, config.seed + OPPOSITE) if objective.prefixes == 2 else None
-    callbacks = [settings.build(node, f"callbacks.{name}") for name, node in (config.callbacks or {}).items()]
-    trainer = settings.build(config.trainer, "trainer")
+    callbacks = [instantiate(node, f"callbacks.{name}") for name, node in (config.callbacks or {}).items()]
+    trainer = instantiate(config.trainer, "trainer")
     make_trainer(trainer, logger=False)  # a machine without the devices is found now, not after the pairs
     mine = config.data.pairs_file  # with what it holds, so that a corrected file is a new run
     content = {"backbone": backbone.fingerprint} | ({"pairs": hashlib.sha256(_bytes(mine)).hexdigest()} if mine else {})
     run = begin(config, fresh, "train", **content)
-    main_process = settings.is_main_process()
+    main_process = is_main_process()
     if main_process:
         OmegaConf.save(config, run.directory / CONFIG_FILE, resolve=True)
     pairs_file = Path(config.data.pairs_file or build_pairs(config, backbone) / PAIRS_FILE)
     statistics = _read_json(pairs_file.with_name(STATISTICS_FILE)) if config.data.pairs_file is None else {}
-    data = settings.build(config.data.loader, "data.loader", pairs_file, backbone, _partial_=False)
+    data = instantiate(config.data.loader, "data.loader", pairs_file, backbone, _partial_=False)
     method = choose_step(backbone, compute)
     if method.reason:
         say(f"The plain step is used, which is slower: {method.reason}.")
@@ -111,7 +112,7 @@ def _say_what_is_computed(text: str) -> None:
 
 
 def _prefix(config: DictConfig, backbone: Any, seed: int) -> Any:
-    prefix = settings.build(config.prefix, "prefix", backbone.shape, seed=seed, _partial_=False)
+    prefix = instantiate(config.prefix, "prefix", backbone.shape, seed=seed, _partial_=False)
     return prefix.to(backbone.device)
 
 

@@ -9,8 +9,9 @@ import torch
 from fake_outputs import FakeOutputs, fake_outputs
 from run_commands import ROOT, config
 
-from cptlab import settings
 from cptlab.errors import UserError
+from cptlab.settings.instantiate import instantiate
+from cptlab.settings.validation import validate
 from cptlab.training.objectives import CPT, DPO, DPOP, ORPO, SVEN, Objective, SimPO, SinglePrefix, losses
 from cptlab.training.steps.choice import Compute
 
@@ -333,8 +334,8 @@ def test_every_objective_has_a_config():
 @pytest.mark.parametrize("name", CONFIGS)
 def test_configs_compose_and_hold_the_defaults(name, tmp_path):
     composed = config("train", tmp_path, f"objective={name}")
-    settings.validate(composed)
-    assert settings.build(composed.objective, "objective") == CONFIGS[name]
+    validate(composed)
+    assert instantiate(composed.objective, "objective") == CONFIGS[name]
     written = dict(composed.objective)
     assert written.pop("_target_") == f"cptlab.training.objectives.{type(CONFIGS[name]).__name__}"
     assert written == asdict(CONFIGS[name])  # every setting is in the file, to be seen and overridden
@@ -343,4 +344,4 @@ def test_configs_compose_and_hold_the_defaults(name, tmp_path):
     numbers = [key for key, value in written.items() if isinstance(value, float)]
     changed = config("train", tmp_path, f"objective={name}", *(f"objective.{key}=0.25" for key in numbers))
     expected = replace(CONFIGS[name], **dict.fromkeys(numbers, 0.25))
-    assert settings.build(changed.objective, "objective") == expected
+    assert instantiate(changed.objective, "objective") == expected
