@@ -75,12 +75,11 @@ def training_run(run: str | None, logs: Path) -> Path | None:
     if run is None:
         return None
     directory = latest_run(logs / "train") if run == "latest" else Path(run)
-    for needed in (CONFIG_FILE, "prefix"):
-        if not (directory / needed).exists():
-            raise UserError(
-                f"{directory} is no finished training run: it has no {needed}. Give run=<directory that "
-                "python train.py named>, or run=latest."
-            )
+    if not (directory / CONFIG_FILE).exists():
+        raise UserError(
+            f"{directory} is no training run: it has no {CONFIG_FILE}. Give run=<directory that python train.py named>, or "
+            "run=latest."
+        )
     return directory.resolve()
 
 
