@@ -48,7 +48,7 @@ from cptlab.judging.lint.pylint_score import linter_pool, quality_of, score_stre
 from cptlab.judging.verdicts.judge import judge_stream  # noqa: E402
 from cptlab.tasks.humaneval import humaneval  # noqa: E402
 from cptlab.tasks.kata import kata  # noqa: E402
-from cptlab.tracking import version_of  # noqa: E402
+from cptlab.tracking.provenance import version_of  # noqa: E402
 
 TURN = 600  # samples: it takes our servers 0.1 s to start
 BLOCK = 50  # files that one side checks before it is the other's turn

@@ -1,59 +1,88 @@
-"""Imports point one way (design): read off the source with ast."""
+"""The plan of the house: imports point one way, and the contract in pyproject.toml notices where they do not."""
 
-import ast
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted((ROOT / "cptlab").rglob("*.py"))
-HEAVY = {"torch", "lightning", "transformers"}
+LIGHT = ["errors", "progress", "records", "storage", "settings", "tracking", "metrics", "kata", "tasks", "judging",
+         "pairs", "reporting", "systems.completions"]  # fmt: skip
 
 
-def imported(path: Path) -> set[str]:
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+def lint(root: Path) -> subprocess.CompletedProcess:
+    """Check the contracts of pyproject.toml on the package below `root`."""
+    command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()",
+               "--config", str(ROOT / "pyproject.toml"), "--no-cache"]  # fmt: skip
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
 
 
-def uses(path: Path, *packages: str) -> bool:
-    return any(name == package or name.startswith(package + ".") for name in imported(path) for package in packages)
+def test_the_contract_is_kept():
+    done = lint(ROOT)
+    assert done.returncode == 0, done.stdout
 
 
-def room(path: Path) -> str:
-    parts = path.relative_to(ROOT / "cptlab").parts
-    return parts[0] if len(parts) > 1 else path.stem
+@pytest.mark.parametrize("module, line", [
+    ("storage/atomic.py", "from cptlab.training.loop import stages"),
+    ("progress.py", "import cptlab.systems.samples"),
+    ("metrics/summary.py", "from cptlab.judging.lint import pylint_score"),
+    ("kata/ops.py", "import torch"),
+    ("settings/setting.py", "import torch"),
+    ("kata/ops.py", "from cptlab.kata import benchmark"),  # a circle inside one room
+    ("pairs/selection.py", "from cptlab.reporting import tables"),
+    ("judging/workers/server_pool.py", "from cptlab.judging.verdicts import verdict"),
+    ("reporting/tables.py", "import wandb"),
+    ("decoding/engine.py", "import hydra"),
+    ("judging/cleaning/clean.py", "def late():\n    from cptlab.backbone import model"),  # also inside a function
+])  # fmt: skip
+def test_a_wrong_import_breaks_it(tmp_path, module, line):
+    shutil.copytree(ROOT / "cptlab", tmp_path / "cptlab", ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
+    with open(tmp_path / "cptlab" / module, "a") as file:
+        file.write(f"\n{line}\n")
+    done = lint(tmp_path)
+    assert done.returncode == 1 and "BROKEN" in done.stdout, done.stdout
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_point_one_way(path):
-    where = room(path)
-    if where in ("tasks", "judging", "reporting", "records", "errors", "pairs", "given", "progress") and path.name != "__main__.py":
-        assert not uses(path, *HEAVY)
-    if where not in ("settings", "pipeline") and path.name != "__main__.py":
-        assert not uses(path, "hydra", "omegaconf")
-    if where != "tracking":
-        assert not uses(path, "wandb")
-    if path.name != "__main__.py" and where != "pipeline":
-        assert not uses(path, "cptlab.pipeline")
-    allowed = {
-        "records": {"errors"}, "errors": set(), "judging": {"records", "errors", "judging"},
-        "tasks": {"records", "errors", "tasks", "kata"}, "backbone": {"errors", "backbone", "records"},
-        "reporting": {"records", "errors", "judging", "reporting"},
-        "decoding": {"records", "errors", "backbone", "decoding"},
-        "training": {"records", "errors", "locks", "progress", "backbone", "pairs", "training"},
-    }
-    if where in allowed:
-        rooms = {name.split(".")[1] for name in imported(path) if name.startswith("cptlab.")}
-        assert rooms <= allowed[where], f"{path} imports {rooms - allowed[where]}"
+@pytest.mark.parametrize("room", LIGHT)
+def test_a_light_room_imports_no_torch(room):
+    """In a fresh interpreter, every module of it."""
+    path = ROOT / "cptlab" / room.replace(".", "/")
+    modules = [path] if not path.is_dir() else [file.with_suffix("") for file in path.rglob("*.py")]
+    names = [".".join(module.relative_to(ROOT).parts).removesuffix(".__init__") for module in modules]
+    servers = ("candidate_server", "linter_server", "linter_forks")  # they run in processes of their own
+    names = [name for name in names if not name.endswith(servers)]
+    code = f"import sys, importlib\nfor name in {names!r}: importlib.import_module(name)\n" + (
+        "print([name for name in ('torch', 'transformers', 'lightning') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.stdout, done.returncode) == ("[]\n", 0), done.stderr
+
+
+def test_no_module_imports_a_package_that_contains_it():
+    """That would be a circle which a contract between siblings cannot see."""
+    grimp = pytest.importorskip("grimp")
+    graph = grimp.build_graph("cptlab", cache_dir=None)
+    found = [
+        (module, target)
+        for module in graph.modules
+        for target in graph.find_modules_directly_imported_by(module)
+        if module.startswith(f"{target}.") and target != "cptlab"
+    ]
+    assert found == []
 
 
 def test_modules_stay_small():
-    sizes = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES}
-    assert {path: size for path, size in sizes.items() if size > 330} == {}
+    sizes = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES}
+    assert {path: size for path, size in sizes.items() if size > 300} == {}
     assert not [path for path in MODULES if path.stem in ("utils", "helpers", "misc")]
+
+
+def test_the_drawing_of_the_rooms_is_up_to_date():
+    pytest.importorskip("grimp")
+    done = subprocess.run([sys.executable, "docs/rooms.py", "--check"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr

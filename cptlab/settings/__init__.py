@@ -1,5 +1,4 @@
-"""Configuration: the entry wrapper, the one validation pass, and the one wrapper around Hydra's instantiate."""
+"""Settings: declared beside what they set (setting.py), composed by Hydra, checked once, and built.
 
-from cptlab.settings.entry import build, entry, explain, is_main_process, job, prepare, print_tree, validate
-
-__all__ = ["build", "entry", "explain", "is_main_process", "job", "prepare", "print_tree", "validate"]
+This file imports nothing, so that every room can import `cptlab.settings.setting` without Hydra.
+"""

@@ -24,7 +24,7 @@ WAIT_SECONDS = 600
 
 
 @dataclass
-class Run:
+class RunDirectory:
     """An open run. `resumed` says that an earlier process began it."""
 
     directory: Path
@@ -41,10 +41,10 @@ class Run:
             os.environ.pop(SHARED, None)
 
 
-def open_run(fresh: Path, logs: Path, digest: str) -> Run:
+def open_run(fresh: Path, logs: Path, digest: str) -> RunDirectory:
     """The run directory for settings with this digest: an unfinished one below `logs`, or `fresh`."""
     if _rank() > 0:
-        return Run(_directory_of_rank_zero(logs, digest), digest, False, None)
+        return RunDirectory(_directory_of_rank_zero(logs, digest), digest, False, None)
     for file in sorted(logs.glob(f"*runs/**/{RUN_FILE}")):
         record = _read(file)
         if record.get("digest") != digest or record.get("finished"):
@@ -77,15 +77,17 @@ def training_run(run: str | None, logs: Path) -> Path | None:
     directory = latest_run(logs / "train") if run == "latest" else Path(run)
     for needed in (CONFIG_FILE, "prefix"):
         if not (directory / needed).exists():
-            raise UserError(f"{directory} is no finished training run: it has no {needed}. Give run=<directory that "
-                            "python train.py named>, or run=latest.")
+            raise UserError(
+                f"{directory} is no finished training run: it has no {needed}. Give run=<directory that "
+                "python train.py named>, or run=latest."
+            )
     return directory.resolve()
 
 
-def _begin(directory: Path, digest: str, resumed: bool, lock: TextIO) -> Run:
+def _begin(directory: Path, digest: str, resumed: bool, lock: TextIO) -> RunDirectory:
     write_json(directory / RUN_FILE, {"digest": digest, "finished": False, "launch": _launch()})
     os.environ[SHARED] = str(directory)
-    return Run(directory, digest, resumed, lock)
+    return RunDirectory(directory, digest, resumed, lock)
 
 
 def _rank() -> int:
