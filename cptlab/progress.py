@@ -1,4 +1,8 @@
-"""The progress bar of everything that takes long, and which process may print."""
+"""The progress bar of everything that takes long, and which process may print.
+
+with progress_bar("judging", len(programs), "programs") as advance:
+    judge_programs(programs, progress=advance)    # calls advance(1) after each program
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 @contextmanager
 def progress_bar(title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr with the count, the time taken and the time left."""
+    """Show a bar on stderr with the count, the time taken and the time left; yield the function that advances it.
+
+    On a stream that is no terminal, one line says at the end what was done.
+    """
     columns = (
         TextColumn("{task.description:<34}"),
         BarColumn(),

@@ -28,11 +28,10 @@ def say(text: str) -> None:
 
 
 def sandbox_of(config: DictConfig) -> dict[str, Any]:
-    """The sandbox that programs will run in, said to the user. UserError if it is weaker than `sandbox` asks for."""
-    from cptlab.judging.sandbox.sandbox import Sandbox
+    """Probe the sandbox and report its level. UserError if it is weaker than the setting `sandbox` asks for."""
+    from cptlab.judging.execution.executor import probe_sandbox
 
-    with Sandbox(workers=1, at_least=config.sandbox) as sandbox:
-        found = {"level": sandbox.level, "protections": sandbox.protections}
+    found = probe_sandbox(config.sandbox)
     say(f"Sandbox: {found['level']} (asked for: {config.sandbox} or stronger)")
     return found
 
@@ -69,6 +68,6 @@ def _digest(config: DictConfig, **more: Any) -> str:
     """What makes two commands the same run."""
     content = OmegaConf.to_container(config, resolve=True)
     if "compute" in content:
-        more["reference_precision"] = content["compute"]["reference_precision"]
+        more |= {name: content["compute"][name] for name in ("step", "reference_precision")}
         content["data"]["loader"].pop("token_budget")
     return fingerprint({key: value for key, value in content.items() if key not in INCIDENTAL} | more)

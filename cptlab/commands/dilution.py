@@ -17,13 +17,13 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from cptlab import tracking
 from cptlab.errors import UserError
 from cptlab.settings.entry import entry, job
 from cptlab.settings.instantiate import instantiate
 from cptlab.storage.atomic import write_text
 from cptlab.storage.digests import fingerprint
 from cptlab.storage.run_directory import open_run, training_run
+from cptlab.tracking.provenance import collect_provenance
 
 ROOT = Path(__file__).resolve().parents[3]
 DATA_FILE = "dilution.json"
@@ -102,7 +102,7 @@ def dilution(config: DictConfig, fresh: Path) -> None:
     how += [f"{type(guidance.negative).__name__}, ω = {guidance.omega:g}"] if guidance else []
     how += [type(strategy).__name__] if strategy else []
     about = ", ".join([f"{benchmark.name} ({config.split})", f"{len(shares)} tasks", *how])
-    facts = tracking.provenance(
+    facts = collect_provenance(
         ROOT,
         backbone_fingerprint=backbone.fingerprint,
         benchmark_fingerprint=benchmark.fingerprint(),

@@ -8,13 +8,14 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cptlab import tracking
 from cptlab.commands.common import METRICS_FILE, ROOT, begin, loggers_of, optimized, sandbox_of, say
 from cptlab.settings.instantiate import instantiate
 from cptlab.storage.atomic import write_json
 from cptlab.storage.jsonl import write_jsonl
 from cptlab.storage.run_directory import CONFIG_FILE, RunDirectory, training_run
 from cptlab.systems.guidance import described, guidance_of, guidances_of_systems, strategy_of
+from cptlab.tracking.loggers import finished_at_the_end, log_evaluation, mirror_without_lightning
+from cptlab.tracking.provenance import collect_provenance
 
 
 def evaluate(config: DictConfig, fresh: Path) -> float | None:
@@ -63,7 +64,7 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
         judged[system].write(run.directory / system)
         results[system] = summarise(tasks, *judged[system].results(), ks=ks)
     differences = compare(tasks, judged["base"].results(), judged["tuned"].results(), ks=ks) if trained else {}
-    facts = tracking.provenance(
+    facts = collect_provenance(
         ROOT, seed=config.seed, n=config.n, split=config.split, benchmark=benchmark.name,
         benchmark_fingerprint=benchmark.fingerprint(), backbone=backbone.name, backbone_fingerprint=backbone.fingerprint,
         training_run=str(trained) if trained else None, sandbox=sandbox, decoding=described(guidances, strategy),
@@ -71,8 +72,8 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     )
     metrics, report = _report(run, results, differences, facts)
     loggers = loggers_of(config, run, "evaluate")
-    with tracking.finished_at_the_end(loggers):
-        tracking.log_evaluation(loggers, metrics)
+    with finished_at_the_end(loggers):
+        log_evaluation(loggers, metrics)
     print(f"\nRun directory: {run.directory}\nReport: {report}")
     return optimized(config, metrics)
 
@@ -108,7 +109,7 @@ def _evaluate_given(config: DictConfig, fresh: Path) -> float | None:
         judged[system] = given.results_by_task(directory)
         results[system] = summarise(shared, *judged[system], ks=ks)
     differences = compare(shared, judged["base"], judged["given"], ks=ks) if len(files) > 1 else {}
-    facts = tracking.provenance(
+    facts = collect_provenance(
         ROOT, benchmark=benchmark.name, benchmark_fingerprint=benchmark.fingerprint(),
         files={system: file.facts() for system, file in files.items()}, sandbox=sandbox,
         wall_seconds=round(time.monotonic() - started, 1), resumed=run.resumed,
@@ -116,7 +117,7 @@ def _evaluate_given(config: DictConfig, fresh: Path) -> float | None:
     metrics, report = _report(run, results, differences, facts)
     for system in files:
         given.drop_journals(run.directory / system)
-    tracking.mirror_without_lightning(config.logger or {}, run.directory, metrics, list(config.tags),
+    mirror_without_lightning(config.logger or {}, run.directory, metrics, list(config.tags),
                                       OmegaConf.to_container(config, resolve=True))
     print(f"\nRun directory: {run.directory}\nReport: {report}\nOne line a row: {run.directory / 'verdicts.jsonl'}")
     return optimized(config, metrics)

@@ -18,7 +18,6 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from cptlab import tracking
 from cptlab.analysis.omega.search import METHODS, omega_grid
 from cptlab.analysis.omega.tuning import Draw, check_metric, sentences, tune
 from cptlab.commands.common import ROOT, begin, sandbox_of, say
@@ -33,6 +32,7 @@ from cptlab.storage.jsonl import write_jsonl
 from cptlab.storage.run_directory import CONFIG_FILE, training_run
 from cptlab.systems import tuned_omega as store
 from cptlab.systems.guidance import strategy_of
+from cptlab.tracking.provenance import collect_provenance
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 
@@ -98,7 +98,7 @@ def tune_omega(config: DictConfig, fresh: Path) -> Path:
         )
         record = tuned.record() | {"sentences": sentences(system, tuned, config.metric)}
         setting = store.find_setting(backbone, prefix, benchmark, guidance, sampling, strategy)
-        provenance = tracking.provenance(
+        provenance = collect_provenance(
             ROOT, run=str(run.directory), metric=config.metric, n=config.n, seed=config.seed
         )
         file = store.store(
@@ -111,7 +111,7 @@ def tune_omega(config: DictConfig, fresh: Path) -> Path:
         )
         found[system] = record | {"stored": str(file)}
     write_jsonl(run.directory / "tasks.jsonl", [*validation, *test])
-    provenance = tracking.provenance(
+    provenance = collect_provenance(
         ROOT, wall_seconds=round(time.monotonic() - started, 1), resumed=run.resumed
     )
     write_json(run.directory / "omega.json", {"systems": found, **facts, **provenance})

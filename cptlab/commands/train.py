@@ -11,7 +11,6 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cptlab import tracking
 from cptlab.commands.build_pairs import build_pairs
 from cptlab.commands.common import METRICS_FILE, PAIRS_FILE, ROOT, STATISTICS_FILE, begin, loggers_of, optimized, say
 from cptlab.commands.forecast import forecast, print_estimate
@@ -20,6 +19,8 @@ from cptlab.progress import is_main_process
 from cptlab.settings.instantiate import instantiate
 from cptlab.storage.atomic import write_json
 from cptlab.storage.run_directory import CONFIG_FILE, discard
+from cptlab.tracking.loggers import finished_at_the_end
+from cptlab.tracking.provenance import collect_provenance
 
 OPPOSITE = 1_000_003  # added to the seed of the second prefix, where an objective has one
 
@@ -37,7 +38,7 @@ def train(config: DictConfig, fresh: Path) -> float | None:
         return None
     from cptlab.adapters import save_prefix
     from cptlab.reporting.curves import last_epochs
-    from cptlab.training import Compute, choose_engine, make_trainer, train_stages
+    from cptlab.training import Compute, choose_step, make_trainer, train_stages
 
     compute = Compute(**config.compute)
     objective = instantiate(config.objective, "objective")
@@ -56,18 +57,18 @@ def train(config: DictConfig, fresh: Path) -> float | None:
     pairs_file = Path(config.data.pairs_file or build_pairs(config, backbone) / PAIRS_FILE)
     statistics = _read_json(pairs_file.with_name(STATISTICS_FILE)) if config.data.pairs_file is None else {}
     data = instantiate(config.data.loader, "data.loader", pairs_file, backbone, _partial_=False)
-    engine = choose_engine(backbone, objective.engine, compute)
-    if engine.reason:
-        say(f"The plain step is used, which is slower: {engine.reason}.")
-    estimate = _say_estimate(config, backbone, data, objective, compute, engine) if main_process else None
-    if engine.name == "fast" and compute.reference == "disk":
+    method = choose_step(backbone, compute)
+    if method.reason:
+        say(f"The plain step is used, which is slower: {method.reason}.")
+    estimate = _say_estimate(config, backbone, data, objective, compute, method) if main_process else None
+    if method.name == "fast" and compute.reference == "disk":
         data.keep_reference(Path(config.paths.cache), backbone, objective, precision=compute.reference_precision,
                             first_stage=config.stages.first_epochs > 0, say=say if main_process else _say_what_is_computed)
     loggers = loggers_of(config, run, "train") if main_process else []
-    with tracking.finished_at_the_end(loggers):
+    with finished_at_the_end(loggers):
         try:
             train_stages(backbone, prefix, data, objective, directory=run.directory / "training",
-                         opposite=opposite, engine=engine, trainer=trainer, callbacks=callbacks, loggers=loggers,
+                         opposite=opposite, method=method, trainer=trainer, callbacks=callbacks, loggers=loggers,
                          **config.stages)
         except UserError as error:
             again = f" To start this run afresh, delete {run.directory}." if run.resumed else ""
@@ -79,11 +80,11 @@ def train(config: DictConfig, fresh: Path) -> float | None:
         if opposite is not None:
             save_prefix(opposite, run.directory / "prefix_worse", backbone, extra=extra)
         metrics = last_epochs(run.directory / "training")
-        facts = tracking.provenance(
+        facts = collect_provenance(
             ROOT, seed=config.seed, backbone=backbone.fingerprint, pairs=str(pairs_file), pair_statistics=statistics,
             trainable_parameters=sum(p.numel() for one in (prefix, opposite) if one for p in one.parameters()),
             prefix_parameters=prefix.collapsed().numel(),
-            wall_seconds=round(time.monotonic() - started, 1), resumed=run.resumed, **engine.facts(),
+            wall_seconds=round(time.monotonic() - started, 1), resumed=run.resumed, **method.facts(),
             estimate=estimate and estimate.as_dict(),
         )
         write_json(run.directory / METRICS_FILE, {"metrics": metrics, **facts})

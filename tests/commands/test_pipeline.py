@@ -159,7 +159,7 @@ def test_every_objective_trains(objective, whole, tmp_path, capfd):
     command("train", tmp_path, *OWN_STAGES, *QUIET, *shared)
     run = next(tmp_path.glob("logs/train/runs/*"))
     metrics = json.loads((run / "metrics.json").read_text())
-    assert metrics["engine"] == "fast" and metrics["metrics"]["comparative/grad_norm"] > 0
+    assert metrics["step"] == "fast" and metrics["metrics"]["comparative/grad_norm"] > 0
     assert ("nll/loss" in metrics["metrics"]) == (objective == "cpt_hinge")
     tables = [load_prefix(run / name).table for name in ("prefix", "prefix_worse") if (run / name).exists()]
     assert len(tables) == (2 if objective == "sven" else 1)
@@ -167,11 +167,11 @@ def test_every_objective_trains(objective, whole, tmp_path, capfd):
     assert "being computed" not in capfd.readouterr().err
 
 
-def test_engines_and_ways_to_compute_train_the_same(whole, tmp_path):
+def test_steps_and_ways_to_compute_train_the_same(whole, tmp_path):
     train, _ = whole
     table = load_prefix(train / "prefix").table
     for name, options in {
-        "plain": ["objective.engine=plain"],
+        "plain": ["compute.step=plain"],
         "without": ["compute.reference=recompute", "compute.checkpointing=true", "compute.token_budget=1"],
         "half": ["compute.reference_precision=half"],
     }.items():
