@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cptlab.decoding.stopping import Stopping
+from cptlab.decoding.stopping_criteria import StoppingCriteria
 from cptlab.errors import UserError
 
 _NUCLEUS_GUESS = 64  # a nucleus is rarely larger; rows where it is are sorted in full
@@ -29,7 +29,7 @@ class Sampling:
     temperature, top_k, top_p; tokens that tie with the last one kept are kept too.
     A program ends at the first of `stop` (which is cut off), with `function_end` where the function that its prompt opens
     is over, at an end-of-text token, or after `max_new_tokens`. `heal`: a prompt that ends within what would be one token
-    is continued from before that token (healing.py).
+    is continued from before that token (token_healing.py).
     """
 
     temperature: float = 0.4
@@ -64,8 +64,8 @@ class Sampling:
             )
 
     @property
-    def stopping(self) -> Stopping:
-        return Stopping(self.stop, self.function_end)
+    def stopping(self) -> StoppingCriteria:
+        return StoppingCriteria(self.stop, self.function_end)
 
     @property
     def greedy(self) -> bool:

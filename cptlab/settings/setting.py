@@ -60,7 +60,7 @@ class Declaration:
         """One sentence about a value that cannot be, or None."""
         if _fits(value, self.type, self.setting):
             return None
-        return f"{name}={_shown(value)} cannot be: it must be {self.expected}. Correct that value."
+        return f"{name}={shown(value)} cannot be: it must be {self.expected}. Correct that value."
 
     @property
     def expected(self) -> str:
@@ -151,7 +151,7 @@ def _described(kind: Any, setting: Setting) -> str:
     if origin is not None:
         item = parts[0]
         if setting.choices:
-            return f"a list of some of {', '.join(map(_shown, setting.choices))}"
+            return f"a list of some of {', '.join(map(shown, setting.choices))}"
         plural = {int: "whole numbers", float: "numbers", str: "texts"}[item]
         return f"a list of {plural}" + (_range(setting) if item is not str else "")
     return "anything"
@@ -170,14 +170,14 @@ def _range(setting: Setting) -> str:
 
 
 def _listed(choices: Sequence[Any]) -> str:
-    shown = [_shown(choice) for choice in choices]
-    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} or {shown[-1]}"
+    words = [shown(choice) for choice in choices]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value as it is written on the command line."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, (list, tuple)):
-        return f"[{','.join(map(_shown, value))}]"
+        return f"[{','.join(map(shown, value))}]"
     return str(value)
