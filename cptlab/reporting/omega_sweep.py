@@ -13,7 +13,7 @@ import yaml
 
 from cptlab.errors import UserError
 from cptlab.metrics.summary import compare
-from cptlab.reporting.evaluation import BASELINE, TUNED, outcomes_of, read_evaluation
+from cptlab.reporting.evaluation import read_evaluation, system_names
 
 SWEEP = "Make them with `python evaluate.py -m decoding=spa decoding.omega=1,1.1,1.2`."
 # settings of a run that change no result, and `run`, whose training run metrics.json names
@@ -49,7 +49,7 @@ class _Point:
 
 
 def read_curve(directories: Sequence[Path]) -> OmegaCurve:
-    """The curve stored in the runs of a sweep, or in one run of `python -m cptlab.analysis.omega`.
+    """The curve stored in the runs of a sweep, or in one run of `cptlab omega`.
 
     UserError where the runs differ in anything but ω, and where fewer than two are finished.
     """
@@ -144,8 +144,8 @@ def _refuse_other_differences(points: Sequence[_Point]) -> None:
 
 
 def _values(points: Sequence[_Point]) -> dict[str, dict[float, Figures]]:
-    names = set.intersection(*(set(point.metrics["results"]) for point in points))
-    systems = [name for name in (BASELINE, TUNED) if name in names] + sorted(names - {BASELINE, TUNED})
+    shared = set.intersection(*(set(point.metrics["results"]) for point in points))
+    systems = [name for name in system_names(points[0].directory, points[0].metrics) if name in shared]
     values: dict[str, dict[float, Figures]] = {system: {} for system in systems}
     for point in points:
         for system in systems:
@@ -163,18 +163,19 @@ def _changes(points: Sequence[_Point]) -> dict[str, dict[float, Figures]]:
     plain = next((point for point in points if point.omega == 1), None)
     if plain is None:
         return {}
-    tasks, before = outcomes_of(read_evaluation(plain.directory))
-    changes: dict[str, dict[float, Figures]] = {system: {} for system in before}
+    first = read_evaluation(plain.directory)
+    changes: dict[str, dict[float, Figures]] = {system: {} for system in first.systems}
     for point in points:
         if point is not plain:
-            _, after = outcomes_of(read_evaluation(point.directory))
-            for system in before.keys() & after.keys():
-                changes[system][point.omega] = compare(tasks, before[system], after[system], ks=[1])["all"]
+            other = read_evaluation(point.directory)
+            for system in first.systems.keys() & other.systems.keys():
+                before, after = first.outcomes(system), other.outcomes(system)
+                changes[system][point.omega] = compare(first.tasks, before, after, ks=[1])["all"]
     return changes
 
 
 def _of_tuning(directory: Path) -> OmegaCurve:
-    """What `python -m cptlab.analysis.omega` tried on its validation tasks, and its figures on other tasks."""
+    """What `cptlab omega` tried on its validation tasks, and its figures on other tasks."""
     try:
         found = json.loads((directory / "omega.json").read_text(encoding="utf-8"))
         systems = found["systems"]
@@ -193,5 +194,5 @@ def _of_tuning(directory: Path) -> OmegaCurve:
         )
     except (ValueError, KeyError, AttributeError) as error:
         raise UserError(
-            f"{directory / 'omega.json'} cannot be read ({error!r}). Remake it with `python -m cptlab.analysis.omega`."
+            f"{directory / 'omega.json'} cannot be read ({error!r}). Remake it with `cptlab omega`."
         ) from None
