@@ -21,7 +21,9 @@ from cptlab.reporting.issues import Issue, best_programs, count_issues, ranked_i
 from cptlab.reporting.style import COLOURS, INK, MUTED, STYLE
 from cptlab.reporting.tables import Results, family_title, metrics_of
 
-WIDTH = 14.0  # inches, of a figure whose panels do not fit side by side
+WIDTH = 14.0  # inches, of all panels side by side
+BAR, NARROW_BAR = 0.42, 0.3  # inches; the narrow one still has room for its number
+BESIDE = 3  # systems whose legend fits beside the title
 
 
 def render(figure: Figure) -> dict[str, bytes]:
@@ -39,10 +41,11 @@ def render(figure: Figure) -> dict[str, bytes]:
 def family_figure(evaluation: Evaluation, results: Results, family: Family) -> Figure:
     """CPT Fig. 7: the metrics of a family by difficulty, one bar a system, with intervals."""
     metrics, levels, systems = metrics_of(results, family), evaluation.levels, list(evaluation.systems)
-    width = 0.8 / len(systems)
-    panel = max(2.3, 0.42 * len(metrics) * len(systems))
-    columns = min(len(levels), max(1, int(WIDTH / panel)))
-    rows = -(-len(levels) // columns)
+    width, bars = 0.8 / len(systems), len(metrics) * len(systems)
+    fitting = max(1, int(WIDTH / max(2.3, NARROW_BAR * bars)))
+    rows = -(-len(levels) // fitting)
+    columns = -(-len(levels) // rows)
+    panel = max(2.3, min(BAR * bars, WIDTH / columns))
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(0.8 + panel * columns, 0.6 + 3.4 * rows), layout="constrained")
         panels = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
@@ -84,11 +87,11 @@ def issues_figure(evaluation: Evaluation, per_task: int | None = None, limit: in
     best = {system: best_programs(evaluation, system) for system in evaluation.systems}
     counted = [{system: count_issues(found) for system, found in group.items()} for group in (every, best)]
     issues = ranked_issues(counted[0])[:limit]
-    heads = ["programs that parse", f"best program of each task ({len(evaluation.tasks)} each)"]
     with matplotlib.rc_context(STYLE):
         rows, height = max(len(issues), 2), max(0.42, 0.13 * len(evaluation.systems))
-        figure = Figure(figsize=(10.5, 1.3 + height * rows), layout="constrained")
+        figure = Figure(figsize=(10.5 if len(every) <= BESIDE else 12.5, 1.3 + height * rows), layout="constrained")
         panels = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+        heads = ("programs that parse", "best program of each task")
         for axes, found, head in zip(panels, counted, heads, strict=True):
             _issue_bars(axes, found, [code for code, _ in issues])
             axes.set_title(head)
@@ -174,4 +177,7 @@ def _captions(figure: Figure, title: str, note: str, legend: Axes | None = None)
     figure.supxlabel(note, fontsize=8.5, color=MUTED)
     if legend is not None:
         handles, labels = legend.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper right", ncols=len(labels))
+        if len(labels) > BESIDE:
+            figure.legend(handles, labels, loc="outside right upper")
+        else:
+            figure.legend(handles, labels, loc="outside upper right", ncols=len(labels))
