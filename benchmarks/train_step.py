@@ -124,7 +124,9 @@ def gates(found: dict[str, dict[str, float]], setting: Setting) -> dict[str, boo
     if "plain" in found:
         if "peak_mib" in fast:
             rest = fast["peak_mib"] - fast["added_mib"]
-            print(f"  {fast['peak_ratio']:.0%} of naive's whole process, of which Python, libraries and weights are {rest:.0f} MiB")
+            print(
+                f"  {fast['peak_ratio']:.0%} of naive's whole process, of which Python, libraries and weights are {rest:.0f} MiB"
+            )
         ratio, predicted = (found["all"][key] / found["plain"][key] for key in ("ratio", "predicted"))
         print(f"  against the plain step: {ratio:.2f} x as fast, {ratio / predicted:.0%} of the predicted ratio")
     return checks

@@ -1,4 +1,4 @@
-"""The progress bar of everything that takes long.
+"""The progress bar of everything that takes long, and which process may print.
 
 with progress_bar("judging", len(programs), "programs") as advance:
     judge_programs(programs, progress=advance)    # calls advance(1) after each program
@@ -6,6 +6,7 @@ with progress_bar("judging", len(programs), "programs") as advance:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -34,3 +35,8 @@ def progress_bar(title: str, total: int, unit: str) -> Iterator[Callable[[int], 
         yield lambda done: bars.advance(bar, done)
     if not console.is_terminal:
         console.print(f"{title}: {total} {unit}")
+
+
+def is_main_process() -> bool:
+    """Whether this is the process that prints and writes: rank 0, or the only one."""
+    return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0) == 0

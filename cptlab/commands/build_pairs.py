@@ -9,10 +9,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cptlab import settings
 from cptlab.commands.common import PAIRS_FILE, STATISTICS_FILE, say
 from cptlab.errors import UserError
 from cptlab.pairs.selection import FilterCounts
+from cptlab.settings.instantiate import instantiate
 from cptlab.storage.atomic import write_json
 from cptlab.storage.digests import fingerprint
 from cptlab.storage.locks import locked
@@ -27,11 +27,11 @@ def build_pairs(config: DictConfig, backbone: Any = None) -> Path:
     from cptlab import pairs
     from cptlab.systems.samples import prompt_of, sample_and_judge
 
-    backbone = backbone or settings.build(config.backbone, "backbone")
+    backbone = backbone or instantiate(config.backbone, "backbone")
     if "dataset" in config.pairs:
         return _ready_pairs(config, backbone)
     directory, tasks, sampling = _place(config, backbone)
-    options = settings.build(config.pairs.selection, "pairs.selection")
+    options = instantiate(config.pairs.selection, "pairs.selection")
     cache = Path(config.paths.cache)
     with locked(directory):
         if (directory / STATISTICS_FILE).is_file():
@@ -71,9 +71,9 @@ def _place(config: DictConfig, backbone: Any) -> tuple[Path, list[Any], Any]:
     if config.decoding.guidance or config.decoding.strategy:
         raise UserError("Pairs are made of the model's plain samples, so this decoding is for evaluate.py. Use decoding=paper "
                         "or decoding=llm here.")
-    benchmark = settings.build(config.benchmark, "benchmark")
+    benchmark = instantiate(config.benchmark, "benchmark")
     tasks = [task for split in ("train", "validation") for task in benchmark.split(split, config.pairs[f"{split}_tasks"])]
-    sampling = settings.build(config.decoding.sampling, "decoding.sampling")
+    sampling = instantiate(config.decoding.sampling, "decoding.sampling")
     work = {
         "pairs": OmegaConf.to_container(config.pairs, resolve=True), "backbone": backbone.fingerprint,
         "template": backbone.prompt_template, "tasks": [repr(task) for task in tasks],
@@ -86,7 +86,7 @@ def _ready_pairs(config: DictConfig, backbone: Any) -> Path:
     """The pairs of a data set, in this backbone's tokens, as `build_pairs` leaves its own."""
     from cptlab import pairs
 
-    found, counts = settings.build(config.pairs.dataset, "pairs.dataset", encode=backbone.encode_completion,
+    found, counts = instantiate(config.pairs.dataset, "pairs.dataset", encode=backbone.encode_completion,
                                    max_tokens=backbone.context_length - config.pairs.reserved)
     content = hashlib.sha256(repr(found).encode()).hexdigest()
     directory = Path(config.paths.cache) / "pairs" / fingerprint({"ready": content})

@@ -8,8 +8,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cptlab import settings
 from cptlab.commands.common import METRICS_FILE, ROOT, begin, loggers_of, optimized, sandbox_of, say
+from cptlab.settings.instantiate import instantiate
 from cptlab.storage.atomic import write_json
 from cptlab.storage.jsonl import write_jsonl
 from cptlab.storage.run_directory import CONFIG_FILE, RunDirectory, training_run
@@ -33,13 +33,13 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     trained = training_run(config.run, Path(config.paths.logs))
     sandbox = sandbox_of(config)
     source = OmegaConf.load(trained / CONFIG_FILE) if trained else config
-    benchmark = settings.build(config.get("benchmark") or source.benchmark, "benchmark")
+    benchmark = instantiate(config.get("benchmark") or source.benchmark, "benchmark")
     node = (config.get("backbone") or source.backbone).copy()
     if config.device is not None:
         node.device = config.device
-    backbone = settings.build(node, "backbone")
+    backbone = instantiate(node, "backbone")
     tasks = benchmark.split(config.split, config.limit)
-    sampling = settings.build(config.decoding.sampling, "decoding.sampling")
+    sampling = instantiate(config.decoding.sampling, "decoding.sampling")
     strategy = strategy_of(config)
     guidance_of(config, trained is not None)
     systems: dict[str, Any] = {"base": None}
@@ -85,7 +85,7 @@ def _evaluate_given(config: DictConfig, fresh: Path) -> float | None:
     from cptlab.metrics.summary import allowed_ks, compare, summarise
     from cptlab.systems import completions as given
 
-    benchmark = settings.build(config.benchmark, "benchmark")
+    benchmark = instantiate(config.benchmark, "benchmark")
     paths = ({"base": config.against} if config.against is not None else {}) | {"given": config.completions}
     files = {system: given.check_file(path, benchmark.tasks) for system, path in paths.items()}
     present = [task for task in benchmark.tasks if any(task.id in file.counts for file in files.values())]

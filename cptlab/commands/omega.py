@@ -18,7 +18,6 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from cptlab import settings
 from cptlab.analysis.omega.search import METHODS, omega_grid
 from cptlab.analysis.omega.tuning import Draw, check_metric, sentences, tune
 from cptlab.commands.common import ROOT, begin, sandbox_of, say
@@ -26,6 +25,8 @@ from cptlab.errors import UserError
 from cptlab.records import Task
 from cptlab.reporting.omega_curve import make_omega_report, print_curve
 from cptlab.reporting.omega_sweep import read_curve
+from cptlab.settings.entry import entry, job
+from cptlab.settings.instantiate import instantiate
 from cptlab.storage.atomic import write_json
 from cptlab.storage.jsonl import write_jsonl
 from cptlab.storage.run_directory import CONFIG_FILE, training_run
@@ -45,15 +46,15 @@ def tune_omega(config: DictConfig, fresh: Path) -> Path:
     trained = training_run(config.run, Path(config.paths.logs))
     sandbox = sandbox_of(config)
     source = OmegaConf.load(trained / CONFIG_FILE) if trained else config
-    benchmark = settings.build(config.get("benchmark") or source.benchmark, "benchmark")
+    benchmark = instantiate(config.get("benchmark") or source.benchmark, "benchmark")
     validation = benchmark.split(config.validation_split, config.validation_tasks)
     test = benchmark.split(config.test_split, config.test_tasks)
     node = (config.get("backbone") or source.backbone).copy()
     if config.device is not None:
         node.device = config.device
-    backbone = settings.build(node, "backbone")
-    guidance = settings.build(config.decoding.guidance, "decoding.guidance", omega=2.0)  # any but 1
-    sampling = settings.build(config.decoding.sampling, "decoding.sampling")
+    backbone = instantiate(node, "backbone")
+    guidance = instantiate(config.decoding.guidance, "decoding.guidance", omega=2.0)  # any but 1
+    sampling = instantiate(config.decoding.sampling, "decoding.sampling")
     strategy = strategy_of(config)
     systems: dict[str, Any] = {"base": None}
     if trained:
@@ -186,8 +187,8 @@ def draw_with(
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="omega")
 def main(config: DictConfig) -> None:
     fresh = Path(HydraConfig.get().runtime.output_dir)
-    settings.job(lambda config: tune_omega(config, fresh), config)
+    job(lambda config: tune_omega(config, fresh), config)
 
 
 if __name__ == "__main__":
-    settings.entry(main)
+    entry(main)

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cptlab import settings
 from cptlab.errors import UserError
 from cptlab.records import Task
+from cptlab.settings.instantiate import instantiate
 
 
 def strategy_of(config: Any) -> Any:
     """Beams, AdaDec or another strategy, or None for one token after the other."""
-    return settings.build(config.decoding.strategy, "decoding.strategy") if config.decoding.strategy else None
+    return instantiate(config.decoding.strategy, "decoding.strategy") if config.decoding.strategy else None
 
 
 def guidance_of(config: Any, has_prefix: bool) -> Any:
@@ -25,7 +25,7 @@ def guidance_of(config: Any, has_prefix: bool) -> Any:
     if not config.decoding.guidance:
         return None
     tuned = {"omega": 2.0} if config.decoding.get("omega") == "tuned" else {}  # any but 1
-    guidance = settings.build(config.decoding.guidance, "decoding.guidance", **tuned)
+    guidance = instantiate(config.decoding.guidance, "decoding.guidance", **tuned)
     if needs_prefix(guidance) and not has_prefix:
         raise UserError("This second stream is the prompt without the trained prefix, and run=null names no training run. "
                         "Give run=<directory>, or another decoding/negative.")

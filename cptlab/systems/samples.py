@@ -21,12 +21,13 @@ from cptlab.decoding import Guidance, Sampling, Strategy, generate
 from cptlab.decoding.engine import TOKEN_BUDGET
 from cptlab.errors import UserError
 from cptlab.judging.lint.pylint_score import score_programs
-from cptlab.judging.sandbox.sandbox import Limits
-from cptlab.judging.verdicts.verdict import judge_programs
+from cptlab.judging.sandbox.limits import Limits
+from cptlab.judging.verdicts.judge import judge_programs
 from cptlab.progress import progress_bar
 from cptlab.records import Completion, Prompt, Quality, Task, Verdict
 from cptlab.storage.chunk_store import ChunkStore
 from cptlab.storage.jsonl import write_jsonl
+from cptlab.tasks.benchmark import digest_of
 from cptlab.tasks.template import apply_template
 
 CHUNK_PROGRAMS = 640  # programs that a kill can cost at most
@@ -87,7 +88,7 @@ def sample_and_judge(
     """`n` programs for each task, scored by pylint and run on the tests.
 
     With a guidance whose gate opens after a failure, a program is made without guidance first, and made again, with it,
-    where that fails a public test. `sandbox`: the weakest that will do (judging.sandbox.LEVELS). `title` names the system
+    where that fails a public test. `sandbox`: the weakest that will do (judging/sandbox/levels.py). `title` names the system
     in the progress bars. Raises UserError where a prompt does not fit the context, and where a choice makes no sense here.
     """
     prompts = {task.id: prompt_of(task, backbone) for task in tasks}
@@ -187,8 +188,7 @@ def _refuse_without_public_tests(tasks: Sequence[Task]) -> None:
 
 
 def _digest_of_tests(tasks: Sequence[Task]) -> str:
-    deciding = [replace(task, prompt=Prompt(""), canonical_solution=None) for task in tasks]  # all of a task but these two
-    return hashlib.sha256(repr(deciding).encode()).hexdigest()
+    return digest_of([replace(task, prompt=Prompt(""), canonical_solution=None) for task in tasks])
 
 
 def prompt_of(task: Task, backbone: Backbone) -> Prompt:

@@ -15,7 +15,7 @@ from run_commands import ROOT, command
 
 from cptlab.errors import UserError
 from cptlab.judging.lint.pylint_score import score_programs
-from cptlab.judging.verdicts.verdict import judge_programs
+from cptlab.judging.verdicts.judge import judge_programs
 from cptlab.kata.benchmark import build
 from cptlab.records import Completion, Quality, Verdict
 from cptlab.reporting import read_evaluation
