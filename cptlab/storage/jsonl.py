@@ -99,7 +99,7 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
         if not isinstance(value, dict):
             raise ValueError(f"field {name} is an object, not {type(value).__name__}")
         return {key: _convert(args[1], item, name) for key, item in value.items()}
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return _build(hint, value)
     if hint is float and type(value) is int:
         return float(value)

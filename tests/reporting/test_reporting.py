@@ -20,7 +20,7 @@ import pytest
 
 from cptlab.commands.report import main
 from cptlab.errors import UserError
-from cptlab.metrics import statistics, summary
+from cptlab.metrics import definitions, statistics, summary
 from cptlab.metrics.definitions import CORRECTNESS, QUALITY
 from cptlab.records import Completion, Message, Prompt, Quality, Task, Verdict
 from cptlab.reporting import issues, layout, make_report, read_evaluation, side_by_side, tables
@@ -487,6 +487,27 @@ def test_costs_stand_beside_the_quality(six, stored):
     assert table.records[3]["pylint_mean"] == results["best_of_4"]["all"]["pylint_mean"]
     assert "Tokens drawn" in make_report(six).read_text() and (six / "tables/cost.csv").exists()
     assert "Tokens drawn" not in make_report(stored).read_text()
+
+
+def test_a_further_metric_is_in_every_table_and_figure(stored, tmp_path, monkeypatch):
+    directory = shutil.copytree(stored, tmp_path / "run")
+
+    def lower_median(qualities, verdicts):
+        return sorted(quality.score for quality in qualities)[(len(qualities) - 1) // 2]
+
+    median = definitions.Metric("pylint_median", "Median", "median pylint score", QUALITY, lower_median)
+    monkeypatch.setattr(definitions, "METRICS", (*definitions.METRICS, median))
+    make_report(directory)
+    for name in ("quality", "differences"):
+        assert "Median" in (directory / f"tables/{name}.md").read_text()
+    assert (
+        "<!-- Median -->" in (directory / "figures/quality.svg").read_text()
+    )  # matplotlib names what it draws as paths
+    found = compute_metrics(read_evaluation(directory)).results["tuned"]["all"]["pylint_median"]
+    scores = {}
+    for completion, quality, _ in raw_rows(directory, "tuned"):
+        scores.setdefault(completion["task_id"], []).append(quality["score"])
+    assert found == pytest.approx(sum(sorted(some)[2] for some in scores.values()) / 9)
 
 
 def test_nothing_in_reporting_or_metrics_names_a_system():
