@@ -26,6 +26,11 @@ from cptlab.storage.locks import LOCK_FILE, Lock, try_lock
 RUN_FILE, CONFIG_FILE = "run.json", "config.yaml"
 SHARED = "CPTLAB_RUN_DIR"  # how processes that Lightning starts learn the directory of the first
 WAIT_SECONDS = 600
+# settings that change no result, so runs that differ in them alone are the same run
+INCIDENTAL = (
+    *("paths", "logger", "print_config", "tags", "callbacks", "task_name", "workers", "optimized_metric", "compute"),
+    *("estimate", "ablation", "debug"),
+)
 
 
 @dataclass
