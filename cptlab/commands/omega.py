@@ -26,8 +26,8 @@ from cptlab.commands.common import ROOT, begin, sandbox_of, say
 from cptlab.commands.systems import build_backbone, choose_systems, shared_setting
 from cptlab.errors import UserError
 from cptlab.records import Task
-from cptlab.reporting.omega import make_omega_report, print_curve
-from cptlab.reporting.omega_runs import read_curve
+from cptlab.reporting.omega_curve import make_omega_report, print_curve
+from cptlab.reporting.omega_sweep import read_curve
 from cptlab.storage.atomic import write_json
 from cptlab.storage.jsonl import write_jsonl
 from cptlab.storage.run_directory import CONFIG_FILE
@@ -51,7 +51,7 @@ def tune_omega(config: DictConfig, fresh: Path) -> Path:
     # 1. What is tuned. Every mistake in it is found here, before any work.
     grid = check(config)
     decoding = build_decoding(config.decoding, tune_omega=True)
-    chosen = tunable(choose_systems(config, tune_omega=True), decoding)
+    chosen = choose_systems(config, tune_omega=True)
     benchmark = settings.build(shared_setting(config, chosen, "benchmark"), "benchmark")
     validation = benchmark.split(config.validation_split, config.validation_tasks)
     test = benchmark.split(config.test_split, config.test_tasks)
@@ -63,7 +63,7 @@ def tune_omega(config: DictConfig, fresh: Path) -> Path:
             "test_split or validation_split."
         )
     backbone = build_backbone(config, chosen)
-    systems = [load_system(system, backbone, decoding) for system in chosen]
+    systems = with_omega_to_tune([load_system(system, backbone, decoding) for system in chosen])
     for system in systems:
         check_system(system, [*validation, *test], config.n)
     sandbox = sandbox_of(config)
@@ -159,23 +159,17 @@ def check(config: DictConfig) -> tuple[float, ...]:
     return omega_grid(config.low, config.high, config.step)
 
 
-def tunable(systems: list[System], decoding: Decoding) -> list[System]:
-    """Leave out the systems that have no prefix where the second stream needs one, which is said.
-
-    Raises UserError where none is left, and for a system whose own decoding has no ω.
-    """
-    for system in systems:
-        if system.decoding is not None and system.decoding.guidance is None:
-            raise UserError(f"The decoding of system {system.name} has no guidance, so it has no ω. Leave that system out.")
-    left = [system for system in systems if system.adapter is None and (system.decoding or decoding).needs_prefix]
-    if left and len(left) == len(systems):
+def with_omega_to_tune(systems: list[LoadedSystem]) -> list[LoadedSystem]:
+    """Leave out the systems without a second stream, which is said. Raises UserError where none is left."""
+    left = [system.name for system in systems if system.decoding.guidance is None]
+    if len(left) == len(systems):
         raise UserError(
-            "This second stream is the prompt without the trained prefix, and no system has one. Give "
-            "run=<training run>, or another decoding/negative."
+            f"There is no ω to tune: {', '.join(left)} has no second stream, or one that needs a prefix. Give run=<a "
+            "training run> and system=[tuned], or another decoding/negative."
         )
     if left:
-        say(f"Left out, for without a prefix they have no ω: {', '.join(system.name for system in left)}.")
-    return [system for system in systems if system not in left]
+        say(f"Left out, for they have no ω here: {', '.join(left)}.")
+    return [system for system in systems if system.name not in left]
 
 
 def draw_with(

@@ -1,6 +1,6 @@
 """Remake the tables, figures and report of an evaluation run from its stored files.
 
-python -m cptlab.reporting RUN_DIR [--train TRAIN_RUN_DIR] [--programs-per-task 10]
+cptlab report RUN_DIR [--train TRAIN_RUN_DIR] [--programs-per-task 10]
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from cptlab.reporting.report import make_report, print_tables
 
 def main(arguments: list[str] | None = None) -> int:
     """0, or 2 with one sentence on standard error where the run cannot be read."""
-    parser = argparse.ArgumentParser(prog="python -m cptlab.reporting", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="cptlab report", description=__doc__.splitlines()[0])
     parser.add_argument("run", metavar="RUN_DIR", help="directory of an evaluation run (with metrics.json)")
     parser.add_argument(
         "--train", metavar="TRAIN_RUN_DIR", help="training run whose curves the report shows (default: as stored)"

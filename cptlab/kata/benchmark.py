@@ -68,7 +68,7 @@ def draw_input(rng: random.Random, kind: str) -> Any:
     return {word: rng.randint(1, 9) for word in words}
 
 
-def reference(steps: list[Step], kind: str) -> str:
+def canonical_solution(steps: list[Step], kind: str) -> str:
     """The program of the tidiest author."""
     source = steps[0][0].source
     if kind == "stdin":
@@ -79,12 +79,12 @@ def reference(steps: list[Step], kind: str) -> str:
 @functools.lru_cache(maxsize=4096)
 def _compiled(steps: tuple[Step, ...]) -> Any:
     scope: dict[str, Any] = {}
-    exec(compile(reference(list(steps), "call"), "<reference>", "exec"), scope)  # our own text
+    exec(compile(canonical_solution(list(steps), "call"), "<canonical solution>", "exec"), scope)  # our own text
     return scope["solve"]
 
 
 def evaluate(steps: list[Step], value: Any) -> Any:
-    """What the pipeline gives for an input, by running the reference function."""
+    """What the pipeline gives for an input, by running the canonical solution."""
     return _compiled(tuple(steps))(value)
 
 
@@ -179,7 +179,7 @@ def make_task(number: int, split: str, difficulty: str, steps: list[Step], kind:
         id=f"kata/{number}", benchmark="kata", split=split, difficulty=difficulty, kind=kind,
         prompt=make_prompt(steps, kind, text, (inputs[0], results[0])),
         entry_point=None if kind == "stdin" else "solve",
-        public_tests=tests[:PUBLIC_TESTS], hidden_tests=tests[PUBLIC_TESTS:], reference=reference(steps, kind),
+        public_tests=tests[:PUBLIC_TESTS], hidden_tests=tests[PUBLIC_TESTS:], canonical_solution=canonical_solution(steps, kind),
         tags=(source, *(op.name for op, _ in steps)),
     )
 

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, MultipleLocator
 
 from cptlab.reporting.curves import Stage
-from cptlab.reporting.runs import Run
+from cptlab.reporting.evaluation import Evaluation
 from cptlab.reporting.tables import QUALITY, Issue, Results, best_samples, count_issues, pass_at, valid_samples
 
 COLOURS = ("#E69F00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
@@ -67,22 +67,28 @@ def render(figure: Figure) -> dict[str, bytes]:
     return out
 
 
-def quality_figure(run: Run, results: Results) -> Figure:
+def quality_figure(evaluation: Evaluation, results: Results) -> Figure:
     """CPT Fig. 7: Mean, Max and Min pylint score by difficulty, one bar a system."""
-    title = f"Pylint score of the generated programs ({run.samples_per_task} per task)"
-    return _grouped_bars(run, results, QUALITY, title, "pylint score", scale=1, top=10)
+    title = f"Pylint score of the generated programs ({evaluation.samples_per_task} per task)"
+    return _grouped_bars(evaluation, results, QUALITY, title, "pylint score", scale=1, top=10)
 
 
-def correctness_figure(run: Run, results: Results) -> Figure:
+def correctness_figure(evaluation: Evaluation, results: Results) -> Figure:
     """The pass rates of CPT Table III, drawn like Fig. 7."""
-    title = f"Functional correctness of the generated programs ({run.samples_per_task} per task)"
-    return _grouped_bars(run, results, pass_at(results), title, "pass@k (%)", scale=100, top=100)
+    title = f"Functional correctness of the generated programs ({evaluation.samples_per_task} per task)"
+    return _grouped_bars(evaluation, results, pass_at(results), title, "pass@k (%)", scale=100, top=100)
 
 
 def _grouped_bars(
-    run: Run, results: Results, metrics: Mapping[str, str], title: str, label: str, scale: float, top: float
+    evaluation: Evaluation,
+    results: Results,
+    metrics: Mapping[str, str],
+    title: str,
+    label: str,
+    scale: float,
+    top: float,
 ) -> Figure:
-    levels, systems = run.levels, list(run.systems)
+    levels, systems = evaluation.levels, list(evaluation.systems)
     width = 0.8 / len(systems)
     panel = max(2.3, 0.42 * len(metrics) * len(systems))
     with matplotlib.rc_context(STYLE):
@@ -112,14 +118,14 @@ def _grouped_bars(
     return figure
 
 
-def issues_figure(run: Run, per_task: int | None = None, limit: int = 12) -> Figure:
+def issues_figure(evaluation: Evaluation, per_task: int | None = None, limit: int = 12) -> Figure:
     """CPT Fig. 8: how often the most frequent pylint issues occur, by system.
 
     Left over the programs that parse (those of the issues table), right, as in the paper, over the program with the
     highest score of each task. Both panels show the issues that are most frequent on the left.
     """
-    every = {system: valid_samples(run, system, per_task) for system in run.systems}
-    best = {system: best_samples(run, system) for system in run.systems}
+    every = {system: valid_samples(evaluation, system, per_task) for system in evaluation.systems}
+    best = {system: best_samples(evaluation, system) for system in evaluation.systems}
     counted = [{system: count_issues(samples) for system, samples in group.items()} for group in (every, best)]
     peaks: dict[str, int] = {}
     for issues in counted[0].values():
@@ -129,7 +135,7 @@ def issues_figure(run: Run, per_task: int | None = None, limit: int = 12) -> Fig
     symbols = {code: issue.symbol for issues in counted[0].values() for code, issue in issues.items()}
     heads = [
         "programs that parse (" + ", ".join(f"{len(found)} {system}" for system, found in every.items()) + ")",
-        f"best program of each task ({len(run.tasks)} each)",
+        f"best program of each task ({len(evaluation.tasks)} each)",
     ]
     with matplotlib.rc_context(STYLE):
         rows = max(len(codes), 2)
@@ -140,7 +146,7 @@ def issues_figure(run: Run, per_task: int | None = None, limit: int = 12) -> Fig
             axes.set_title(head)
         panels[0].set_yticks(range(len(codes)), [f"{code}  {symbols[code]}" for code in codes])
         panels[0].set_ylim(rows - 0.5, -0.5)
-        title = f"Most frequent pylint issues, {len(run.tasks)} tasks, {run.samples_per_task} per task"
+        title = f"Most frequent pylint issues, {len(evaluation.tasks)} tasks, {evaluation.samples_per_task} per task"
         _captions(figure, title, "bars: occurrences", panels[0])
     return figure
 

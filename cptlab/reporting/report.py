@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from cptlab.metrics.summary import compare, summarise
-from cptlab.reporting import layout, tables
-from cptlab.reporting import side_by_side as examples
+from cptlab.reporting import layout, side_by_side, tables
 from cptlab.reporting.curves import Stage, has_curves, read_curves
+from cptlab.reporting.evaluation import Evaluation, read_evaluation
 from cptlab.reporting.layout import Table
-from cptlab.reporting.runs import Run, read_run
 from cptlab.storage.atomic import write_bytes
 
 REPORT = "report.html"
@@ -46,24 +45,26 @@ pre { background: #f8f8f8; padding: .7em; overflow-x: auto; font: 12.5px/1.45 ui
 
 
 @dataclass(frozen=True)
-class Measures:
+class Metrics:
     """`results[system][level][metric]` and, for each system but the baseline, `differences[system][level][metric]`."""
 
     results: Mapping[str, Mapping[str, Mapping[str, Any]]]
     differences: Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
-def measure(run: Run) -> Measures:
+def compute_metrics(evaluation: Evaluation) -> Metrics:
     """Scores, pass rates and paired differences with their intervals, computed from the stored records."""
     judged = {}
-    for system, answers in run.systems.items():
+    for system, answers in evaluation.systems.items():
         qualities = {task: [sample.quality for sample in samples] for task, samples in answers.items()}
         verdicts = {task: [sample.verdict for sample in samples] for task, samples in answers.items()}
         judged[system] = (qualities, verdicts)
-    results = {system: summarise(run.tasks, *found, ks=run.ks) for system, found in judged.items()}
-    base = judged[run.baseline]
-    differences = {system: compare(run.tasks, base, judged[system], ks=run.ks) for system in run.others}
-    return Measures(results, differences)
+    results = {system: summarise(evaluation.tasks, *found, ks=evaluation.ks) for system, found in judged.items()}
+    base = judged[evaluation.baseline]
+    differences = {
+        system: compare(evaluation.tasks, base, judged[system], ks=evaluation.ks) for system in evaluation.others
+    }
+    return Metrics(results, differences)
 
 
 def make_report(
@@ -80,73 +81,75 @@ def make_report(
     that directory still has them); `programs_per_task` limits the issue counts to that many parsing
     programs of each task (the paper takes ten). `progress` is called with 1 after each table, figure and the page.
     """
-    run = read_run(run_directory)
-    stages = _stages(run) if train_directory is None else read_curves(train_directory)
-    measures = measure(run)
+    evaluation = read_evaluation(run_directory)
+    stages = _stages(evaluation) if train_directory is None else read_curves(train_directory)
+    metrics = compute_metrics(evaluation)
     done = progress or (lambda count: None)
     shown = {}
-    for table in all_tables(run, measures, programs_per_task):
-        write_bytes(run.directory / "tables" / f"{table.name}.md", layout.to_markdown(table).encode())
-        write_bytes(run.directory / "tables" / f"{table.name}.csv", layout.to_csv(table).encode())
+    for table in all_tables(evaluation, metrics, programs_per_task):
+        write_bytes(evaluation.directory / "tables" / f"{table.name}.md", layout.to_markdown(table).encode())
+        write_bytes(evaluation.directory / "tables" / f"{table.name}.csv", layout.to_csv(table).encode())
         shown[table.name] = layout.to_html(table)
         done(1)
-    for name, picture in _pictures(run, measures, programs_per_task, stages):
+    for name, picture in _pictures(evaluation, metrics, programs_per_task, stages):
         for kind, content in picture.items():
-            write_bytes(run.directory / "figures" / f"{name}.{kind}", content)
+            write_bytes(evaluation.directory / "figures" / f"{name}.{kind}", content)
         shown[f"{name}.svg"] = _image(picture["svg"], name)
         done(1)
-    page = run.directory / REPORT
-    write_bytes(page, _page(run, measures, shown).encode())
+    page = evaluation.directory / REPORT
+    write_bytes(page, _page(evaluation, metrics, shown).encode())
     done(1)
     return page
 
 
-def all_tables(run: Run, measures: Measures, programs_per_task: int | None = None) -> list[Table]:
+def all_tables(evaluation: Evaluation, metrics: Metrics, programs_per_task: int | None = None) -> list[Table]:
     """quality, correctness, differences (where there is something to compare), issues and verdicts."""
-    out = [tables.quality_table(run, measures.results), tables.correctness_table(run, measures.results)]
-    if run.others:
-        out.append(tables.differences_table(run, measures.results, measures.differences))
-    return [*out, tables.issues_table(run, programs_per_task), tables.verdicts_table(run)]
+    out = [tables.quality_table(evaluation, metrics.results), tables.correctness_table(evaluation, metrics.results)]
+    if evaluation.others:
+        out.append(tables.differences_table(evaluation, metrics.results, metrics.differences))
+    return [*out, tables.issues_table(evaluation, programs_per_task), tables.verdicts_table(evaluation)]
 
 
 def print_tables(
-    run: Run | str | os.PathLike, file: TextIO | None = None, *, programs_per_task: int | None = None
+    evaluation: Evaluation | str | os.PathLike, file: TextIO | None = None, *, programs_per_task: int | None = None
 ) -> None:
     """Prints quality, correctness, the commonest issues and the verdicts as text to `file` (None: standard output)."""
-    run = run if isinstance(run, Run) else read_run(run)
-    measures = measure(run)
-    results, differences = measures.results, measures.differences
-    quality, correctness = tables.quality_table(run, results), tables.correctness_table(run, results)
+    evaluation = evaluation if isinstance(evaluation, Evaluation) else read_evaluation(evaluation)
+    metrics = compute_metrics(evaluation)
+    results, differences = metrics.results, metrics.differences
+    quality, correctness = tables.quality_table(evaluation, results), tables.correctness_table(evaluation, results)
     shown = [
-        tables.overview_table(run, results, differences, tables.QUALITY, quality.title),
-        tables.overview_table(run, results, differences, tables.pass_at(results), correctness.title),
-        tables.top_issues(run, tables.issues_table(run, programs_per_task), CONSOLE_ISSUES),
-        tables.verdicts_table(run),
+        tables.overview_table(evaluation, results, differences, tables.QUALITY, quality.title),
+        tables.overview_table(evaluation, results, differences, tables.pass_at(results), correctness.title),
+        tables.top_issues(evaluation, tables.issues_table(evaluation, programs_per_task), CONSOLE_ISSUES),
+        tables.verdicts_table(evaluation),
     ]
     print("\n\n".join(layout.to_text(table) for table in shown), file=file)
 
 
-def _stages(run: Run) -> Sequence[Stage]:
-    named = run.provenance.get("training_run")
+def _stages(evaluation: Evaluation) -> Sequence[Stage]:
+    named = evaluation.provenance.get("training_run")
     return read_curves(named) if named and has_curves(named) else ()
 
 
-def _pictures(run: Run, measures: Measures, programs_per_task: int | None, stages: Sequence[Stage]) -> Iterator:
+def _pictures(
+    evaluation: Evaluation, metrics: Metrics, programs_per_task: int | None, stages: Sequence[Stage]
+) -> Iterator:
     from cptlab.reporting import figures  # brings in matplotlib, which reading and printing a run do without
 
-    yield "quality", figures.render(figures.quality_figure(run, measures.results))
-    yield "correctness", figures.render(figures.correctness_figure(run, measures.results))
-    yield "issues", figures.render(figures.issues_figure(run, programs_per_task))
+    yield "quality", figures.render(figures.quality_figure(evaluation, metrics.results))
+    yield "correctness", figures.render(figures.correctness_figure(evaluation, metrics.results))
+    yield "issues", figures.render(figures.issues_figure(evaluation, programs_per_task))
     if stages:
         yield "training", figures.render(figures.training_figure(stages))
 
 
-def _page(run: Run, measures: Measures, shown: Mapping[str, str]) -> str:
-    """The report, complete in one file: pictures are inlined, and nothing is fetched or run."""
-    benchmarks = sorted({task.benchmark for task in run.tasks})
-    title = f"{' and '.join(run.systems)} on {', '.join(benchmarks)}"
-    lead = [f"{len(run.tasks)} tasks, {run.samples_per_task} of each per system."]
-    lead += [_summary(run, measures, system) for system in run.others]
+def _page(evaluation: Evaluation, metrics: Metrics, shown: Mapping[str, str]) -> str:
+    """The report, complete in one file: pictures are inlined, and nothing is fetched or evaluation."""
+    benchmarks = sorted({task.benchmark for task in evaluation.tasks})
+    title = f"{' and '.join(evaluation.systems)} on {', '.join(benchmarks)}"
+    lead = [f"{len(evaluation.tasks)} tasks, {evaluation.samples_per_task} of each per system."]
+    lead += [_summary(evaluation, metrics, system) for system in evaluation.others]
     if "kata" in benchmarks:
         lead.append("kata is a synthetic benchmark: these figures say nothing about any other model or benchmark.")
     sections = {
@@ -156,10 +159,12 @@ def _page(run: Run, measures: Measures, shown: Mapping[str, str]) -> str:
     }
     if "training.svg" in shown:
         sections["Training"] = shown["training.svg"]
-    for system in run.others:
-        found = "\n".join(examples.to_html(example) for example in examples.choose_examples(run, system))
-        sections[f"Examples: {run.baseline} and {system}"] = f"<p class='note'>{html.escape(examples.RULE)}</p>{found}"
-    sections["Provenance"] = _provenance(run)
+    for system in evaluation.others:
+        found = "\n".join(side_by_side.to_html(example) for example in side_by_side.choose_examples(evaluation, system))
+        sections[f"Examples: {evaluation.baseline} and {system}"] = (
+            f"<p class='note'>{html.escape(side_by_side.RULE)}</p>{found}"
+        )
+    sections["Provenance"] = _provenance(evaluation)
     links = "".join(f"<a href='#s{i}'>{html.escape(head)}</a>" for i, head in enumerate(sections))
     body = "\n".join(
         f"<section id='s{i}'><h2>{html.escape(head)}</h2>\n{content}</section>"
@@ -173,27 +178,27 @@ def _page(run: Run, measures: Measures, shown: Mapping[str, str]) -> str:
     )
 
 
-def _summary(run: Run, measures: Measures, system: str) -> str:
+def _summary(evaluation: Evaluation, metrics: Metrics, system: str) -> str:
     """One sentence on the mean score and the first pass@k over all tasks."""
-    level = list(run.levels)[-1]
-    before, after = (measures.results[name][level] for name in (run.baseline, system))
-    first = next(iter(tables.pass_at(measures.results)))
+    level = list(evaluation.levels)[-1]
+    before, after = (metrics.results[name][level] for name in (evaluation.baseline, system))
+    first = next(iter(tables.pass_at(metrics.results)))
     parts = [
         f"{name} {tables.value(metric, before)} → {tables.value(metric, after)} "
-        f"({tables.change(metric, measures.differences[system][level])})"
+        f"({tables.change(metric, metrics.differences[system][level])})"
         for metric, name in (("pylint_mean", "mean pylint score"), (first, f"{first} (%)"))
     ]
-    return f"{run.baseline} → {system}: {', '.join(parts)}; in brackets 95% intervals of the change, paired by task."
+    return f"{evaluation.baseline} → {system}: {', '.join(parts)}; in brackets 95% intervals of the change, paired by task."
 
 
-def _provenance(run: Run) -> str:
+def _provenance(evaluation: Evaluation) -> str:
     rows = "".join(
         f"<tr><td class='label'>{html.escape(name)}</td><td class='label'>{html.escape(value)}</td></tr>"
-        for name, value in _flat(run.provenance)
+        for name, value in _flat(evaluation.provenance)
     )
     return (
         f"<div class='wide'><table>{rows}</table></div>\n"
-        f"<details><summary>config.yaml</summary><pre>{html.escape(run.config)}</pre></details>"
+        f"<details><summary>config.yaml</summary><pre>{html.escape(evaluation.config)}</pre></details>"
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from cptlab.records import Task
-from cptlab.reporting.runs import Run, Sample
+from cptlab.reporting.evaluation import Evaluation, JudgedProgram
 
 RULE = (
     "Of each difficulty: the tasks whose mean pylint score rose most, changed by the median, and fell most (or rose "
@@ -17,35 +17,35 @@ RULE = (
 
 
 @dataclass(frozen=True)
-class Example:
+class SideBySide:
     """One task and, of each system, one sample. `change`: difference of the systems' mean scores on the task."""
 
     task: Task
     change: float
-    samples: Mapping[str, Sample]
+    samples: Mapping[str, JudgedProgram]
 
 
-def choose_examples(run: Run, system: str) -> list[Example]:
+def choose_examples(evaluation: Evaluation, system: str) -> list[SideBySide]:
     """Up to three tasks of each difficulty, by `RULE`, for `system` against the baseline."""
     chosen = []
-    levels = [level for level in run.levels if level != "all"]
+    levels = [level for level in evaluation.levels if level != "all"]
     for level in levels or ["all"]:
-        ranked = sorted(run.levels[level], key=lambda task: (-_change(run, system, task), task.id))
+        ranked = sorted(evaluation.levels[level], key=lambda task: (-_change(evaluation, system, task), task.id))
         places = {0: None, (len(ranked) - 1) // 2: None, len(ranked) - 1: None}  # a set that keeps its order
         for place in places:
             task = ranked[place]
-            samples = {name: median_sample(run.systems[name][task.id]) for name in (run.baseline, system)}
-            chosen.append(Example(task, _change(run, system, task), samples))
+            samples = {name: median_sample(evaluation.systems[name][task.id]) for name in (evaluation.baseline, system)}
+            chosen.append(SideBySide(task, _change(evaluation, system, task), samples))
     return chosen
 
 
-def median_sample(samples: Sequence[Sample]) -> Sample:
+def median_sample(samples: Sequence[JudgedProgram]) -> JudgedProgram:
     """The sample of (lower) median score, the first in stored order of equals."""
     ranked = sorted(samples, key=lambda sample: sample.quality.score)
     return ranked[(len(ranked) - 1) // 2]
 
 
-def to_html(example: Example) -> str:
+def to_html(example: SideBySide) -> str:
     """One <article>; prompts and programs are untrusted text and escaped."""
     task = example.task
     columns = "".join(_program(system, sample) for system, sample in example.samples.items())
@@ -56,12 +56,15 @@ def to_html(example: Example) -> str:
     )
 
 
-def _change(run: Run, system: str, task: Task) -> float:
-    means = [fmean(sample.quality.score for sample in run.systems[name][task.id]) for name in (run.baseline, system)]
+def _change(evaluation: Evaluation, system: str, task: Task) -> float:
+    means = [
+        fmean(sample.quality.score for sample in evaluation.systems[name][task.id])
+        for name in (evaluation.baseline, system)
+    ]
     return means[1] - means[0]
 
 
-def _program(system: str, sample: Sample) -> str:
+def _program(system: str, sample: JudgedProgram) -> str:
     quality, verdict = sample.quality, sample.verdict
     marked = {message.line for message in quality.messages}
     lines = [

@@ -78,7 +78,7 @@ def _with_references(data_dir: str | None, source: str | None) -> list[tuple[Tas
         if task is None:
             return None
         programs[task.id] = solutions
-        return replace(task, reference=solutions[0] if solutions else None)
+        return replace(task, canonical_solution=solutions[0] if solutions else None)
 
     return [(task, programs[task.id]) for task in make_tasks(_rows(data_dir, source), make)]
 

@@ -53,7 +53,7 @@ def _task(row: dict[str, Any]) -> Task:
         prompt=docstring_prompt(prompt, entry_point),
         entry_point=entry_point,
         hidden_tests=tuple(Test(code=f"run_case({case!r}, {method!r})") for case, method in test_methods(row["test"])),
-        reference=prompt + row["canonical_solution"],
+        canonical_solution=prompt + row["canonical_solution"],
         tags=tuple(sorted(ast.literal_eval(row["libs"]))),
         setup=f"{row['code_prompt']}{row['canonical_solution']}\n\n{row['test']}\n",
         names=(entry_point,),

@@ -49,7 +49,7 @@ def humaneval_plus(data_dir: str | None = None, fractions: Sequence[float] | Non
 
 def _task(row: dict[str, Any], benchmark: str, tests: tuple[str, list[str]]) -> Task:
     prompt, entry_point = row["prompt"], row["entry_point"]
-    reference = prompt + row["canonical_solution"]
+    solution = prompt + row["canonical_solution"]
     preamble, units = tests
     wrong = _WRONG_EXAMPLES.get(row["task_id"], ())
     shown = [unit for unit in docstring_tests(prompt, entry_point) if unit not in wrong]
@@ -63,8 +63,8 @@ def _task(row: dict[str, Any], benchmark: str, tests: tuple[str, list[str]]) -> 
         entry_point=entry_point,
         public_tests=tuple(Test(code=unit) for unit in shown),
         hidden_tests=tuple(Test(code=unit) for unit in units),
-        reference=reference,
-        setup=f"{reference}\n\n{preamble}",
+        canonical_solution=solution,
+        setup=f"{solution}\n\n{preamble}",
         cpu_seconds=_CPU_SECONDS.get(row["task_id"]) if benchmark == "humaneval_plus" else None,
     )
 

@@ -15,12 +15,12 @@ from run_commands import config
 from cptlab.analysis.omega.search import Interval, differences, find_best, find_valleys, omega_grid
 from cptlab.analysis.omega.tuning import check_metric, sentences, task_values, tune
 from cptlab.commands.omega import tune_omega
+from cptlab.commands.omega_curve import main
 from cptlab.errors import UserError
 from cptlab.metrics.statistics import paired_difference
 from cptlab.metrics.summary import summarise
 from cptlab.records import Completion, Prompt, Quality, Task, Verdict
-from cptlab.reporting import omega as report
-from cptlab.reporting.omega_runs import read_curve
+from cptlab.reporting.omega_sweep import read_curve
 from cptlab.storage.jsonl import write_jsonl
 from cptlab.systems import tuned_omega as store
 
@@ -354,7 +354,7 @@ def a_sweep(folder, omegas=OMEGAS, systems=("base", "tuned"), first=0, **changed
 
 def test_the_curve_is_read_from_stored_files_and_written_beside_them(tmp_path, capsys):
     sweep = a_sweep(tmp_path / "sweep")
-    assert report.main([str(sweep)]) == 0
+    assert main([str(sweep)]) == 0
     shown = capsys.readouterr().out
     assert "base: pass@1 is highest at ω = 1.2" in shown and "tuned: pass@1 is highest at ω = 1.1" in shown
     rows = list(csv.DictReader((sweep / "omega_curve.csv").open()))
@@ -368,7 +368,7 @@ def test_the_curve_is_read_from_stored_files_and_written_beside_them(tmp_path, c
     page = (sweep / "omega_curve.md").read_text()
     assert page.count("\n| base ") == page.count("\n| tuned ") == 5 and "omega_curve.png" in page
     before = {kind: (sweep / f"omega_curve.{kind}").read_bytes() for kind in ("png", "svg", "csv", "md")}
-    assert report.main([str(sweep)]) == 0
+    assert main([str(sweep)]) == 0
     assert before == {kind: (sweep / f"omega_curve.{kind}").read_bytes() for kind in before}
     text = before["svg"].decode()
     assert text.startswith("<?xml") and before["png"].startswith(b"\x89PNG")
@@ -377,7 +377,7 @@ def test_the_curve_is_read_from_stored_files_and_written_beside_them(tmp_path, c
 def test_runs_that_differ_in_more_than_omega_are_refused(tmp_path, capsys):
     sweep = a_sweep(tmp_path / "sweep", OMEGAS[:3])
     a_sweep(sweep, OMEGAS[3:], first=3, seed=1)
-    assert report.main([str(sweep)]) == 2
+    assert main([str(sweep)]) == 2
     said = capsys.readouterr().err
     assert "differ in more than ω: seed is 0 in" in said and "1 in" in said and not (sweep / "omega_curve.md").exists()
     other = a_sweep(tmp_path / "other", OMEGAS[:2])
@@ -400,7 +400,7 @@ def test_unfinished_runs_are_named_and_left_out(tmp_path, capsys):
     curve = read_curve([sweep])
     assert list(curve.values["base"]) == [1.0, 1.3, 1.4]
     assert [f"{sweep}/{number} is unfinished" in note for number, note in zip((1, 2), curve.notes)] == [True, True]
-    assert report.main([str(sweep)]) == 0 and "unfinished" in capsys.readouterr().out
+    assert main([str(sweep)]) == 0 and "unfinished" in capsys.readouterr().out
     for number in (0, 3):
         (sweep / str(number) / "metrics.json").unlink()
     with pytest.raises(UserError, match="only one finished run .ω = 1.4.*unfinished"):
@@ -430,7 +430,7 @@ def test_the_curve_of_a_tuning_is_drawn_from_its_file_alone(tmp_path, capsys):
     record = tuned.record() | {"sentences": sentences("base", tuned, "pass@1")}
     found = {"systems": {"base": record}, "metrics": ["pass@1", "pylint_mean"], "about": "made-lm on made"}
     (tmp_path / "omega.json").write_text(json.dumps(found))
-    assert report.main([str(tmp_path)]) == 0
+    assert main([str(tmp_path)]) == 0
     assert "Tuned ω on tasks that it was not tuned on" in capsys.readouterr().out
     rows = list(csv.DictReader((tmp_path / "omega_curve.csv").open()))
     assert [float(row["omega"]) for row in rows if row["metric"] == "pass@1"] == sorted(tuned.search.scores)

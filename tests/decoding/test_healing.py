@@ -50,7 +50,7 @@ class Été:
 
 def corpus():
     files = sorted((Path(__file__).resolve().parents[2] / "cptlab").rglob("*.py"))[:60]
-    return [path.read_text(encoding="utf-8") for path in files] + [task.reference for task in build()[0][:200]]
+    return [path.read_text(encoding="utf-8") for path in files] + [task.canonical_solution for task in build()[0][:200]]
 
 
 def byte_level(pre_tokenizer, added=()):
@@ -157,7 +157,7 @@ def test_what_is_allowed_writes_the_text_again(backbone):
 def test_humaneval_prompts_and_their_references_agree(backbone, data_dir):
     healer, unhealed, tasks = healer_of(backbone), 0, humaneval(str(data_dir)).tasks[::4]
     for task in tasks:
-        healed, ids = healer.heal(task.prompt.text), backbone.encode_prompt(task.reference)
+        healed, ids = healer.heal(task.prompt.text), backbone.encode_prompt(task.canonical_solution)
         assert ids[: len(healed.ids)] == healed.ids
         unhealed += ids[: len(healed.whole)] != healed.whole
     assert unhealed == len(tasks) or backbone.name != "starcoder"  # there a newline and what is behind it are one token
@@ -242,7 +242,7 @@ def test_kata_references_cut_anywhere_are_continued_in_the_tokenizers_tokens():
     backbone = load_backbone("kata-lm")
     healer, cuts, own, follows, unhealed_follows = healer_of(backbone), 0, 0, 0, 0
     for task in [task for task in build()[0] if task.kind == "call"][2:4]:
-        whole = task.prompt.text + task.reference[len(task.prompt.code) :]
+        whole = task.prompt.text + task.canonical_solution[len(task.prompt.code) :]
         for cut in range(len(task.prompt.text) + 1, len(whole), 2):
             cuts += 1
             healed = healer.heal(whole[:cut])

@@ -135,7 +135,7 @@ def calls(count=20):
 
 def test_kata_references_end_with_the_first_character_behind_them():
     for task, junk in zip(calls(), JUNK * 2, strict=True):
-        body = task.reference[len(task.prompt.code) :]
+        body = task.canonical_solution[len(task.prompt.code) :]
         for blank in ("", "\n\n"):
             text = body + blank + junk
             shown = len(body + blank) + (junk.index("solve") if junk.startswith("#") else 0)
@@ -183,10 +183,10 @@ def test_cut_keeps_the_shortest_beginning_that_shows_the_end(name, stopping):
 def test_benchmark_references_end_behind_their_function(data_dir, build):
     for task in build(str(data_dir)).tasks:
         code = task.prompt.code
-        assert task.reference.startswith(code)
-        tree, lines = ast.parse(task.reference), task.reference.splitlines(keepends=True)
+        assert task.canonical_solution.startswith(code)
+        tree, lines = ast.parse(task.canonical_solution), task.canonical_solution.splitlines(keepends=True)
         function = next(node for node in tree.body if node.end_lineno > code.count("\n"))
-        text = task.reference.rstrip()[len(code) :] + "\n"
+        text = task.canonical_solution.rstrip()[len(code) :] + "\n"
         end = len("".join(lines[: function.end_lineno]).rstrip()) + 1 - len(code)
         for junk in ("\n\nprint(1)", "assert 1", "\n# Test\nx"):
             assert FUNCTION.end(code, text + junk) == end
@@ -195,5 +195,5 @@ def test_benchmark_references_end_behind_their_function(data_dir, build):
 @pytest.mark.data
 def test_scripts_do_not_end(data_dir):
     assert all(
-        FUNCTION.end(task.prompt.code, task.reference + "\nprint(1)") == -1 for task in mbpp(str(data_dir)).tasks
+        FUNCTION.end(task.prompt.code, task.canonical_solution + "\nprint(1)") == -1 for task in mbpp(str(data_dir)).tasks
     )

@@ -209,14 +209,14 @@ CHAT = (
 def test_kata_references_come_out_of_any_wrapping():
     rng = random.Random(0)
     for task in build()[0]:
-        assert clean(task.reference, task, True) == task.reference
-        assert clean(task.reference.removeprefix(task.prompt.code), task, False) == task.reference
+        assert clean(task.canonical_solution, task, True) == task.canonical_solution
+        assert clean(task.canonical_solution.removeprefix(task.prompt.code), task, False) == task.canonical_solution
         if rng.random() < 0.02:
-            body = task.reference.removeprefix(task.prompt.code)
+            body = task.canonical_solution.removeprefix(task.prompt.code)
             for text in CHAT:
-                assert tree(cleaned(text.format(p=task.reference), task, True)) == tree(task.reference), text
-                assert tree(cleaned(text.format(p=body), task)) == tree(task.reference), text
-            assert tree(cleaned(task.prompt.text + body + "\nThat's it", task)) == tree(task.reference)
+                assert tree(cleaned(text.format(p=task.canonical_solution), task, True)) == tree(task.canonical_solution), text
+                assert tree(cleaned(text.format(p=body), task)) == tree(task.canonical_solution), text
+            assert tree(cleaned(task.prompt.text + body + "\nThat's it", task)) == tree(task.canonical_solution)
 
 
 @pytest.mark.data
@@ -227,14 +227,14 @@ def test_references_of_benchmarks_are_left_alone(name, data_dir):
     module = "cptlab.tasks." + name.split("_")[0]
     rng = random.Random(0)
     for task in getattr(importlib.import_module(module), name)(data_dir).tasks:
-        program = clean(task.reference, task, True)
-        if program != task.reference:  # three of MBPP print or call something behind the function
-            assert name.startswith("mbpp") and program == task.reference[: len(program)].rstrip("\n") + "\n", task.id
-        body = task.reference.removeprefix(task.prompt.code)
+        program = clean(task.canonical_solution, task, True)
+        if program != task.canonical_solution:  # three of MBPP print or call something behind the function
+            assert name.startswith("mbpp") and program == task.canonical_solution[: len(program)].rstrip("\n") + "\n", task.id
+        body = task.canonical_solution.removeprefix(task.prompt.code)
         assert tree(clean(body, task, False)) == tree(program), task.id
         if rng.random() < 0.15:
             for text in CHAT[1:]:
-                assert tree(cleaned(text.format(p=task.reference), task, True)) == tree(program), (task.id, text)
+                assert tree(cleaned(text.format(p=task.canonical_solution), task, True)) == tree(program), (task.id, text)
 
 
 @pytest.mark.data

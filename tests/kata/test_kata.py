@@ -58,7 +58,7 @@ def test_the_benchmark_is_the_same_everywhere():
 
 
 def test_references_pass_their_tests():
-    verdicts = judge_programs([(task.reference, task) for task in TASKS], workers=1)
+    verdicts = judge_programs([(task.canonical_solution, task) for task in TASKS], workers=1)
     assert Counter(verdict.status for verdict in verdicts) == {"passed": len(TASKS)}
 
 
@@ -66,17 +66,17 @@ def test_references_score_ten():
     sample = random.Random(0).sample(TASKS, 150)
     missing = {op.name for op in OPS} - {name for task in sample for name in task.tags[1:]} - {"label"}
     sample += [next(task for task in TASKS if name in task.tags[1:]) for name in sorted(missing)]
-    assert {quality.score for quality in score_programs([task.reference for task in sample], workers=1)} == {10.0}
+    assert {quality.score for quality in score_programs([task.canonical_solution for task in sample], workers=1)} == {10.0}
 
 
 def test_tests_tell_programs_apart():
-    """The reference of another task of the same type of input fails."""
+    """The canonical solution of another task of the same type of input fails."""
     rng = random.Random(1)
     calls = [task for task in TASKS if task.kind == "call"]
     pairs = []
     for task in rng.sample(calls, 150):
         other = rng.choice([t for t in calls if t.tags[0] == task.tags[0] and t.id != task.id])
-        pairs.append((other.reference, task))
+        pairs.append((other.canonical_solution, task))
     passed = sum(verdict.passed for verdict in judge_programs(pairs, workers=1))
     assert passed <= 3
 

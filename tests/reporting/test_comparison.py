@@ -5,8 +5,9 @@ import csv
 import pytest
 from test_reporting import raw_rows, store_run
 
+from cptlab.commands.compare import main
 from cptlab.errors import UserError
-from cptlab.reporting.comparison import compare_table, main
+from cptlab.reporting.comparison import compare_table
 
 
 @pytest.fixture(scope="module")

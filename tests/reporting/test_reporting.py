@@ -21,11 +21,10 @@ from cptlab.commands.report import main
 from cptlab.errors import UserError
 from cptlab.metrics import statistics, summary
 from cptlab.records import Completion, Message, Prompt, Quality, Task, Verdict
-from cptlab.reporting import layout, make_report, read_run, tables
-from cptlab.reporting import side_by_side as examples
+from cptlab.reporting import layout, make_report, read_evaluation, side_by_side, tables
 from cptlab.reporting.curves import read_curves
 from cptlab.reporting.layout import Table
-from cptlab.reporting.report import measure
+from cptlab.reporting.report import compute_metrics
 from cptlab.storage.jsonl import write_jsonl
 
 ISSUES = {
@@ -109,7 +108,7 @@ def stored(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(stored):
-    return read_run(stored)
+    return read_evaluation(stored)
 
 
 def test_levels_and_samples_of_a_run(run):
@@ -170,7 +169,7 @@ def test_an_issue_that_one_system_lacks_has_no_score(tmp_path):
     write_jsonl(directory / "tuned/quality.jsonl", [Quality(10.0, 4, False)] * 3)
     for system in ("base", "tuned"):
         write_jsonl(directory / system / "verdicts.jsonl", [Verdict("passed")] * 3)
-    table = tables.issues_table(read_run(directory))
+    table = tables.issues_table(read_evaluation(directory))
     assert table.rows[1:] == (("W0702", "bare-except", "3", "0", "↓3", "5.00", "–"),)
     assert list(csv.DictReader(layout.to_csv(table).splitlines()))[0]["tuned_mean_score"] == ""
 
@@ -191,12 +190,12 @@ def test_verdict_counts_are_those_of_a_plain_loop(run, stored):
 
 
 def test_scores_and_pass_rates_are_those_of_a_plain_loop(run, stored):
-    measures = measure(run)
+    metrics = compute_metrics(run)
     quality = {
-        (r["system"], r["difficulty"], r["metric"]): r for r in tables.quality_table(run, measures.results).records
+        (r["system"], r["difficulty"], r["metric"]): r for r in tables.quality_table(run, metrics.results).records
     }
     correct = {
-        (r["system"], r["difficulty"], r["metric"]): r for r in tables.correctness_table(run, measures.results).records
+        (r["system"], r["difficulty"], r["metric"]): r for r in tables.correctness_table(run, metrics.results).records
     }
     level_of = {json.loads(line)["id"]: json.loads(line)["difficulty"] for line in open(stored / "tasks.jsonl")}
     for system in ("base", "tuned"):
@@ -221,7 +220,7 @@ def test_scores_and_pass_rates_are_those_of_a_plain_loop(run, stored):
                 sum(sum(s) / 6 for s in subsets) / len(subsets)
             )
     differences = {
-        (r["difficulty"], r["metric"]): r for r in tables.differences_table(run, *vars(measures).values()).records
+        (r["difficulty"], r["metric"]): r for r in tables.differences_table(run, *vars(metrics).values()).records
     }
     for (level, metric), record in differences.items():
         both = quality | correct
@@ -236,11 +235,11 @@ def test_best_and_median_samples(run, stored):
         grouped.setdefault(completion["task_id"], []).append(quality["score"])
     assert best == [max(scores) for scores in grouped.values()]
     for task, scores in grouped.items():
-        assert examples.median_sample(run.systems["tuned"][task]).quality.score == sorted(scores)[2]
+        assert side_by_side.median_sample(run.systems["tuned"][task]).quality.score == sorted(scores)[2]
 
 
 def test_examples_are_the_extremes_and_the_median(run):
-    chosen = examples.choose_examples(run, "tuned")
+    chosen = side_by_side.choose_examples(run, "tuned")
     assert len(chosen) == 9  # three tasks a difficulty: each is one of the three
     for level in ("introductory", "interview", "competition"):
         changes = [example.change for example in chosen if example.task.difficulty == level]
@@ -302,46 +301,55 @@ def test_the_k_of_the_metrics_are_shown(stored, tmp_path):
         json.dumps({"results": {"base": {"all": {"pass@6": 1, "pass@6_ci": [0, 1]}}}})
     )
     assert "pass@6 (%)" in make_report(directory).read_text()
-    run = read_run(directory)
-    assert run.ks == (6,) and set(tables.correctness_table(run, measure(run).results).columns) == {"System", "P@6"}
+    run = read_evaluation(directory)
+    assert run.ks == (6,) and set(tables.correctness_table(run, compute_metrics(run).results).columns) == {
+        "System",
+        "P@6",
+    }
     with pytest.raises(UserError, match="pass@7"):
-        measure(replace(run, ks=(7,)))
+        compute_metrics(replace(run, ks=(7,)))
 
 
 def test_figures_are_over_the_tasks_that_every_system_has_samples_of(stored, tmp_path):
     directory = shutil.copytree(stored, tmp_path / "run")
-    rows = {name: (directory / f"base/{name}.jsonl").read_text().splitlines(True) for name in ("completions", "quality", "verdicts")}
+    rows = {
+        name: (directory / f"base/{name}.jsonl").read_text().splitlines(True)
+        for name in ("completions", "quality", "verdicts")
+    }
     for name, lines in rows.items():  # no sample of kata/0, two of kata/1 fewer, the rest backwards
         (directory / f"base/{name}.jsonl").write_text("".join(lines[8:][::-1]))
-    run = read_run(directory)
+    run = read_evaluation(directory)
     assert run.samples_per_task == "4 to 6 samples"
     assert [task.id for task in run.tasks] == [f"kata/{i}" for i in range(1, 9)]
     assert all(set(answers) == {task.id for task in run.tasks} for answers in run.systems.values())
     sample = run.systems["base"]["kata/3"][-1]
-    assert sample.completion.sample == 0 and sample.quality == read_run(stored).systems["base"]["kata/3"][0].quality
-    measures = measure(run)
-    assert measures.results["base"]["all"]["tasks"] == measures.differences["tuned"]["all"]["tasks"] == 8
-    assert "4 to 6 samples per task" in tables.quality_table(run, measures.results).title
+    assert (
+        sample.completion.sample == 0 and sample.quality == read_evaluation(stored).systems["base"]["kata/3"][0].quality
+    )
+    metrics = compute_metrics(run)
+    assert metrics.results["base"]["all"]["tasks"] == metrics.differences["tuned"]["all"]["tasks"] == 8
+    assert "4 to 6 samples per task" in tables.quality_table(run, metrics.results).title
     make_report(directory)
 
 
 def test_tasks_without_difficulty_and_with_a_second_rule(tmp_path):
     directory = store_run(tmp_path, tasks=4, samples=3)
-    tasks = [replace(task, difficulty="", rules=("strict", "official")) for task in read_run(directory).tasks]
+    tasks = [replace(task, difficulty="", rules=("strict", "official")) for task in read_evaluation(directory).tasks]
     write_jsonl(directory / "tasks.jsonl", tasks)
     for system in ("base", "tuned"):
         status = "failed" if system == "base" else "passed"
         verdict = Verdict(status, by_rule={"strict": status, "official": "passed"})
         write_jsonl(directory / system / "verdicts.jsonl", [verdict] * 12)
-    run = read_run(directory)
+    run = read_evaluation(directory)
     assert list(run.levels) == ["all"]
-    measures = measure(run)
-    table = tables.correctness_table(run, measures.results)
+    metrics = compute_metrics(run)
+    table = tables.correctness_table(run, metrics.results)
     assert table.columns == ("System", "P@1", "official P@1")
     assert [row[1].split()[0] for row in table.rows] == ["0.0", "100.0"]
     assert [row[2].split()[0] for row in table.rows] == ["100.0", "100.0"]
-    assert tables.differences_table(run, measures.results, measures.differences).rows[0][-2:] == (
-        "+100.0 [+100.0, +100.0]", "+0.0 [+0.0, +0.0]",
+    assert tables.differences_table(run, metrics.results, metrics.differences).rows[0][-2:] == (
+        "+100.0 [+100.0, +100.0]",
+        "+0.0 [+0.0, +0.0]",
     )
     make_report(directory)
 
@@ -438,7 +446,7 @@ def test_a_missing_file_is_named_with_a_remedy(stored, tmp_path, capsys, name):
         name = "completions.jsonl"
     before = sorted(directory.rglob("*"))
     with pytest.raises(UserError, match=f"{re.escape(name)}.*evaluate.py"):
-        read_run(directory)
+        read_evaluation(directory)
     assert main([str(directory)]) == 2
     out, err = capsys.readouterr()
     assert out == "" and name in err and err.count("\n") == 1
@@ -447,30 +455,30 @@ def test_a_missing_file_is_named_with_a_remedy(stored, tmp_path, capsys, name):
 
 def test_files_that_do_not_fit_together_are_refused(stored, tmp_path):
     with pytest.raises(UserError, match="no directory"):
-        read_run(tmp_path / "nowhere")
+        read_evaluation(tmp_path / "nowhere")
     directory = shutil.copytree(stored, tmp_path / "run")
     path = directory / "tuned/verdicts.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:-1]))
     with pytest.raises(UserError, match="54 completions, 54 quality scores, 53 verdicts"):
-        read_run(directory)
+        read_evaluation(directory)
     path.write_text("".join(lines))
     tasks = (directory / "tasks.jsonl").read_text().splitlines(keepends=True)
     (directory / "tasks.jsonl").write_text("".join(tasks[1:]))
     with pytest.raises(UserError, match="completions.jsonl, record 1: task 'kata/0'"):
-        read_run(directory)
+        read_evaluation(directory)
     (directory / "tasks.jsonl").write_text(tasks[0].replace("kata/0", "kata/new"))
     for system in ("base", "tuned"):
         for name in ("completions", "quality", "verdicts"):
             (directory / system / f"{name}.jsonl").rename(directory / system / f"{name}.aside")
             (directory / system / f"{name}.jsonl").touch()
     with pytest.raises(UserError, match="no task of which every system has samples"):
-        read_run(directory)
+        read_evaluation(directory)
     for path in directory.glob("*/*.aside"):
         path.rename(path.with_suffix(".jsonl"))
     (directory / "metrics.json").write_text("{")
     (directory / "tasks.jsonl").write_text("".join(tasks))
     with pytest.raises(UserError, match="metrics.json is not JSON"):
-        read_run(directory)
+        read_evaluation(directory)
     with pytest.raises(UserError, match="0 programs per task"):
-        tables.issues_table(read_run(stored), 0)
+        tables.issues_table(read_evaluation(stored), 0)

@@ -18,7 +18,7 @@ from cptlab.judging.lint.pylint_score import score_programs
 from cptlab.judging.verdicts.verdict import judge_programs
 from cptlab.kata.benchmark import build
 from cptlab.records import Completion, Quality, Verdict
-from cptlab.reporting import read_run
+from cptlab.reporting import read_evaluation
 from cptlab.storage.jsonl import read_jsonl, to_json
 from cptlab.systems import completions as given
 
@@ -31,10 +31,10 @@ def some_rows(tasks: int = 6) -> list[dict]:
     """Right, wrong, broken and chatty programs, as completions and as solutions, twice some of them."""
     rows = []
     for number, task in enumerate(CALLS[:tasks]):
-        body = task.reference.removeprefix(task.prompt.code)
+        body = task.canonical_solution.removeprefix(task.prompt.code)
         rows += [
             {"task_id": task.id, "completion": body, "model": "x"},
-            {"task_id": task.id, "solution": f"Sure!\n```python\n{task.reference}```\nBye"},
+            {"task_id": task.id, "solution": f"Sure!\n```python\n{task.canonical_solution}```\nBye"},
             {"task_id": task.id, "solution": f"{task.prompt.code}\n    unused = {number}\n    return None\n"},
         ]
         if number % 2:
@@ -109,7 +109,7 @@ def test_an_evaluation_of_given_programs_leaves_the_record_of_a_model_s(judged):
     assert {"versions", "git", "wall_seconds", "files", "benchmark_fingerprint"} <= set(metrics)
     assert (run / "report.html").is_file() and list(run.glob("figures/*.png")) and list(run.glob("csv/metrics.csv"))
     assert {"quality.md", "correctness.csv", "issues.md", "verdicts.md"} <= {path.name for path in run.glob("tables/*")}
-    assert read_run(run).samples_per_task == "3 to 5 samples" and not list(run.rglob("*.journal"))
+    assert read_evaluation(run).samples_per_task == "3 to 5 samples" and not list(run.rglob("*.journal"))
     assert json.loads((run / "run.json").read_text())["finished"]
 
 
@@ -189,7 +189,7 @@ def test_two_files_are_compared_on_the_tasks_that_both_cover(tmp_path):
         assert change[f"{metric}_ci"][0] <= change[metric] <= change[f"{metric}_ci"][1]
     assert base["pylint_mean"] < ours["pylint_mean"]
     assert len(lines(run / "verdicts.jsonl")) == len(rows) - 4 and len(lines(run / "verdicts_against.jsonl")) == 5
-    stored = read_run(run)
+    stored = read_evaluation(run)
     assert list(stored.systems) == ["base", "given"] and len(stored.tasks) == 4
     assert "given" in (run / "tables/differences.md").read_text()
 
@@ -251,7 +251,7 @@ FINAL = ("tasks.jsonl", "verdicts.jsonl", "given/completions.jsonl", "given/qual
 
 
 def test_killed_again_and_again_the_same_command_ends_the_same(tmp_path):
-    rows = [{"task_id": task.id, "solution": f"{task.reference}\n# {i}\nx{i} = {i}\n"}
+    rows = [{"task_id": task.id, "solution": f"{task.canonical_solution}\n# {i}\nx{i} = {i}\n"}
             for i in range(12) for task in CALLS[:10]]  # fmt: skip
     rows += rows[::7]
     file = write(tmp_path / "mine.jsonl", rows)

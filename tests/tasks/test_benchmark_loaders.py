@@ -83,8 +83,8 @@ def test_counts_and_what_holds_for_every_task(data_dir, build, tasks, public, hi
             assert at <= span.start < span.end and inside == inside.strip()
             at = span.end
         if task.kind == "check":
-            assert not task.prompt.code or task.reference.startswith(task.prompt.code)
-            compile(task.reference, task.id, "exec")
+            assert not task.prompt.code or task.canonical_solution.startswith(task.prompt.code)
+            compile(task.canonical_solution, task.id, "exec")
             for test in task.tests:
                 compile(test.code, task.id, "exec")
 
@@ -93,7 +93,7 @@ def test_counts_and_what_holds_for_every_task(data_dir, build, tasks, public, hi
 @pytest.mark.parametrize("build", [humaneval, mbpp_sanitized])
 def test_references_pass_and_an_empty_function_does_not(data_dir, build):
     for task in build(str(data_dir)).tasks[:400:4]:
-        assert all(run(task, task.reference)), task.id
+        assert all(run(task, task.canonical_solution)), task.id
         wrong = run(task, f"def {task.entry_point}(*args, **kwargs):\n    return Ellipsis\n")
         assert not all(wrong), task.id
 
@@ -105,7 +105,7 @@ def test_classes_of_the_program_and_shadowed_builtins(data_dir):
     assert tasks["Mbpp/126"].names == ("sum",) == (tasks["Mbpp/126"].entry_point,)
     assert tasks["Mbpp/596"].setup.startswith("import sys") and "sys" not in tasks["Mbpp/596"].names
     for number in (126, 367, 596, 601, 927):
-        assert all(run(tasks[f"Mbpp/{number}"], tasks[f"Mbpp/{number}"].reference)), number
+        assert all(run(tasks[f"Mbpp/{number}"], tasks[f"Mbpp/{number}"].canonical_solution)), number
 
 
 @pytest.mark.data
@@ -113,7 +113,7 @@ def test_trusted_helpers_stand_before_the_tests(data_dir):
     tasks = by_id(humaneval(str(data_dir)))
     for number in (32, 33, 38, 50):  # their tests call poly, sort_third itself, encode_cyclic, encode_shift
         task = tasks[f"HumanEval/{number}"]
-        assert task.names == () and all(run(task, task.reference)), number
+        assert task.names == () and all(run(task, task.canonical_solution)), number
     cheat = tasks["HumanEval/33"].prompt.code + "    return None\n"
     assert not any(run(tasks["HumanEval/33"], cheat)), "sort_third in the tests is the reference, not the program's"
 
@@ -145,7 +145,7 @@ def test_mbpp_spans_splits_and_shots(data_dir):
     sizes = {split: len(benchmark.split(split)) for split in ("prompt", "test", "validation", "train")}
     assert sizes == {"prompt": 10, "test": 500, "validation": 90, "train": 374}
     task = by_id(benchmark)["Mbpp/3"]
-    assert task.prompt.code == "" and task.split == "prompt" and "\r" not in task.reference + task.prompt.text
+    assert task.prompt.code == "" and task.split == "prompt" and "\r" not in task.canonical_solution + task.prompt.text
     assert parts(task, "nl") == ["Write a python function to identify non-prime numbers."]
     assert parts(task, "tests") == ["assert is_not_prime(2) == False\nassert is_not_prime(10) == True\n"
                                     "assert is_not_prime(35) == True"]  # fmt: skip
@@ -176,7 +176,7 @@ def test_evalplus_parts_see_every_input_once(data_dir):
         for name in names:
             task = tasks[name]
             seen = []
-            program = f"{task.reference}\n_inner = {task.entry_point}\ndef {task.entry_point}(*args):\n" \
+            program = f"{task.canonical_solution}\n_inner = {task.entry_point}\ndef {task.entry_point}(*args):\n" \
                       "    seen.append(repr(args))\n    return _inner(*args)\n"  # fmt: skip
             hidden = types.SimpleNamespace(**{**vars(task), "tests": task.hidden_tests})
             sys.modules["builtins"].seen = seen
@@ -346,7 +346,7 @@ def test_apps_layout_problems(data_dir):
     programs = list(references(str(data_dir), source="layout"))
     counts = {name: sum(task.id == name for task, _ in programs) for name in tasks}
     assert sum(counts.values()) == 101 and min(counts.values()) >= 1
-    assert all(task.reference == next(p for t, p in programs if t.id == task.id) for task in tasks.values())
+    assert all(task.canonical_solution == next(p for t, p in programs if t.id == task.id) for task in tasks.values())
 
 
 @pytest.mark.data
@@ -356,7 +356,7 @@ def test_apps_selection_in_mapcoders_form(data_dir):
         == {"introductory": 49, "interview": 32, "competition": 47}  # fmt: skip
     task = tasks["APPS/test/4561"]
     assert task.kind == "stdin" and task.public_tests[0] == type(task.public_tests[0])(stdin="adfa", expected="True")
-    assert len(task.public_tests) == 2 and len(task.hidden_tests) == 9 and task.reference is None
+    assert len(task.public_tests) == 2 and len(task.hidden_tests) == 9 and task.canonical_solution is None
 
 
 @pytest.mark.parametrize("change, said", [

@@ -19,6 +19,7 @@ import sys
 import sysconfig
 from collections.abc import Callable
 
+import cptlab
 from cptlab.judging.workers.fork_server import PR_SET_PDEATHSIG, libc
 
 _NEWNS, _NEWUTS, _NEWIPC, _NEWUSER, _NEWPID, _NEWNET = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
@@ -26,7 +27,7 @@ _RDONLY, _NOSUID, _NODEV, _BIND, _REC, _PRIVATE = 1, 2, 4, 4096, 16384, 1 << 18
 _DETACH = 2
 _MOUNT_SETATTR, _AT_RECURSIVE, _AT_FDCWD = 442, 0x8000, -100
 _DEVICES = ("null", "zero", "full", "random", "urandom")
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+_PACKAGE = os.path.dirname(os.path.realpath(cptlab.__file__))
 SCRATCH = "/tmp"  # in the jail
 
 # Landlock's system calls and rights (linux/landlock.h); later kernels know further rights, which stay unhandled

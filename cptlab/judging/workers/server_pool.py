@@ -15,9 +15,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cptlab
 from cptlab.judging.workers.fork_server import read_message, write_message
 
-_PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
+_PACKAGE_PARENT = str(Path(cptlab.__file__).resolve().parents[1])
 # The package's parent leaves sys.path again: judged programs must not see what lies beside the package in a clone.
 _START = """
 import importlib, json, os, sys

@@ -23,7 +23,7 @@ REMAKE = "Give the directory of an evaluation run, or remake it with `python eva
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class JudgedProgram:
     """One judged program. Its text stays in the file, at byte `place`, so that a run of any size can be read."""
 
     quality: Quality
@@ -46,8 +46,8 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Run:
-    """An evaluation run. `systems[name][task_id]` holds the samples of one task in stored order.
+class Evaluation:
+    """An evaluation evaluation. `systems[name][task_id]` holds the samples of one task in stored order.
 
     `tasks` are those of which every system has samples, in numbers that may differ. The first system is the one that the
     others are compared with. `provenance` is metrics.json without its figures, `ks` the k of the pass@k named there
@@ -56,7 +56,7 @@ class Run:
 
     directory: Path
     tasks: tuple[Task, ...]
-    systems: Mapping[str, Mapping[str, tuple[Sample, ...]]]
+    systems: Mapping[str, Mapping[str, tuple[JudgedProgram, ...]]]
     provenance: Mapping[str, Any]
     ks: tuple[int, ...] | None
     config: str
@@ -76,7 +76,7 @@ class Run:
         groups = {level: tasks for level, tasks in groups.items() if tasks}
         return groups if self.tasks in groups.values() else groups | {"all": self.tasks}
 
-    def samples(self, system: str) -> list[Sample]:
+    def samples(self, system: str) -> list[JudgedProgram]:
         """Every sample of a system, task after task."""
         return [sample for task in self.tasks for sample in self.systems[system][task.id]]
 
@@ -89,7 +89,7 @@ class Run:
         return f"{number} {'sample' if number == '1' else 'samples'}"
 
 
-def read_run(directory: str | os.PathLike) -> Run:
+def read_evaluation(directory: str | os.PathLike) -> Evaluation:
     """The evaluation run stored in `directory`.
 
     Raises UserError for a missing or malformed file, for files of different length, and where no task has samples of
@@ -113,19 +113,21 @@ def read_run(directory: str | os.PathLike) -> Run:
     metrics = _read_metrics(directory / "metrics.json")
     provenance = {key: value for key, value in metrics.items() if key not in ("results", "differences")}
     ks = _ks(metrics.get("results"))
-    return Run(directory, shared, systems, provenance, ks, _text(directory / "config.yaml"))
+    return Evaluation(directory, shared, systems, provenance, ks, _text(directory / "config.yaml"))
 
 
-def judged_of(run: Run) -> tuple[list[Task], dict[str, tuple[dict[str, list[Quality]], dict[str, list[Verdict]]]]]:
+def outcomes_of(
+    evaluation: Evaluation,
+) -> tuple[list[Task], dict[str, tuple[dict[str, list[Quality]], dict[str, list[Verdict]]]]]:
     """The tasks and, of each system, (qualities, verdicts) by task, as judging.summary takes them."""
     judged = {}
-    for system, answers in run.systems.items():
+    for system, answers in evaluation.systems.items():
         qualities = {task: [sample.quality for sample in samples] for task, samples in answers.items()}
         judged[system] = (qualities, {task: [s.verdict for s in samples] for task, samples in answers.items()})
-    return list(run.tasks), judged
+    return list(evaluation.tasks), judged
 
 
-def _read_system(directory: Path, tasks: tuple[Task, ...]) -> dict[str, tuple[Sample, ...]]:
+def _read_system(directory: Path, tasks: tuple[Task, ...]) -> dict[str, tuple[JudgedProgram, ...]]:
     file = directory / "completions.jsonl"
     completions = list(_places(file))
     qualities = [_shared(quality) for quality in _read(directory / "quality.jsonl", Quality)]
@@ -135,12 +137,12 @@ def _read_system(directory: Path, tasks: tuple[Task, ...]) -> dict[str, tuple[Sa
             f"The files in {directory} are of different length: {len(completions)} completions, {len(qualities)} "
             f"quality scores, {len(verdicts)} verdicts. {REMAKE}"
         )
-    samples: dict[str, list[Sample]] = {task.id: [] for task in tasks}
+    samples: dict[str, list[JudgedProgram]] = {task.id: [] for task in tasks}
     for number, row in enumerate(zip(completions, qualities, verdicts, strict=True), 1):
         (task_id, finished, place), quality, verdict = row
         if task_id not in samples:
             raise UserError(f"{file}, record {number}: task {task_id!r} is not in tasks.jsonl. {REMAKE}")
-        samples[task_id].append(Sample(quality, verdict, finished, file, place))
+        samples[task_id].append(JudgedProgram(quality, verdict, finished, file, place))
     return {task_id: tuple(found) for task_id, found in samples.items()}
 
 

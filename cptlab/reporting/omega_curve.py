@@ -1,23 +1,14 @@
-"""The curve of SPA Fig. 4: pass@1, and the pylint score, against ω. From stored files alone.
-
-    python -m cptlab.reporting.omega logs/evaluate/multiruns/<time>      (a sweep: evaluate.py -m decoding.omega=…)
-    python -m cptlab.reporting.omega logs/omega/runs/<time>              (what python -m cptlab.analysis.omega tried)
-
-Several directories are read as one sweep. Writes omega_curve.png, .svg, .csv and .md into the first.
-"""
+"""The curve of SPA Fig. 4: pass@1 and the pylint score against ω. Made from stored files alone."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cptlab.errors import UserError
 from cptlab.reporting import layout, tables
 from cptlab.reporting.layout import Table
-from cptlab.reporting.omega_runs import Figures, OmegaCurve, read_curve
+from cptlab.reporting.omega_sweep import Figures, OmegaCurve, read_curve
 
 LABELS = {"pylint_mean": "mean pylint score"}
 
@@ -33,7 +24,7 @@ def curve_table(curve: OmegaCurve) -> Table:
             cells = []
             for metric in curve.metrics:
                 there = omega != 1 and change.get(metric) is not None
-                cells += [tables.estimate(metric, found), tables.change(metric, change) if there else "–"]
+                cells += [tables.with_interval(metric, found), tables.change(metric, change) if there else "–"]
                 ends = (found[f"{metric}_ci"], change[f"{metric}_ci"] if there else (None, None))
                 records.append({
                     "system": system, "omega": omega, "metric": metric, "tasks": found.get("tasks"),
@@ -56,7 +47,7 @@ def test_table(curve: OmegaCurve) -> Table:
     for system, found in curve.test.items():
         cells = [system, f"{found['omega']:g}", str(found["tuned"]["tasks"])]
         for metric in curve.metrics:
-            cells += [tables.estimate(metric, found[side]) for side in ("plain", "tuned")]
+            cells += [tables.with_interval(metric, found[side]) for side in ("plain", "tuned")]
             cells.append("–" if found["omega"] == 1 else tables.change(metric, found["change"]))
             for side in ("plain", "tuned", "change"):
                 ends = found[side][f"{metric}_ci"]
@@ -176,24 +167,3 @@ def print_curve(curve: OmegaCurve) -> None:
     print(layout.to_text(curve_table(curve)), *sentences(curve), sep="\n")
     if curve.test:
         print(f"\n{layout.to_text(test_table(curve))}")
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """0, or 2 with one sentence on standard error."""
-    parser = argparse.ArgumentParser(prog="python -m cptlab.reporting.omega", description=__doc__.splitlines()[0])
-    parser.add_argument("runs", metavar="DIR", nargs="+", type=Path, help="the folder of a sweep over decoding.omega, "
-                        "one of its runs, or a run of python -m cptlab.analysis.omega")  # fmt: skip
-    given = parser.parse_args(arguments)
-    try:
-        curve = read_curve(given.runs)
-        page = make_omega_report(given.runs, curve)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    print_curve(curve)
-    print(f"Report: {page}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -13,7 +13,7 @@ import yaml
 
 from cptlab.errors import UserError
 from cptlab.metrics.summary import compare
-from cptlab.reporting.runs import BASELINE, TUNED, judged_of, read_run
+from cptlab.reporting.evaluation import BASELINE, TUNED, outcomes_of, read_evaluation
 
 SWEEP = "Make them with `python evaluate.py -m decoding=spa decoding.omega=1,1.1,1.2`."
 # settings of a run that change no result, and `run`, whose training run metrics.json names
@@ -163,11 +163,11 @@ def _changes(points: Sequence[_Point]) -> dict[str, dict[float, Figures]]:
     plain = next((point for point in points if point.omega == 1), None)
     if plain is None:
         return {}
-    tasks, before = judged_of(read_run(plain.directory))
+    tasks, before = outcomes_of(read_evaluation(plain.directory))
     changes: dict[str, dict[float, Figures]] = {system: {} for system in before}
     for point in points:
         if point is not plain:
-            _, after = judged_of(read_run(point.directory))
+            _, after = outcomes_of(read_evaluation(point.directory))
             for system in before.keys() & after.keys():
                 changes[system][point.omega] = compare(tasks, before[system], after[system], ks=[1])["all"]
     return changes

@@ -1,0 +1,45 @@
+"""Draw the curve over ω of a sweep, or of a tuning of ω, from its stored files.
+
+    cptlab omega_curve logs/evaluate/multiruns/<time>      (a sweep: evaluate.py -m decoding.omega=…)
+    cptlab omega_curve logs/omega/runs/<time>              (what cptlab omega tried)
+
+Several directories are read as one sweep. Writes omega_curve.png, .svg, .csv and .md into the first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from cptlab.errors import UserError
+from cptlab.reporting.omega_curve import make_omega_report, print_curve
+from cptlab.reporting.omega_sweep import read_curve
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Return 0, or 2 with one sentence on standard error where the runs make no curve."""
+    parser = argparse.ArgumentParser(
+        prog="cptlab omega_curve", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "runs",
+        metavar="DIR",
+        nargs="+",
+        type=Path,
+        help="the folder of a sweep over decoding.omega, one of its runs, or a run of cptlab omega",
+    )
+    given = parser.parse_args(arguments)
+    try:
+        curve = read_curve(given.runs)
+        page = make_omega_report(given.runs, curve)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print_curve(curve)
+    print(f"Report: {page}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
