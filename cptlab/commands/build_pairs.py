@@ -51,8 +51,17 @@ def build_pairs(config: DictConfig, backbone: Any = None) -> Path:
             choice, dropped = pairs.select_pair(task, completions, qualities, verdicts, options)
             counts += dropped
             if choice is not None:
-                found.append(pairs.make_pair(task, choice, completions, qualities, backbone.encode_completion,
-                                             backbone.decode, refine=config.pairs.refine))
+                found.append(
+                    pairs.make_pair(
+                        task,
+                        choice,
+                        completions,
+                        qualities,
+                        backbone.encode_completion,
+                        backbone.decode,
+                        refine=config.pairs.refine,
+                    )
+                )
         if not any(pair.split == "train" for pair in found):
             raise pairs.no_pairs_left(counts, options)
         statistics = pairs.pair_statistics(found, backbone.encode_completion, backbone.decode)
@@ -75,14 +84,21 @@ def _place(config: DictConfig, backbone: Any) -> tuple[Path, list[Task], Decodin
     """Return where the pairs of these settings are kept, the tasks, and how programs are sampled."""
     decoding = build_decoding(config.decoding)
     if decoding.guidance or decoding.strategy:
-        raise UserError("Pairs are made of the model's plain samples, so this decoding is for evaluate.py. Use decoding=paper "
-                        "or decoding=llm here.")
+        raise UserError(
+            "Pairs are made of the model's plain samples, so this decoding is for evaluate.py. Use decoding=paper "
+            "or decoding=llm here."
+        )
     benchmark = settings.build(config.benchmark, "benchmark")
-    tasks = [task for split in ("train", "validation") for task in benchmark.split(split, config.pairs[f"{split}_tasks"])]
+    tasks = [
+        task for split in ("train", "validation") for task in benchmark.split(split, config.pairs[f"{split}_tasks"])
+    ]
     work = {
-        "pairs": OmegaConf.to_container(config.pairs, resolve=True), "backbone": backbone.fingerprint,
-        "template": backbone.prompt_template, "tasks": [repr(task) for task in tasks],
-        "sampling": dataclasses.asdict(decoding.sampling), "seed": config.pairs.seed,
+        "pairs": OmegaConf.to_container(config.pairs, resolve=True),
+        "backbone": backbone.fingerprint,
+        "template": backbone.prompt_template,
+        "tasks": [repr(task) for task in tasks],
+        "sampling": dataclasses.asdict(decoding.sampling),
+        "seed": config.pairs.seed,
     }
     return Path(config.paths.cache) / "pairs" / fingerprint(work), tasks, decoding
 
@@ -91,8 +107,12 @@ def _ready_pairs(config: DictConfig, backbone: Any) -> Path:
     """Write the pairs of a data set, in this backbone's tokens, as `build_pairs` leaves its own; return their directory."""
     from cptlab import pairs
 
-    found, counts = settings.build(config.pairs.dataset, "pairs.dataset", encode=backbone.encode_completion,
-                                   max_tokens=backbone.context_length - config.pairs.reserved)
+    found, counts = settings.build(
+        config.pairs.dataset,
+        "pairs.dataset",
+        encode=backbone.encode_completion,
+        max_tokens=backbone.context_length - config.pairs.reserved,
+    )
     content = hashlib.sha256(repr(found).encode()).hexdigest()
     directory = Path(config.paths.cache) / "pairs" / fingerprint({"ready": content})
     with locked(directory):

@@ -149,7 +149,12 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
 
 
 def _report(
-    run: RunDirectory, tasks: list, outcomes: Mapping[str, Any], ks: list[int], cost: dict[str, Any], facts: dict[str, Any]
+    run: RunDirectory,
+    tasks: list,
+    outcomes: Mapping[str, Any],
+    ks: list[int],
+    cost: dict[str, Any],
+    facts: dict[str, Any],
 ) -> tuple[dict[str, float], Path]:
     """Write metrics.json, tables, figures and report of a run, and finish it; return its metrics by name, and the report.
 

@@ -31,9 +31,8 @@ from cptlab.reporting.omega_sweep import read_curve
 from cptlab.storage.atomic import write_json
 from cptlab.storage.jsonl import write_jsonl
 from cptlab.storage.run_directory import CONFIG_FILE
-from cptlab.systems import System
 from cptlab.systems import tuned_omega as store
-from cptlab.systems.decoding import Decoding, build_decoding
+from cptlab.systems.decoding import build_decoding
 
 if TYPE_CHECKING:
     from cptlab.systems.judge import Judge
@@ -127,9 +126,7 @@ def tune_omega(config: DictConfig, fresh: Path) -> Path:
         "in_both_and_left_out": [task.id for task in in_both],
     }
     write_jsonl(run.directory / "tasks.jsonl", [*validation, *test])
-    provenance = tracking.provenance(
-        ROOT, wall_seconds=round(time.monotonic() - started, 1), resumed=run.resumed
-    )
+    provenance = tracking.provenance(ROOT, wall_seconds=round(time.monotonic() - started, 1), resumed=run.resumed)
     write_json(run.directory / "omega.json", {"systems": found, **facts, **provenance})
     curve = read_curve([run.directory])
     page = make_omega_report([run.directory], curve)
@@ -172,9 +169,7 @@ def with_omega_to_tune(systems: list[LoadedSystem]) -> list[LoadedSystem]:
     return [system for system in systems if system.name not in left]
 
 
-def draw_with(
-    system: LoadedSystem, n: int, judge: Judge, seed: int, directory: Path, test: Sequence[Task]
-) -> Draw:
+def draw_with(system: LoadedSystem, n: int, judge: Judge, seed: int, directory: Path, test: Sequence[Task]) -> Draw:
     """Return how the search gets programs of one ω judged. Those for the tasks `test` are written to `directory`."""
     from cptlab.systems.samples import sample_and_judge
 

@@ -44,11 +44,13 @@ def choose_systems(config: DictConfig, **decoding: Any) -> list[System]:
 
 
 def _build(name: str, node: DictConfig, decoding: dict[str, Any]) -> System:
-    node = node.copy()
-    OmegaConf.resolve(node)
-    own = node.pop("decoding", None)
-    made = build_decoding(own, f"system.{name}.decoding", **decoding) if own else None
-    return settings.build(node, f"system.{name}", name=name, decoding=made)
+    content: dict[str, Any] = OmegaConf.to_container(node, resolve=True)  # type: ignore[assignment]
+    has_decoding = content.pop("decoding", None) is not None
+    # as Hydra would otherwise put the objects of a list into a config of its own
+    made = settings.build(OmegaConf.create(content | {"name": name, "_convert_": "all"}), f"system.{name}")
+    if not has_decoding:
+        return made
+    return replace(made, decoding=build_decoding(node.decoding, f"system.{name}.decoding", **decoding))
 
 
 def _run_of(system: System, config: DictConfig) -> Path:

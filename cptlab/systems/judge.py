@@ -73,5 +73,7 @@ class Judge:
 
 def digest_of_tests(tasks: Sequence[Task]) -> str:
     """Return a digest of all that a verdict on these tasks depends on."""
-    deciding = [replace(task, prompt=Prompt(""), canonical_solution=None) for task in tasks]  # all of a task but these two
+    deciding = [
+        replace(task, prompt=Prompt(""), canonical_solution=None) for task in tasks
+    ]  # all of a task but these two
     return hashlib.sha256(repr(deciding).encode()).hexdigest()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from cptlab.adapters import Policy, load_adapter
 from cptlab.backbone import Backbone
@@ -42,12 +41,14 @@ class LoadedSystem:
         return replace(self, name=name, decoding=decoding, selection=None, post_processing=())
 
 
-def load_system(system: System, run: Path | None, backbone: Backbone, evaluation: Decoding) -> LoadedSystem:
-    """Load the adapter of the training run (None: the backbone alone). `evaluation`: the decoding of systems without one.
+def load_system(system: System, backbone: Backbone, evaluation: Decoding) -> LoadedSystem:
+    """Load the adapter of the system's training run, which is a directory by now, onto the frozen `backbone`.
+
+    `evaluation` is the decoding of systems without one of their own.
 
     Raises UserError for an adapter that does not fit the backbone, and for a decoding that needs a prefix.
     """
-    adapter = None if run is None else load_adapter(run, backbone)
+    adapter = None if system.run is None else load_adapter(system.run, backbone)
     policy = Policy(backbone) if adapter is None else adapter.policy(backbone)
     decoding = decoding_of_system(system.name, system.decoding, evaluation, policy.prefix is not None)
     return LoadedSystem(

@@ -109,7 +109,9 @@ def _sample(system: LoadedSystem, chunks: TaskChunks, judge: Judge, seed: int) -
     chunks.compute(store, f"{system.name}: sampling programs", sample)
     drawn = list(store.records())
     if first is not None:
-        again = {(row[0], i) for row, failed in zip(first.by_task(), first.failing_public(), strict=True) for i in failed}
+        again = {
+            (row[0], i) for row, failed in zip(first.by_task(), first.failing_public(), strict=True) for i in failed
+        }
         drawn = first.completions + [one for one in drawn if (one.task_id, one.sample) in again]
     return store, Cost(len(drawn), sum(completion.tokens for completion in drawn))
 
@@ -141,9 +143,7 @@ def _keep(
     return store
 
 
-def _chosen(
-    completions: list[Completion], qualities: list[Quality], selection: Selection, n: int
-) -> list[Completion]:
+def _chosen(completions: list[Completion], qualities: list[Quality], selection: Selection, n: int) -> list[Completion]:
     """Keep one of every `draws` programs that follow each other; they become samples 0 to n - 1 of their task."""
     found = []
     for start in range(0, len(completions), selection.draws):

@@ -60,7 +60,8 @@ class System:
     adapter: Annotated[
         str | None,
         Setting(
-            "Which adapter its training run must have; null: the backbone alone.", choices=(ANY, "prefix", "lora", "full")
+            "Which adapter its training run must have; null: the backbone alone.",
+            choices=(ANY, "prefix", "lora", "full"),
         ),
     ] = None
     run: Annotated[

@@ -80,4 +80,6 @@ def _ruff(directory: Path, *arguments: str) -> None:
     # `format` ends with 2 as well where a file cannot be parsed, which is no failure here
     if "ruff failed" in done.stderr or done.returncode not in ((0, 2) if arguments[0] == "format" else (0,)):
         said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        raise UserError(f"ruff {arguments[0]} does not run: {said}. Correct the settings of RuffFix, or reinstall ruff.")
+        raise UserError(
+            f"ruff {arguments[0]} does not run: {said}. Correct the settings of RuffFix, or reinstall ruff."
+        )
