@@ -13,15 +13,15 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from cptlab import settings
 from cptlab.commands.evaluate import evaluate
+from cptlab.settings.entry import entry, job
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
 def main(config: DictConfig) -> float | None:
     fresh = Path(HydraConfig.get().runtime.output_dir)
-    return settings.job(lambda config: evaluate(config, fresh), config)
+    return job(lambda config: evaluate(config, fresh), config)
 
 
 if __name__ == "__main__":
-    settings.entry(main)
+    entry(main)

@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python benchmarks/estimate_memory.py
 
 A random Llama (8 layers, 512 hidden, a vocabulary of 32,000, float32) on a CPU; one pair of 400 instruction, 50 common,
-150/150 rest and 40/40 masked tokens. For each engine, with and without checkpointing, in a process of its own: the
+150/150 rest and 40/40 masked tokens. For each method, with and without checkpointing, in a process of its own: the
 peak of resident memory during a step above that before it, and what `cptlab.estimate.footprint` counts from the config.
 
 Twice: with glibc's allocator as it is, which keeps freed blocks of up to 32 MiB in pieces that do not fit the next
@@ -27,10 +27,10 @@ from train_measure import resident_bytes_from_here, status_bytes  # noqa: E402
 from transformers import AutoModelForCausalLM, LlamaConfig  # noqa: E402
 
 from cptlab.estimate.calibration import one_pair_step  # noqa: E402
-from cptlab.estimate.costs import Lengths  # noqa: E402
-from cptlab.estimate.footprint import Shapes, footprint, shape_backbone, shape_example  # noqa: E402
+from cptlab.estimate.footprint import Shapes, footprint, shape_backbone, shape_pair  # noqa: E402
 from cptlab.training.objectives import CPT  # noqa: E402
-from cptlab.training.steps.choice import Engine  # noqa: E402
+from cptlab.training.steps.choice import StepMethod  # noqa: E402
+from cptlab.training.steps.token_pairs import Lengths  # noqa: E402
 
 LENGTHS = Lengths(400, 50, 150, 150, 40, 40)
 PREFIX = 12
@@ -39,29 +39,29 @@ CONFIG = {"vocab_size": 32000, "hidden_size": 512, "num_hidden_layers": 8, "inte
           "num_attention_heads": 8, "max_position_embeddings": 2048}  # fmt: skip
 
 
-def measured(engine: Engine) -> int:
+def measured(method: StepMethod) -> int:
     """Bytes that a step adds to the resident memory at its peak."""
     shapes = Shapes()
     backbone = shape_backbone(LlamaConfig(**CONFIG), torch.float32, shapes)
     torch.manual_seed(0)
     backbone.model = AutoModelForCausalLM.from_config(LlamaConfig(**CONFIG)).requires_grad_(False).eval()
-    step = one_pair_step(backbone, PREFIX, CPT(), engine)
-    step(shape_example(Lengths(8, 2, 4, 4, 2, 2)))  # what the libraries take once
+    step = one_pair_step(backbone, PREFIX, CPT(), method)
+    step(shape_pair(Lengths(8, 2, 4, 4, 2, 2)))  # what the libraries take once
     before = resident_bytes_from_here()
-    step(shape_example(LENGTHS))
+    step(shape_pair(LENGTHS))
     return status_bytes("VmHWM") - before
 
 
-def predicted(engine: Engine) -> int:
+def predicted(method: StepMethod) -> int:
     shapes = Shapes()
     backbone = shape_backbone(LlamaConfig(**CONFIG), torch.float32, shapes)
     with shapes:
-        return footprint(backbone, PREFIX, CPT(), engine, [shape_example(LENGTHS)]).peak
+        return footprint(backbone, PREFIX, CPT(), method, [shape_pair(LENGTHS)]).peak
 
 
-def in_a_process(engine: Engine, environment: dict[str, str]) -> int:
+def in_a_process(method: StepMethod, environment: dict[str, str]) -> int:
     """`measured`, in a process of its own."""
-    command = [sys.executable, __file__, "--child", json.dumps([engine.name, engine.checkpointing])]
+    command = [sys.executable, __file__, "--child", json.dumps([method.name, method.checkpointing])]
     run = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | environment)
     return int(run.stdout)
 
@@ -72,14 +72,14 @@ def main() -> None:
     child = parser.parse_args().child
     if child:
         name, checkpointing = json.loads(child)
-        print(measured(Engine(name, checkpointing=checkpointing)))
+        print(measured(StepMethod(name, checkpointing=checkpointing)))
         return
     print("| step | estimate, MiB | tensors, MiB | / estimate | resident memory, MiB | / estimate |")
     print("|---|---:|---:|---:|---:|---:|")
     for name in ("fast", "plain"):
         for checkpointing in (False, True):
-            engine = Engine(name, checkpointing=checkpointing)
-            guess, tensors, real = predicted(engine), in_a_process(engine, RETURNED), in_a_process(engine, {})
+            method = StepMethod(name, checkpointing=checkpointing)
+            guess, tensors, real = predicted(method), in_a_process(method, RETURNED), in_a_process(method, {})
             title = name + (", checkpointing" if checkpointing else "")
             print(
                 f"| {title} | {guess / 2**20:.0f} | {tensors / 2**20:.0f} | {tensors / guess:.2f} "

@@ -36,7 +36,7 @@ from train_curves import CURVES, curves_part
 from train_measure import MEMORY, hardware, measure
 from train_variants import TRICKS, Setting
 
-from cptlab.tracking import version_of
+from cptlab.tracking.provenance import version_of
 
 MODELS = {  # the trial's, and one of the proportions of Llama 3.2 1B
     "trial": {},
@@ -124,7 +124,9 @@ def gates(found: dict[str, dict[str, float]], setting: Setting) -> dict[str, boo
     if "plain" in found:
         if "peak_mib" in fast:
             rest = fast["peak_mib"] - fast["added_mib"]
-            print(f"  {fast['peak_ratio']:.0%} of naive's whole process, of which Python, libraries and weights are {rest:.0f} MiB")
+            print(
+                f"  {fast['peak_ratio']:.0%} of naive's whole process, of which Python, libraries and weights are {rest:.0f} MiB"
+            )
         ratio, predicted = (found["all"][key] / found["plain"][key] for key in ("ratio", "predicted"))
         print(f"  against the plain step: {ratio:.2f} x as fast, {ratio / predicted:.0%} of the predicted ratio")
     return checks

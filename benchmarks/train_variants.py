@@ -2,7 +2,7 @@
 
 naive                        PEFT prefix tuning as the public code of SVEN does it: per program one forward with the
                              prefix and one without, log-softmaxes over the whole vocabulary at all positions
-plain                        cptlab's readable step (`objective.engine=plain`)
+plain                        cptlab's readable step (`compute.step=plain`)
 reference cached             the plain step, but the backbone's own final states are there already
 shared                       … but what both programs begin with is computed once, in one packed row
 head where needed            … but the head is applied where the loss asks for it, some rows at a time
@@ -33,16 +33,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from cptlab.adapters import Prefix  # noqa: E402
 from cptlab.backbone import Backbone  # noqa: E402
 from cptlab.backbone.gradient_checkpointing import checkpointed  # noqa: E402
-from cptlab.estimate.costs import VARIANTS, Flops, Lengths, ModelSize, plain_flops, step_flops  # noqa: E402
+from cptlab.estimate.costs import VARIANTS, Flops, ModelSize, plain_flops, step_flops  # noqa: E402
 from cptlab.training.objectives import (
     CPT,  # noqa: E402
     losses,  # noqa: E402
 )
 from cptlab.training.steps.batches import Batch, collate  # noqa: E402
-from cptlab.training.steps.fast import FastMeasure  # noqa: E402
+from cptlab.training.steps.fast import FastOutputs  # noqa: E402
 from cptlab.training.steps.packing import Packed, pack  # noqa: E402
-from cptlab.training.steps.plain import PlainMeasure  # noqa: E402
-from cptlab.training.steps.token_pairs import Example  # noqa: E402
+from cptlab.training.steps.plain import PlainOutputs  # noqa: E402
+from cptlab.training.steps.token_pairs import (
+    Lengths,  # noqa: E402
+    TokenPair,  # noqa: E402
+)
 
 PREFIX_STD = 0.5  # larger than at the start of training, so that the KL and its gradient are not lost in rounding
 CHECKPOINTED = "all, checkpointed"
@@ -100,7 +103,7 @@ def random_llama(setting: Setting) -> Backbone:
     return Backbone(model, tokenizer, "random-llama")
 
 
-def random_examples(setting: Setting) -> list[Example]:
+def random_examples(setting: Setting) -> list[TokenPair]:
     """Random tokens; the masked ones lie evenly over the rest of a program, its first token being one of them."""
     chance = random.Random(0)
 
@@ -116,7 +119,7 @@ def random_examples(setting: Setting) -> list[Example]:
         )
         if a[:1] == b[:1]:
             b[0] = a[0] - 1 if a[0] > 2 else a[0] + 1
-        examples.append(Example(instruction, (common + a, mask), (common + b, mask)))
+        examples.append(TokenPair(instruction, (common + a, mask), (common + b, mask)))
     return examples
 
 
@@ -143,12 +146,12 @@ def step_of(name: str, backbone: Backbone, setting: Setting) -> Step:
     tricks = TRICKS[name]
     batch = collate(examples, backbone.pad_id)
     if tricks and not tricks.get("shared"):
-        batch = Unshared(*(getattr(batch, field) for field in ("examples", "pad_id", "tokens", "mask", "code")))
+        batch = Unshared(*(getattr(batch, field) for field in ("pairs", "pad_id", "tokens", "mask", "code")))
     batch = batch.to(backbone.device)
     batch.packed if tricks else batch.padded  # noqa: B018 (laid out once, as a data loader would)
     if tricks.get("cached"):
         batch = with_reference(backbone, batch)
-    measure = FastMeasure if tricks.get("needed") else EverywhereMeasure if tricks else PlainMeasure
+    measure = FastOutputs if tricks.get("needed") else EverywhereOutputs if tricks else PlainOutputs
     objective = CPT()
 
     def step() -> tuple[float, Tensor]:
@@ -162,7 +165,7 @@ def step_of(name: str, backbone: Backbone, setting: Setting) -> Step:
     return step
 
 
-def naive_step(backbone: Backbone, prefix: Prefix, examples: list[Example]) -> Step:
+def naive_step(backbone: Backbone, prefix: Prefix, examples: list[TokenPair]) -> Step:
     """The published equations with PEFT and transformers, nothing of cptlab but the prefix's values."""
     shape = prefix.shape
     config = PrefixTuningConfig(
@@ -216,11 +219,11 @@ class Unshared(Batch):
 
     @cached_property
     def packed(self) -> Packed:
-        swapped = [Example(example.instruction, example.worse, example.better) for example in self.examples]
-        return pack([*self.examples, *swapped], self.pad_id, better_only=True).to(self.tokens.device)
+        swapped = [TokenPair(example.instruction, example.worse, example.better) for example in self.pairs]
+        return pack([*self.pairs, *swapped], self.pad_id, better_only=True).to(self.tokens.device)
 
 
-class EverywhereMeasure(FastMeasure):
+class EverywhereOutputs(FastOutputs):
     """The fast step with the plain one's use of the head: logits of all places, softmaxes at all predicting ones."""
 
     def scores(self, where: Tensor, prefix: int = 0) -> Tensor:
@@ -250,6 +253,6 @@ class EverywhereMeasure(FastMeasure):
 
 
 def with_reference(backbone: Backbone, batch: Batch) -> Batch:
-    kept = replace(batch, reference=FastMeasure(backbone, batch, []).reference_rows())
+    kept = replace(batch, reference=FastOutputs(backbone, batch, []).reference_rows())
     vars(kept)["packed"] = batch.packed  # not laid out again
     return kept

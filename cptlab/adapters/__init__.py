@@ -5,5 +5,14 @@ from cptlab.adapters.loading import adapter_kind, load_adapter
 from cptlab.adapters.peft_format import load_prefix, read_extra, save_prefix
 from cptlab.adapters.prefix import Prefix, prefix_from_table
 
-__all__ = ["Adapter", "Policy", "Prefix", "adapter_kind", "load_adapter", "load_prefix", "prefix_from_table", "read_extra",
-           "save_prefix"]
+__all__ = [
+    "Adapter",
+    "Policy",
+    "Prefix",
+    "adapter_kind",
+    "load_adapter",
+    "load_prefix",
+    "prefix_from_table",
+    "read_extra",
+    "save_prefix",
+]

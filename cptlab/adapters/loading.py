@@ -22,5 +22,7 @@ def load_adapter(run: str | os.PathLike, backbone: Backbone) -> Adapter:
     """The adapter in the directory of a training run, on the backbone's device. Raises UserError."""
     kind = adapter_kind(run)
     if kind is None:
-        raise UserError(f"{run} holds no trained adapter ({', '.join(KINDS)}). Give the directory of a finished training run.")
+        raise UserError(
+            f"{run} holds no trained adapter ({', '.join(KINDS)}). Give the directory of a finished training run."
+        )
     return load_prefix(Path(run) / kind, backbone.shape).to(backbone.device)

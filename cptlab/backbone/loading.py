@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from httpx import HTTPError
 from huggingface_hub import HfApi, try_to_load_from_cache
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 from transformers.utils import logging
 
 from cptlab.backbone.exactness import check_exact
+from cptlab.backbone.foreign_errors import raised_outside
 from cptlab.backbone.key_values import TESTED
 from cptlab.backbone.model import Backbone
 from cptlab.backbone.quantization import quantized_loading, use_own_products
@@ -67,7 +69,9 @@ def load_backbone(
             **quantized,
         )
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
-    except Exception as error:  # files that are missing, damaged, or of something else: each library has its own error
+    except Exception as error:  # files may be missing, damaged or foreign: each library has its own error for that
+        if not raised_outside(error):
+            raise
         how, remedy = (
             (f" in {quantization}", "Set backbone.quantization=null, or check") if quantized else ("", "Check")
         )
@@ -112,7 +116,9 @@ def load_config(
     source, options, _ = _locate(path, revision, local_files_only)
     try:
         config = AutoConfig.from_pretrained(source, **options)
-    except Exception as error:
+    except Exception as error:  # of whatever class: the file may hold anything
+        if not raised_outside(error):
+            raise
         raise UserError(
             f"The config of {path} cannot be read ({_first_line(error)}). "
             "Check that the file is whole and that transformers knows the model."
@@ -192,7 +198,7 @@ def _ask_hub(path: str, revision: str | None) -> str:
         raise UserError(f"{path} has no revision {revision} on the hub. {remedy}") from None
     except (RepositoryNotFoundError, HFValidationError):
         raise UserError(f"{path} is neither a local directory nor a model that the hub shows you. {remedy}") from None
-    except Exception as error:  # no network, no answer, offline mode: the error depends on the HTTP library
+    except (OSError, HTTPError) as error:  # no network, no answer, offline mode
         raise ConnectionError(_first_line(error)) from None
 
 

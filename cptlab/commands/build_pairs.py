@@ -9,11 +9,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cptlab import settings
 from cptlab.commands.common import PAIRS_FILE, STATISTICS_FILE, say
 from cptlab.errors import UserError
 from cptlab.pairs.selection import FilterCounts
 from cptlab.records import Task
+from cptlab.settings.instantiate import instantiate
 from cptlab.storage.atomic import write_json
 from cptlab.storage.digests import fingerprint
 from cptlab.storage.locks import locked
@@ -32,11 +32,11 @@ def build_pairs(config: DictConfig, backbone: Any = None) -> Path:
     from cptlab.systems.loading import LoadedSystem
     from cptlab.systems.samples import sample_and_judge
 
-    backbone = backbone or settings.build(config.backbone, "backbone")
+    backbone = backbone or instantiate(config.backbone, "backbone")
     if "dataset" in config.pairs:
         return _ready_pairs(config, backbone)
     directory, tasks, decoding = _place(config, backbone)
-    options = settings.build(config.pairs.selection, "pairs.selection")
+    options = instantiate(config.pairs.selection, "pairs.selection")
     system = LoadedSystem("pairs", Policy(backbone), decoding)
     judge = Judge(Path(config.paths.cache), workers=config.workers, sandbox=config.sandbox)
     with locked(directory):
@@ -88,7 +88,7 @@ def _place(config: DictConfig, backbone: Any) -> tuple[Path, list[Task], Decodin
             "Pairs are made of the model's plain samples, so this decoding is for evaluate.py. Use decoding=paper "
             "or decoding=llm here."
         )
-    benchmark = settings.build(config.benchmark, "benchmark")
+    benchmark = instantiate(config.benchmark, "benchmark")
     tasks = [
         task for split in ("train", "validation") for task in benchmark.split(split, config.pairs[f"{split}_tasks"])
     ]
@@ -107,7 +107,7 @@ def _ready_pairs(config: DictConfig, backbone: Any) -> Path:
     """Write the pairs of a data set, in this backbone's tokens, as `build_pairs` leaves its own; return their directory."""
     from cptlab import pairs
 
-    found, counts = settings.build(
+    found, counts = instantiate(
         config.pairs.dataset,
         "pairs.dataset",
         encode=backbone.encode_completion,

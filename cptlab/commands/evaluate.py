@@ -9,16 +9,18 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cptlab import settings, tracking
 from cptlab.commands.common import METRICS_FILE, ROOT, begin, loggers_of, optimized, sandbox_of, say
 from cptlab.commands.systems import build_backbone, choose_systems, shared_setting
 from cptlab.errors import UserError
 from cptlab.metrics.summary import allowed_ks, compare, flat, summarise
+from cptlab.settings.instantiate import instantiate
 from cptlab.storage.atomic import write_json
 from cptlab.storage.jsonl import write_jsonl
 from cptlab.storage.run_directory import CONFIG_FILE, RunDirectory
 from cptlab.systems import System
 from cptlab.systems.decoding import build_decoding
+from cptlab.tracking.loggers import finished_at_the_end, log_evaluation, mirror_without_lightning
+from cptlab.tracking.provenance import collect_provenance
 
 
 def evaluate(config: DictConfig, fresh: Path) -> float | None:
@@ -38,7 +40,7 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     # 1. What is evaluated. Every mistake in it is found here, before any work.
     chosen = choose_systems(config)
     decoding = build_decoding(config.decoding)
-    benchmark = settings.build(shared_setting(config, chosen, "benchmark"), "benchmark")
+    benchmark = instantiate(shared_setting(config, chosen, "benchmark"), "benchmark")
     tasks = benchmark.split(config.split, config.limit)
     ks = allowed_ks({task.id: config.n for task in tasks}, config.ks)
     backbone = build_backbone(config, chosen)
@@ -67,7 +69,7 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
         outcomes[system.name], cost[system.name] = judged.results(), judged.cost.as_dict()
 
     # 4. Figures, tables, report.
-    facts = tracking.provenance(
+    facts = collect_provenance(
         ROOT,
         seed=config.seed,
         n=config.n,
@@ -85,8 +87,8 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     )
     metrics, report = _report(run, tasks, outcomes, ks, cost, facts)
     loggers = loggers_of(config, run, "evaluate")
-    with tracking.finished_at_the_end(loggers):
-        tracking.log_evaluation(loggers, metrics)
+    with finished_at_the_end(loggers):
+        log_evaluation(loggers, metrics)
     print(f"\nRun directory: {run.directory}\nReport: {report}")
     return optimized(config, metrics)
 
@@ -100,7 +102,7 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
     from cptlab.systems.completions import check_file, shared_tasks
     from cptlab.systems.judge_completions import drop_journals, judge_file, results_by_task, write_row_verdicts
 
-    benchmark = settings.build(config.benchmark, "benchmark")
+    benchmark = instantiate(config.benchmark, "benchmark")
     paths = ({"against": config.against} if config.against is not None else {}) | {"given": config.completions}
     files = {system: check_file(path, benchmark.tasks) for system, path in paths.items()}
     present = [task for task in benchmark.tasks if any(task.id in file.counts for file in files.values())]
@@ -130,7 +132,7 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
         )
         write_row_verdicts(run.directory / f"verdicts{'' if system == 'given' else f'_{system}'}.jsonl", directory)
         outcomes[system] = results_by_task(directory)
-    facts = tracking.provenance(
+    facts = collect_provenance(
         ROOT,
         benchmark=benchmark.name,
         benchmark_fingerprint=benchmark.fingerprint(),
@@ -143,7 +145,7 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
     for system in files:
         drop_journals(run.directory / system)
     content = OmegaConf.to_container(config, resolve=True)
-    tracking.mirror_without_lightning(config.logger or {}, run.directory, metrics, list(config.tags), content)
+    mirror_without_lightning(config.logger or {}, run.directory, metrics, list(config.tags), content)
     print(f"\nRun directory: {run.directory}\nReport: {report}\nOne line a row: {run.directory / 'verdicts.jsonl'}")
     return optimized(config, metrics)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from cptlab import settings
 from cptlab.commands.build_pairs import find_pairs
+from cptlab.settings.instantiate import instantiate
 
 FITS = 0.8  # of the free memory, which a model may take to be loaded for a measurement
 
@@ -24,49 +24,49 @@ def print_estimate(config: DictConfig) -> None:
 
     from cptlab.backbone import load_config
     from cptlab.estimate.estimate import ASSUMED, estimate, weight_bytes
-    from cptlab.training import Compute, Engine
+    from cptlab.training import Compute, StepMethod
     from cptlab.training.steps.choice import declared_reason
 
     node, compute = config.backbone, Compute(**config.compute)
-    objective = settings.build(config.objective, "objective")
+    objective = instantiate(config.objective, "objective")
     where = {name: node[name] for name in ("revision", "local_files_only") if name in node}
     model_config, weights_are_here = load_config(node.path, **where)
     run_settings = _run_settings(config)
-    reason = declared_reason(model_config) if objective.engine == "fast" else None
+    reason = declared_reason(model_config) if compute.step == "fast" else None
     cuda = torch.cuda.is_available() and node.device != "cpu"
     free = torch.cuda.mem_get_info()[0] if cuda else _free_memory()
     needed = weight_bytes(model_config, run_settings["dtype"], run_settings["quantization"])
     if weights_are_here and needed < FITS * free:
-        backbone = settings.build(node, "backbone")
+        backbone = instantiate(node, "backbone")
         file = Path(config.data.pairs_file) if config.data.pairs_file else find_pairs(config, backbone)
-        data = None if file is None else settings.build(config.data.loader, "data.loader", file, backbone, _partial_=False)
+        data = None if file is None else instantiate(config.data.loader, "data.loader", file, backbone, _partial_=False)
         found = forecast(config, backbone, data, objective, compute, compare=True)
     else:
-        engine = Engine("plain" if reason else objective.engine, reason, compute.checkpointing)
+        method = StepMethod("plain" if reason else compute.step, reason, compute.checkpointing)
         found = estimate(model_config, *([ASSUMED] * count for count in _most_pairs(config)), assumed=True,
-                         objective=objective, engine=engine, compute=compute, **run_settings)
+                         objective=objective, method=method, compute=compute, **run_settings)
     if reason:
         print(f"The plain step would be used: {reason}.")
     print("\n".join(found.lines()))
 
 
-def forecast(config: DictConfig, backbone: Any, data: Any, objective: Any, compute: Any, engine: Any = None,
+def forecast(config: DictConfig, backbone: Any, data: Any, objective: Any, compute: Any, method: Any = None,
              compare: bool = False) -> Any:
     """The estimate of a run with its backbone and pairs there (or pairs of assumed lengths), with the time measured."""
     from cptlab.estimate.calibration import calibrate, one_pair_step
-    from cptlab.estimate.costs import Lengths
     from cptlab.estimate.estimate import ASSUMED, estimate
-    from cptlab.estimate.footprint import shape_example
-    from cptlab.training import choose_engine
+    from cptlab.estimate.footprint import shape_pair
+    from cptlab.training import choose_step
+    from cptlab.training.steps.token_pairs import Lengths
 
-    engine = engine or choose_engine(backbone, objective.engine, compute)
+    method = method or choose_step(backbone, compute)
     if data is None:
-        splits = [[shape_example(ASSUMED)] * count for count in _most_pairs(config)]
+        splits = [[shape_pair(ASSUMED)] * count for count in _most_pairs(config)]
     else:
-        splits = [data.examples[split].examples for split in ("train", "validation")]
-    step = one_pair_step(backbone, config.prefix.length, objective, engine, reference_on_disk=compute.reference == "disk")
+        splits = [data.splits[split].pairs for split in ("train", "validation")]
+    step = one_pair_step(backbone, config.prefix.length, objective, method, reference_on_disk=compute.reference == "disk")
     return estimate(backbone.config, *([Lengths.of(example) for example in split] for split in splits),
-                    assumed=data is None, objective=objective, engine=engine, compute=compute,
+                    assumed=data is None, objective=objective, method=method, compute=compute,
                     calibration=calibrate(step, splits[0]), compare=compare, **_run_settings(config))
 
 
@@ -76,7 +76,7 @@ def _most_pairs(config: DictConfig) -> list[int]:
         return [1, 1]  # unknown
     counts = [config.pairs[f"{split}_tasks"] for split in ("train", "validation")]
     if None in counts:
-        benchmark = settings.build(config.benchmark, "benchmark")
+        benchmark = instantiate(config.benchmark, "benchmark")
         counts = [len(benchmark.split(split, count)) for split, count in zip(("train", "validation"), counts)]
     return counts
 

@@ -19,7 +19,6 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from cptlab import settings, tracking
 from cptlab.analysis.omega.search import METHODS, omega_grid
 from cptlab.analysis.omega.tuning import Draw, check_metric, sentences, tune
 from cptlab.commands.common import ROOT, begin, sandbox_of, say
@@ -28,17 +27,19 @@ from cptlab.errors import UserError
 from cptlab.records import Task
 from cptlab.reporting.omega_curve import make_omega_report, print_curve
 from cptlab.reporting.omega_sweep import read_curve
+from cptlab.settings.config_source import config_directory
+from cptlab.settings.entry import entry, job
+from cptlab.settings.instantiate import instantiate
 from cptlab.storage.atomic import write_json
 from cptlab.storage.jsonl import write_jsonl
 from cptlab.storage.run_directory import CONFIG_FILE
 from cptlab.systems import tuned_omega as store
 from cptlab.systems.decoding import build_decoding
+from cptlab.tracking.provenance import collect_provenance
 
 if TYPE_CHECKING:
     from cptlab.systems.judge import Judge
     from cptlab.systems.loading import LoadedSystem
-
-CONF = Path(__file__).resolve().parents[3] / "conf"
 
 
 def tune_omega(config: DictConfig, fresh: Path) -> Path:
@@ -51,7 +52,7 @@ def tune_omega(config: DictConfig, fresh: Path) -> Path:
     grid = check(config)
     decoding = build_decoding(config.decoding, tune_omega=True)
     chosen = choose_systems(config, tune_omega=True)
-    benchmark = settings.build(shared_setting(config, chosen, "benchmark"), "benchmark")
+    benchmark = instantiate(shared_setting(config, chosen, "benchmark"), "benchmark")
     validation = benchmark.split(config.validation_split, config.validation_tasks)
     test = benchmark.split(config.test_split, config.test_tasks)
     in_both = store.tuned_on(store.contents(validation), test)
@@ -94,7 +95,7 @@ def tune_omega(config: DictConfig, fresh: Path) -> Path:
             lambda text, name=system.name: say(f"{name}: {text}"),
         )
         record = tuned.record() | {"sentences": sentences(system.name, tuned, config.metric)}
-        provenance = tracking.provenance(
+        provenance = collect_provenance(
             ROOT, run=str(run.directory), metric=config.metric, n=config.n, seed=config.seed
         )
         file = store.store(
@@ -126,7 +127,7 @@ def tune_omega(config: DictConfig, fresh: Path) -> Path:
         "in_both_and_left_out": [task.id for task in in_both],
     }
     write_jsonl(run.directory / "tasks.jsonl", [*validation, *test])
-    provenance = tracking.provenance(ROOT, wall_seconds=round(time.monotonic() - started, 1), resumed=run.resumed)
+    provenance = collect_provenance(ROOT, wall_seconds=round(time.monotonic() - started, 1), resumed=run.resumed)
     write_json(run.directory / "omega.json", {"systems": found, **facts, **provenance})
     curve = read_curve([run.directory])
     page = make_omega_report([run.directory], curve)
@@ -183,11 +184,11 @@ def draw_with(system: LoadedSystem, n: int, judge: Judge, seed: int, directory: 
     return draw
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="omega")
+@hydra.main(version_base="1.3", config_path=str(config_directory()), config_name="omega")
 def main(config: DictConfig) -> None:
     fresh = Path(HydraConfig.get().runtime.output_dir)
-    settings.job(lambda config: tune_omega(config, fresh), config)
+    job(lambda config: tune_omega(config, fresh), config)
 
 
 if __name__ == "__main__":
-    settings.entry(main)
+    entry(main)

@@ -8,9 +8,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cptlab import settings
 from cptlab.commands.common import say
 from cptlab.errors import UserError
+from cptlab.settings.instantiate import instantiate
 from cptlab.storage.run_directory import CONFIG_FILE, training_run
 from cptlab.systems.decoding import build_decoding
 from cptlab.systems.system import ANY, System
@@ -34,7 +34,7 @@ def choose_systems(config: DictConfig, **decoding: Any) -> list[System]:
         if system.adapter is not None and system.run is None:
             without.append(system.name)
             continue
-        systems.append(system if system.run is None else replace(system, run=str(_run_of(system, config))))
+        systems.append(system if system.run is None else _with_run_found(system, config))
     if not systems:
         left = f"{', '.join(without)} needs a training run; give run=<directory> or run=latest" if without else ""
         raise UserError(f"There is no system to evaluate: {left or 'name some, such as system=[base,tuned]'}.")
@@ -47,20 +47,22 @@ def _build(name: str, node: DictConfig, decoding: dict[str, Any]) -> System:
     content: dict[str, Any] = OmegaConf.to_container(node, resolve=True)  # type: ignore[assignment]
     has_decoding = content.pop("decoding", None) is not None
     # as Hydra would otherwise put the objects of a list into a config of its own
-    made = settings.build(OmegaConf.create(content | {"name": name, "_convert_": "all"}), f"system.{name}")
+    made = instantiate(OmegaConf.create(content | {"name": name, "_convert_": "all"}), f"system.{name}")
     if not has_decoding:
         return made
     return replace(made, decoding=build_decoding(node.decoding, f"system.{name}.decoding", **decoding))
 
 
-def _run_of(system: System, config: DictConfig) -> Path:
-    from cptlab.adapters.loading import KINDS
+def _with_run_found(system: System, config: DictConfig) -> System:
+    """Return the system with the directory of its training run, and the kind of adapter that this has."""
+    from cptlab.adapters.loading import KINDS, adapter_kind
 
     kinds = KINDS if system.adapter == ANY else (str(system.adapter),)
     try:
-        return training_run(str(system.run), Path(config.paths.logs), kinds)
+        directory = training_run(str(system.run), Path(config.paths.logs), kinds)
     except UserError as error:
         raise UserError(f"System {system.name}: {error}") from None
+    return replace(system, run=str(directory), adapter=adapter_kind(directory))
 
 
 def shared_setting(config: DictConfig, systems: list[System], group: str) -> DictConfig:
@@ -94,4 +96,4 @@ def build_backbone(config: DictConfig, systems: list[System]) -> Any:
     node = shared_setting(config, systems, "backbone").copy()
     if config.device is not None:
         node.device = config.device
-    return settings.build(node, "backbone")
+    return instantiate(node, "backbone")

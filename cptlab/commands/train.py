@@ -11,13 +11,16 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cptlab import settings, tracking
 from cptlab.commands.build_pairs import build_pairs
 from cptlab.commands.common import METRICS_FILE, PAIRS_FILE, ROOT, STATISTICS_FILE, begin, loggers_of, optimized, say
 from cptlab.commands.forecast import forecast, print_estimate
 from cptlab.errors import UserError
+from cptlab.progress import is_main_process
+from cptlab.settings.instantiate import instantiate
 from cptlab.storage.atomic import write_json
 from cptlab.storage.run_directory import CONFIG_FILE, discard
+from cptlab.tracking.loggers import finished_at_the_end
+from cptlab.tracking.provenance import collect_provenance
 
 OPPOSITE = 1_000_003  # added to the seed of the second prefix, where an objective has one
 
@@ -29,43 +32,43 @@ def train(config: DictConfig, fresh: Path) -> float | None:
     """
     started = time.monotonic()
     if config.estimate:
-        if settings.is_main_process():
+        if is_main_process():
             print_estimate(config)
         discard(fresh)
         return None
     from cptlab.adapters import save_prefix
     from cptlab.reporting.curves import last_epochs
-    from cptlab.training import Compute, choose_engine, make_trainer, train_stages
+    from cptlab.training import Compute, choose_step, make_trainer, train_stages
 
     compute = Compute(**config.compute)
-    objective = settings.build(config.objective, "objective")
-    backbone = settings.build(config.backbone, "backbone")
+    objective = instantiate(config.objective, "objective")
+    backbone = instantiate(config.backbone, "backbone")
     prefix = _prefix(config, backbone, config.seed)
     opposite = _prefix(config, backbone, config.seed + OPPOSITE) if objective.prefixes == 2 else None
-    callbacks = [settings.build(node, f"callbacks.{name}") for name, node in (config.callbacks or {}).items()]
-    trainer = settings.build(config.trainer, "trainer")
+    callbacks = [instantiate(node, f"callbacks.{name}") for name, node in (config.callbacks or {}).items()]
+    trainer = instantiate(config.trainer, "trainer")
     make_trainer(trainer, logger=False)  # a machine without the devices is found now, not after the pairs
     mine = config.data.pairs_file  # with what it holds, so that a corrected file is a new run
     content = {"backbone": backbone.fingerprint} | ({"pairs": hashlib.sha256(_bytes(mine)).hexdigest()} if mine else {})
     run = begin(config, fresh, "train", **content)
-    main_process = settings.is_main_process()
+    main_process = is_main_process()
     if main_process:
         OmegaConf.save(config, run.directory / CONFIG_FILE, resolve=True)
     pairs_file = Path(config.data.pairs_file or build_pairs(config, backbone) / PAIRS_FILE)
     statistics = _read_json(pairs_file.with_name(STATISTICS_FILE)) if config.data.pairs_file is None else {}
-    data = settings.build(config.data.loader, "data.loader", pairs_file, backbone, _partial_=False)
-    engine = choose_engine(backbone, objective.engine, compute)
-    if engine.reason:
-        say(f"The plain step is used, which is slower: {engine.reason}.")
-    estimate = _say_estimate(config, backbone, data, objective, compute, engine) if main_process else None
-    if engine.name == "fast" and compute.reference == "disk":
+    data = instantiate(config.data.loader, "data.loader", pairs_file, backbone, _partial_=False)
+    method = choose_step(backbone, compute)
+    if method.reason:
+        say(f"The plain step is used, which is slower: {method.reason}.")
+    estimate = _say_estimate(config, backbone, data, objective, compute, method) if main_process else None
+    if method.name == "fast" and compute.reference == "disk":
         data.keep_reference(Path(config.paths.cache), backbone, objective, precision=compute.reference_precision,
                             first_stage=config.stages.first_epochs > 0, say=say if main_process else _say_what_is_computed)
     loggers = loggers_of(config, run, "train") if main_process else []
-    with tracking.finished_at_the_end(loggers):
+    with finished_at_the_end(loggers):
         try:
             train_stages(backbone, prefix, data, objective, directory=run.directory / "training",
-                         opposite=opposite, engine=engine, trainer=trainer, callbacks=callbacks, loggers=loggers,
+                         opposite=opposite, method=method, trainer=trainer, callbacks=callbacks, loggers=loggers,
                          **config.stages)
         except UserError as error:
             again = f" To start this run afresh, delete {run.directory}." if run.resumed else ""
@@ -77,11 +80,11 @@ def train(config: DictConfig, fresh: Path) -> float | None:
         if opposite is not None:
             save_prefix(opposite, run.directory / "prefix_worse", backbone, extra=extra)
         metrics = last_epochs(run.directory / "training")
-        facts = tracking.provenance(
+        facts = collect_provenance(
             ROOT, seed=config.seed, backbone=backbone.fingerprint, pairs=str(pairs_file), pair_statistics=statistics,
             trainable_parameters=sum(p.numel() for one in (prefix, opposite) if one for p in one.parameters()),
             prefix_parameters=prefix.collapsed().numel(),
-            wall_seconds=round(time.monotonic() - started, 1), resumed=run.resumed, **engine.facts(),
+            wall_seconds=round(time.monotonic() - started, 1), resumed=run.resumed, **method.facts(),
             estimate=estimate and estimate.as_dict(),
         )
         write_json(run.directory / METRICS_FILE, {"metrics": metrics, **facts})
@@ -109,7 +112,7 @@ def _say_what_is_computed(text: str) -> None:
 
 
 def _prefix(config: DictConfig, backbone: Any, seed: int) -> Any:
-    prefix = settings.build(config.prefix, "prefix", backbone.shape, seed=seed, _partial_=False)
+    prefix = instantiate(config.prefix, "prefix", backbone.shape, seed=seed, _partial_=False)
     return prefix.to(backbone.device)
 
 

@@ -10,11 +10,10 @@ from typing import Any
 import torch
 
 from cptlab.backbone import Backbone
-from cptlab.estimate.costs import Lengths
 from cptlab.estimate.footprint import blank_prefixes, stand_in_batch
 from cptlab.training.objectives import Objective
-from cptlab.training.steps.choice import Engine
-from cptlab.training.steps.token_pairs import Example
+from cptlab.training.steps.choice import StepMethod
+from cptlab.training.steps.token_pairs import Lengths, TokenPair
 
 PAIRS = 3
 PATIENCE = 120.0  # seconds after which no further pair is measured
@@ -28,7 +27,7 @@ class Calibration:
     seconds: tuple[float, ...]
 
 
-def calibrate(step: Callable[[Example], Any], examples: Sequence[Example]) -> Calibration:
+def calibrate(step: Callable[[TokenPair], Any], examples: Sequence[TokenPair]) -> Calibration:
     """Time `step`, which does all that training does with a pair, on the pairs nearest to the median length, after one
     that does not count. A single pair is timed where the first takes minutes."""
     lengths = [Lengths.of(example) for example in examples]
@@ -45,25 +44,25 @@ def calibrate(step: Callable[[Example], Any], examples: Sequence[Example]) -> Ca
 
 
 def one_pair_step(
-    backbone: Backbone, prefix_length: int, objective: Objective, engine: Engine, *, reference_on_disk: bool = True
-) -> Callable[[Example], None]:
+    backbone: Backbone, prefix_length: int, objective: Objective, method: StepMethod, *, reference_on_disk: bool = True
+) -> Callable[[TokenPair], None]:
     """A training step on one pair, forward and backward, that changes nothing; for `calibrate`.
 
     A reference on disk need not be there yet: zeros stand for it, which cost the same.
     """
     prefixes = blank_prefixes(backbone, prefix_length, objective)
 
-    def step(example: Example) -> None:
-        batch = stand_in_batch(backbone, objective, engine, [example], reference_on_disk)
+    def step(example: TokenPair) -> None:
+        batch = stand_in_batch(backbone, objective, method, [example], reference_on_disk)
         with torch.enable_grad():
-            with engine.running(backbone):
-                terms = objective.weighted(objective.terms(engine.measure(backbone, batch, prefixes)))
+            with method.running(backbone):
+                terms = objective.weighted(objective.terms(method.outputs(backbone, batch, prefixes)))
             torch.autograd.grad(sum(terms.values()).mean(), [prefix.table for prefix in prefixes], allow_unused=True)
 
     return step
 
 
-def _timed(step: Callable[[Example], Any], example: Example) -> float:
+def _timed(step: Callable[[TokenPair], Any], example: TokenPair) -> float:
     start = time.perf_counter()
     step(example)
     if torch.cuda.is_available():

@@ -22,58 +22,15 @@ of gradient checkpointing and of fused attention, and that no gradient passes th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from cptlab.training.steps.token_pairs import Lengths
 
 if TYPE_CHECKING:
     from torch import nn
 
 POLICY_PASSES = 2  # forward, and backward to the inputs
 POLICY_ATTENTION = 3  # forward, and twice that backward
-
-
-@dataclass(frozen=True)
-class Lengths:
-    """Tokens of a pair: the instruction P, the common beginning C of both programs, the rest of each, masked ones."""
-
-    instruction: int
-    common: int
-    rest_a: int
-    rest_b: int
-    masked_a: int
-    masked_b: int
-
-    @classmethod
-    def of(cls, example: Any) -> Lengths:
-        """Those of an `Example`, end-of-text tokens included."""
-        (better, better_mask), (worse, worse_mask) = example.better, example.worse
-        common = example.common
-        return cls(
-            len(example.instruction), common, len(better) - common, len(worse) - common,
-            sum(better_mask), sum(worse_mask),
-        )  # fmt: skip
-
-    @property
-    def rows(self) -> tuple[int, int]:
-        """T of the better and of the worse program, each with its instruction."""
-        before = self.instruction + self.common
-        return before + self.rest_a, before + self.rest_b
-
-    @property
-    def packed(self) -> int:
-        """S = P+C+R_a+R_b: tokens of the pair when what is shared occurs once."""
-        return self.instruction + self.common + self.rest_a + self.rest_b
-
-    @property
-    def packed_row(self) -> int:
-        """Tokens that a packed row really has: a program's last one predicts nothing and is left out of its branch."""
-        branches = max(self.rest_a - 1, 0) + max(self.rest_b - 1, 0)
-        ends_shared = self.rest_a == self.rest_b == 0 < self.common
-        return self.instruction + self.common - ends_shared + branches
-
-    @property
-    def code(self) -> tuple[int, int]:
-        """Code tokens of each program."""
-        return self.common + self.rest_a, self.common + self.rest_b
 
 
 @dataclass(frozen=True)

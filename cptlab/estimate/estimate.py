@@ -1,6 +1,6 @@
 """What a run will take, before it starts: memory, disk and time, from a backbone's config alone.
 
-Parameters, weights and the prefix are exact. Memory of a step is counted by running the real engines on tensors without
+Parameters, weights and the prefix are exact. Memory of a step is counted by running the real step on tensors without
 data (`footprint`); a backbone that cannot be run so gets a formula, and the table says it. Time is measured on a few
 pairs where the backbone itself is there, and scaled to all of them by their operations (`costs`). Where there are no
 pairs yet, lengths are assumed, and the table says that too.
@@ -19,12 +19,13 @@ from transformers import PreTrainedConfig
 from cptlab.backbone import Backbone
 from cptlab.backbone.key_values import prefix_shape
 from cptlab.estimate.calibration import Calibration
-from cptlab.estimate.costs import Lengths, ModelSize, naive_flops, nll_flops, plain_flops, reference_flops, step_flops
-from cptlab.estimate.footprint import Footprint, Shapes, footprint, formula, shape_backbone, shape_example
+from cptlab.estimate.costs import ModelSize, naive_flops, nll_flops, plain_flops, reference_flops, step_flops
+from cptlab.estimate.footprint import Footprint, Shapes, footprint, formula, shape_backbone, shape_pair
 from cptlab.training.loop.stages import PROBE_PAIRS
 from cptlab.training.objectives import CPT, Objective
 from cptlab.training.reference import kept_of, readable, reference_bytes
-from cptlab.training.steps.choice import Compute, Engine
+from cptlab.training.steps.choice import Compute, StepMethod
+from cptlab.training.steps.token_pairs import Lengths
 
 ASSUMED = Lengths(instruction=400, common=50, rest_a=150, rest_b=150, masked_a=40, masked_b=40)
 FORMULA = "a formula for Llama's layers"
@@ -41,7 +42,7 @@ class Estimate:
     quantization: str | None
     weight_bytes: int
     objective: str
-    engine: str  # "fast", "plain", either with "+checkpointing"
+    method: str  # "fast", "plain", either with "+checkpointing"
     prefix_length: int
     prefix_numbers: int  # of the table, which is exported; of all prefixes together
     trained_numbers: int  # of the table or its factors
@@ -52,7 +53,7 @@ class Estimate:
     median: Lengths
     batches: dict[str, tuple[int, int]]  # moment -> pairs and packed tokens of its largest batch
     moments: dict[str, Footprint]  # of the run as it is configured: step, validation, probe
-    steps: dict[str, Footprint]  # of a step under each engine, with and without checkpointing
+    steps: dict[str, Footprint]  # of a step under each step method, with and without checkpointing
     memory: str  # "counted", or the name of the formula
     reference: str  # "disk" or "recompute"
     reference_bytes: int
@@ -130,7 +131,7 @@ class Estimate:
         for name, found in self.steps.items():
             total = self.weight_bytes + self.prefix_bytes + found.peak
             value = f"{readable(total)} at the peak, {readable(found.saved)} saved for backward"
-            rows.append((f"A step, {name.replace('+', ', ')}", value, "this run" if name == self.engine else ""))
+            rows.append((f"A step, {name.replace('+', ', ')}", value, "this run" if name == self.method else ""))
         rows.append(("", "", ""))
         if self.reference == "disk":
             rows.append(("Reference on disk", readable(self.reference_bytes), known.split(":")[0]))
@@ -161,7 +162,7 @@ def estimate(
     prefix_length: int = 12,
     prefix_rank: int | None = None,
     objective: Objective | None = None,
-    engine: Engine | None = None,
+    method: StepMethod | None = None,
     compute: Compute | None = None,
     batch_size: int = 1,
     processes: int = 1,
@@ -171,9 +172,9 @@ def estimate(
     compare: bool = True,
 ) -> Estimate:
     """What training takes on each of `processes` devices, from the `config` of a backbone, the lengths of its pairs
-    (`assumed` where they are only that) and the run's settings. `compare`: count the other engine, and checkpointing,
+    (`assumed` where they are only that) and the run's settings. `compare`: count the other method, and checkpointing,
     too. Raises UserError for a backbone that carries no prefix."""
-    objective, engine, compute = objective or CPT(), engine or Engine(), compute or Compute()
+    objective, method, compute = objective or CPT(), method or StepMethod(), compute or Compute()
     shape, shapes = prefix_shape(config), Shapes()
     backbone = shape_backbone(config, dtype, shapes, None, attn_implementation)
     size = ModelSize.of(backbone.model)
@@ -187,14 +188,14 @@ def estimate(
         "validation": largest_batch(held_out, len(held_out), compute.token_budget),
         "probe": largest_batch(held_out[:PROBE_PAIRS], batch_size, compute.token_budget),
     }
-    on_disk = compute.reference == "disk" and engine.name == "fast"
+    on_disk = compute.reference == "disk" and method.name == "fast"
     failed = False
 
-    def count(which: Engine, moment: str) -> Footprint:
+    def count(which: StepMethod, moment: str) -> Footprint:
         nonlocal failed
         try:
             with shapes:
-                examples = [shape_example(lengths) for lengths in largest[moment]]
+                examples = [shape_pair(lengths) for lengths in largest[moment]]
                 return footprint(
                     backbone,
                     prefix_length,
@@ -208,10 +209,10 @@ def estimate(
             failed = True
             return formula(size, config, dtype, which, largest[moment], moment)
 
-    moments = {moment: count(engine, moment) for moment in largest}
-    steps = {_name(engine): moments["step"]}
+    moments = {moment: count(method, moment) for moment in largest}
+    steps = {_name(method): moments["step"]}
     for name, again in ((name, again) for name in ("fast", "plain") for again in (False, True) if compare):
-        which = Engine(name, checkpointing=again)
+        which = StepMethod(name, checkpointing=again)
         if _name(which) not in steps:
             steps[_name(which)] = count(which, "step")
 
@@ -219,20 +220,20 @@ def estimate(
     kept = [(pairs, needed.get(split, "none")) for split, pairs in (("train", train), ("validation", validation))]
     kept = [(pairs, what == "states") for pairs, what in kept if pairs and what != "none"]
     stored = sum(
-        reference_bytes(list(map(shape_example, pairs)), size.hidden, compute.reference_precision, dtype, states)
+        reference_bytes(list(map(shape_pair, pairs)), size.hidden, compute.reference_precision, dtype, states)
         for pairs, states in kept
     )
 
     def cost(lengths: Lengths) -> int:
         if objective.better_only:
-            return nll_flops(size, lengths, prefix_length, needed=engine.name == "fast").total
-        if engine.name == "plain":
+            return nll_flops(size, lengths, prefix_length, needed=method.name == "fast").total
+        if method.name == "plain":
             return plain_flops(size, lengths, prefix_length).total
         cached = on_disk or objective.reference == "none"
         return step_flops(size, lengths, prefix_length, cached=cached, shared=True, needed=True).total
 
     first = sum(map(cost, train))
-    second = sum(nll_flops(size, lengths, prefix_length, engine.name == "fast").total for lengths in train)
+    second = sum(nll_flops(size, lengths, prefix_length, method.name == "fast").total for lengths in train)
     once = sum(reference_flops(size, lengths).total for pairs, _ in kept for lengths in pairs)
     seconds = None
     if calibration is not None:
@@ -252,7 +253,7 @@ def estimate(
         quantization=quantization,
         weight_bytes=_weight_bytes(backbone),
         objective=type(objective).__name__,
-        engine=_name(engine),
+        method=_name(method),
         prefix_length=prefix_length,
         prefix_numbers=table * objective.prefixes,
         trained_numbers=trained * objective.prefixes,
@@ -313,5 +314,5 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _name(engine: Engine) -> str:
-    return engine.name + ("+checkpointing" if engine.checkpointing else "")
+def _name(method: StepMethod) -> str:
+    return method.name + ("+checkpointing" if method.checkpointing else "")

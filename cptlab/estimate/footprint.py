@@ -1,9 +1,9 @@
-"""The memory of a training step, counted without doing it: the engines run on tensors that have shapes but no data.
+"""The memory of a training step, counted without doing it: the step runs on tensors that have shapes but no data.
 
 Numbers are fake and indices real: `Shapes` keeps whatever is made of integers alone as it is, so that masks, packing and
 gathering do what they do in training, and gives floating-point tensors torch's `FakeTensorMode`, which knows shapes,
 dtypes and kernels (those of a CPU: attention is the fused kernel, which keeps no [heads, queries, keys] weights, wherever
-transformers asks for it). `Ledger` counts the bytes that are alive. So any architecture, objective and engine is counted
+transformers asks for it). `Ledger` counts the bytes that are alive. So any architecture, objective and step method is counted
 as it is, and a model of seven billion parameters takes seconds and no memory.
 
 Not seen: what a library's kernels take for themselves, and what an allocator wastes.
@@ -31,13 +31,13 @@ from cptlab.adapters.prefix import prefix_from_table
 from cptlab.backbone import Backbone
 from cptlab.backbone.gradient_checkpointing import decoder_layers
 from cptlab.backbone.quantization import GROUP, QuantizedLinear
-from cptlab.estimate.costs import Lengths, ModelSize
+from cptlab.estimate.costs import ModelSize
 from cptlab.training.loop.displacement import displacement_values
 from cptlab.training.objectives import CPT, Objective
 from cptlab.training.steps.batches import Batch, ReferenceRows, collate
-from cptlab.training.steps.choice import Engine
+from cptlab.training.steps.choice import StepMethod
 from cptlab.training.steps.head import CHUNK
-from cptlab.training.steps.token_pairs import Example
+from cptlab.training.steps.token_pairs import Lengths, TokenPair
 
 MOMENTS = ("step", "validation", "probe")  # the probe: each term's gradient, after a validation
 BITSANDBYTES_BLOCK = 64  # weights that share a scale in its 4 bits
@@ -158,14 +158,14 @@ def _quantize(model: PreTrainedModel, bits: int) -> None:
             layers.set_submodule(name, QuantizedLinear(numbers, scales, module.bias, shape, bits))
 
 
-def shape_example(lengths: Lengths) -> Example:
+def shape_pair(lengths: Lengths) -> TokenPair:
     """A pair of these lengths."""
 
     def program(token: int, rest: int, masked: int) -> tuple[list[int], list[int]]:
         length = lengths.common + rest
         return [0] * lengths.common + [token] * rest, [0] * (length - masked) + [1] * masked
 
-    return Example(
+    return TokenPair(
         [0] * lengths.instruction,
         program(1, lengths.rest_a, lengths.masked_a),
         program(2, lengths.rest_b, lengths.masked_b),
@@ -181,11 +181,11 @@ def blank_prefixes(backbone: Backbone, length: int, objective: Objective) -> lis
 
 
 def stand_in_batch(
-    backbone: Backbone, objective: Objective, engine: Engine, examples: Sequence[Example], reference_on_disk: bool
+    backbone: Backbone, objective: Objective, method: StepMethod, examples: Sequence[TokenPair], reference_on_disk: bool
 ) -> Batch:
     """A batch as a run would have it, with zeros for the reference where it would come from disk."""
     batch = collate(examples, 0, better_only=objective.better_only).to(backbone.device)
-    if not reference_on_disk or engine.name != "fast" or objective.reference == "none":
+    if not reference_on_disk or method.name != "fast" or objective.reference == "none":
         return batch
     states = torch.zeros(len(batch.packed.predicting), backbone.hidden_size, dtype=backbone.dtype)
     return replace(batch, reference=ReferenceRows(states, torch.zeros(batch.tokens.shape)).to(backbone.device))
@@ -195,8 +195,8 @@ def footprint(
     backbone: Backbone,
     prefix_length: int,
     objective: Objective,
-    engine: Engine,
-    examples: Sequence[Example],
+    method: StepMethod,
+    examples: Sequence[TokenPair],
     *,
     reference_on_disk: bool = True,
     moment: str = "step",
@@ -207,18 +207,18 @@ def footprint(
     tables = [prefix.table for prefix in prefixes]
     own = [*backbone.model.parameters(), *backbone.model.buffers(), *tables]
     with Ledger(own, backbone.head.weight.shape[0]) as ledger:
-        batch = stand_in_batch(backbone, objective, engine, examples, reference_on_disk)
+        batch = stand_in_batch(backbone, objective, method, examples, reference_on_disk)
         assert batch.packed and batch.padded  # made here, and not counted with what the backbone makes
-        measure = engine.measure(backbone, batch, prefixes)
+        outputs = method.outputs(backbone, batch, prefixes)
         ledger.kind = "activations"
         with _watched(backbone, ledger), torch.set_grad_enabled(moment != "validation"):
-            with engine.running(backbone):
-                terms = objective.weighted(objective.terms(measure))
+            with method.running(backbone):
+                terms = objective.weighted(objective.terms(outputs))
                 if moment == "validation":
-                    whole = measure
+                    whole = outputs
                     if objective.better_only:
-                        pairs = stand_in_batch(backbone, CPT(), engine, examples, reference_on_disk)
-                        whole = engine.measure(backbone, pairs, prefixes)
+                        pairs = stand_in_batch(backbone, CPT(), method, examples, reference_on_disk)
+                        whole = method.outputs(backbone, pairs, prefixes)
                     displacement_values(whole, terms, objective)
             values = [term.mean() for term in terms.values()]
             if moment == "step":
@@ -251,17 +251,17 @@ def _watched(backbone: Backbone, ledger: Ledger) -> Iterator[None]:
 
 
 def formula(
-    size: ModelSize, config: PreTrainedConfig, dtype: torch.dtype, engine: Engine, batch: Sequence[Lengths], moment: str
+    size: ModelSize, config: PreTrainedConfig, dtype: torch.dtype, method: StepMethod, batch: Sequence[Lengths], moment: str
 ) -> Footprint:
     """About what `footprint` would count on a batch of these lengths, for a backbone that cannot run without data.
 
     A layer of Llama keeps 4E + 3I numbers per token in the model's dtype and 2E in float32 (E hidden, I intermediate);
     with checkpointing E, and one layer's at a time beside them. All layers share a mask of queries x keys. The plain
-    engine holds five tensors of all logits in float32, the fast one two chunks of them in the model's dtype.
+    method holds five tensors of all logits in float32, the fast one two chunks of them in the model's dtype.
     """
     inner = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * size.hidden
     layer = dtype.itemsize * (4 * size.hidden + 3 * inner) + 4 * 2 * size.hidden
-    if engine.name == "fast":
+    if method.name == "fast":
         rows, row = len(batch), max(pair.packed_row for pair in batch)
         places = sum(sum(pair.code) for pair in batch)
         logits = 2 * dtype.itemsize * min(CHUNK, places * size.vocabulary)
@@ -271,7 +271,7 @@ def formula(
     tokens, mask = rows * row, rows * row * row * dtype.itemsize
     if moment == "validation":
         return Footprint(0, mask + tokens * layer, logits, 0)
-    if engine.checkpointing:
+    if method.checkpointing:
         kept = mask + tokens * (size.layers + 1) * size.hidden * dtype.itemsize
         return Footprint(kept, kept, logits, 2 * tokens * layer)
     kept = mask + tokens * size.layers * layer

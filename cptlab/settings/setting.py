@@ -14,9 +14,10 @@ against these declarations before any work (validation.py), and objects made in 
 from __future__ import annotations
 
 import inspect
+import math
 import types
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from cptlab.errors import UserError
@@ -37,7 +38,7 @@ class Setting:
     def allows(self, value: float | str) -> bool:
         """Whether a number lies within the limits, or a text is one of the choices."""
         if isinstance(value, str):
-            return value in self.choices if self.choices else bool(value.strip(" "))
+            return value in self.choices if self.choices else value != ""
         return (
             (self.at_least is None or value >= self.at_least)
             and (self.above is None or value > self.above)
@@ -73,8 +74,8 @@ REQUIRED: Any = inspect.Parameter.empty
 def declarations(target: Callable[..., Any]) -> dict[str, Declaration]:
     """The settings among the parameters of a function or class, in order."""
     signature = inspect.signature(target)
-    owner = target.__init__ if isinstance(target, type) and "__init__" in vars(target) else target
-    hints = get_type_hints(owner, include_extras=True)
+    of_fields = not isinstance(target, type) or is_dataclass(target)
+    hints = get_type_hints(target if of_fields else target.__init__, include_extras=True)
     found = {}
     for name, parameter in signature.parameters.items():
         setting = next((one for one in getattr(hints.get(name), "__metadata__", ()) if isinstance(one, Setting)), None)
@@ -110,7 +111,8 @@ def _fits(value: Any, kind: Any, setting: Setting) -> bool:
     if kind is None or kind is types.NoneType:
         return value is None
     if kind is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and setting.allows(value)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        return number and setting.allows(value)
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool) and setting.allows(value)
     if kind is bool:

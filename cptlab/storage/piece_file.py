@@ -12,15 +12,11 @@ import hashlib
 import json
 import mmap
 import os
-import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-
-import torch
-from torch import Tensor
 
 from cptlab.storage.atomic import write_text
 
@@ -62,9 +58,8 @@ class PieceFile:
                 os.posix_fallocate(file.fileno(), 0, self.size)
         write_text(self.journal, "".join(_line(piece, sound[piece]) for piece in sorted(sound)))
 
-    def put(self, piece: int, content: Tensor) -> None:
+    def put(self, piece: int, data: bytes | memoryview) -> None:
         """Write a piece and enter it in the journal."""
-        data = memoryview(content.contiguous().flatten().view(torch.uint8).numpy())
         assert len(data) == self.sizes[piece]
         with open(self.path, "r+b") as file:
             file.seek(self.starts[piece])
@@ -74,17 +69,13 @@ class PieceFile:
             file.write(_line(piece, hashlib.sha256(data).hexdigest()))
             _to_disk(file)
 
-    def read(self, start: int, count: int, dtype: torch.dtype) -> Tensor:
-        """`count` numbers from number `start` on, as a view of the mapped file: read when looked at, never written."""
-        return self._bytes.view(dtype)[start : start + count]
-
     @cached_property
-    def _bytes(self) -> Tensor:
+    def content(self) -> memoryview:
+        """The bytes of the complete file, mapped: read when looked at, never written."""
         if not self.size:
-            return torch.empty(0, dtype=torch.uint8)
-        with open(self.path, "rb") as file, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*buffer is not writable")
-            return torch.frombuffer(mmap.mmap(file.fileno(), self.size, access=mmap.ACCESS_READ), dtype=torch.uint8)
+            return memoryview(b"")
+        with open(self.path, "rb") as file:
+            return memoryview(mmap.mmap(file.fileno(), self.size, access=mmap.ACCESS_READ))
 
     def _entered(self) -> dict[int, str]:
         entered = {}

@@ -6,8 +6,10 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cptlab import settings
 from cptlab.errors import UserError
+from cptlab.settings.commands import Decoding as DecodingSettings
+from cptlab.settings.instantiate import instantiate
+from cptlab.settings.setting import check_settings
 
 if TYPE_CHECKING:  # a System is made without torch
     from cptlab.decoding import Guidance, Sampling, Strategy
@@ -26,7 +28,7 @@ class Decoding:
     sampling: Sampling
     strategy: Strategy | None = None
     guidance: Guidance | None = None
-    token_budget: int = 1 << 16
+    token_budget: int = DecodingSettings.token_budget
     omega_is_tuned: bool = False
 
     @property
@@ -63,16 +65,18 @@ class Decoding:
 
 def build_decoding(node: Any, name: str = "decoding", *, tune_omega: bool = False) -> Decoding:
     """Build the decoding of a configuration node that stands at `name`. `tune_omega`: its ω is to be found anew."""
+    budget = node.get("token_budget", DecodingSettings.token_budget)
+    check_settings(DecodingSettings, token_budget=budget)
     tuned = tune_omega or node.get("omega") == TUNED
     guidance = None
     if node.guidance:
         placeholder = {"omega": ANY_OTHER_OMEGA} if tuned else {}
-        guidance = settings.build(node.guidance, f"{name}.guidance", **placeholder)
+        guidance = instantiate(node.guidance, f"{name}.guidance", **placeholder)
     return Decoding(
-        settings.build(node.sampling, f"{name}.sampling"),
-        settings.build(node.strategy, f"{name}.strategy") if node.strategy else None,
+        instantiate(node.sampling, f"{name}.sampling"),
+        instantiate(node.strategy, f"{name}.strategy") if node.strategy else None,
         guidance,
-        node.token_budget,
+        budget,
         tuned and guidance is not None,
     )
 

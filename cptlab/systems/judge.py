@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
 from cptlab.judging.lint.pylint_score import score_programs
-from cptlab.judging.sandbox.sandbox import Limits
-from cptlab.judging.verdicts.verdict import judge_programs
+from cptlab.judging.sandbox.limits import Limits
+from cptlab.judging.verdicts.judge import judge_programs
 from cptlab.records import Prompt, Quality, Task, Verdict
 from cptlab.storage.chunk_store import ChunkStore
 from cptlab.systems.chunks import TaskChunks
+from cptlab.tasks.benchmark import digest_of
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Judge:
     """How programs are judged, and below which directory the results are kept.
 
     `extra_disabled`: pylint checks to leave out beside the frozen list. `workers`: processes; None: one per core.
-    `sandbox`: the weakest level that will do (judging.sandbox.LEVELS).
+    `sandbox`: the weakest level that will do (judging/sandbox/levels.py).
     """
 
     cache: Path
@@ -73,7 +73,4 @@ class Judge:
 
 def digest_of_tests(tasks: Sequence[Task]) -> str:
     """Return a digest of all that a verdict on these tasks depends on."""
-    deciding = [
-        replace(task, prompt=Prompt(""), canonical_solution=None) for task in tasks
-    ]  # all of a task but these two
-    return hashlib.sha256(repr(deciding).encode()).hexdigest()
+    return digest_of([replace(task, prompt=Prompt(""), canonical_solution=None) for task in tasks])

@@ -16,7 +16,7 @@ from typing import Any
 
 from cptlab.judging.cleaning.clean import clean
 from cptlab.judging.lint.pylint_score import score_stream
-from cptlab.judging.verdicts.verdict import judge_stream
+from cptlab.judging.verdicts.judge import judge_stream
 from cptlab.progress import progress_bar
 from cptlab.records import Completion, Quality, Task, Verdict
 from cptlab.storage.atomic import write_lines
@@ -42,7 +42,7 @@ def judge_file(
     """Write completions, quality and verdicts of the file's rows into `directory`, line i of each for row i.
 
     Goes on with what an earlier call left there for the same file, tasks and options. Equal programs for a task are
-    run once, equal programs linted once. `sandbox`: the weakest level that will do (judging.sandbox.LEVELS).
+    run once, equal programs linted once. `sandbox`: the weakest level that will do (judging/sandbox/levels.py).
     """
     by_id = {task.id: task for task in tasks}
     directory.mkdir(parents=True, exist_ok=True)

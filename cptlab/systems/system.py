@@ -91,7 +91,8 @@ class System:
         """Say what it is, beside its decoding, in plain data for metrics.json."""
         return {
             "adapter": self.adapter,
+            "run": self.run,
             "prompt": None if self.prompt is None else repr(self.prompt),
             "selection": None if self.selection is None else repr(self.selection),
-            "post_processing": [repr(step) for step in self.post_processing],
+            "post_processing": [{"step": repr(step), "versions": step.versions()} for step in self.post_processing],
         }

@@ -1,6 +1,6 @@
 """APPS (Hendrycks et al. 2021, arXiv 2105.09938): problems of three difficulties, as scripts or functions.
 
-Read in three forms, all made into the hub's fields first:
+APPS comes in three forms, whose rows are first brought into the hub's fields:
 - the hub's rows, also as JSONL files: question, solutions and input_output (both JSON texts), difficulty, starter_code;
 - the folders of the original archive: question.txt, solutions.json, input_output.json, metadata.json, starter_code.py;
 - MapCoder's JSONL: description, sample_io, test_list, with functions recast as scripts, and no solutions.
@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any
 
 from cptlab.errors import UserError
 from cptlab.records import DIFFICULTIES, Prompt, Task, Test
+from cptlab.storage.jsonl import integers_of_any_length
 from cptlab.tasks.benchmark import Benchmark, divided
 from cptlab.tasks.files import Row, Source, check_data_dir, file_rows, find_file, make_tasks, read_rows
 from cptlab.tasks.spans import spans_of
@@ -56,19 +56,18 @@ def apps(
     as JSONL files or folders, else the first other of SOURCES that is there, else the hub. Splits are the hub's; other
     files and folders are split test. Raises UserError for a source that is not there or not readable.
     """
-    tasks = [task for task, _ in _with_references(data_dir, source)]
+    tasks = [task for task, _ in _tasks_and_solutions(data_dir, source)]
     return Benchmark("apps", divided(tasks, fractions))
 
 
-def references(data_dir: str | None = None, source: str | None = None) -> Iterator[tuple[Task, str]]:
-    """(task, program) for every solution that APPS has of every task. Some are wrong in APPS itself."""
-    for task, programs in _with_references(data_dir, source):
+def all_solutions(data_dir: str | None = None, source: str | None = None) -> Iterator[tuple[Task, str]]:
+    """Yield (task, program) for every solution that APPS has of every task. Some are wrong in APPS itself."""
+    for task, programs in _tasks_and_solutions(data_dir, source):
         for program in programs:
             yield task, program
 
 
-def _with_references(data_dir: str | None, source: str | None) -> list[tuple[Task, list[str]]]:
-    sys.set_int_max_str_digits(0)  # some tests have integers that Python otherwise refuses to read and write
+def _tasks_and_solutions(data_dir: str | None, source: str | None) -> list[tuple[Task, list[str]]]:
     programs: dict[str, list[str]] = {}
 
     def make(row: dict[str, Any]) -> Task | None:
@@ -80,7 +79,8 @@ def _with_references(data_dir: str | None, source: str | None) -> list[tuple[Tas
         programs[task.id] = solutions
         return replace(task, canonical_solution=solutions[0] if solutions else None)
 
-    return [(task, programs[task.id]) for task in make_tasks(_rows(data_dir, source), make)]
+    with integers_of_any_length():
+        return [(task, programs[task.id]) for task in make_tasks(_rows(data_dir, source), make)]
 
 
 def _rows(data_dir: str | None, source: str | None) -> Iterator[Row]:

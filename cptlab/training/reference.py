@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -30,11 +31,11 @@ from cptlab.errors import UserError
 from cptlab.progress import progress_bar
 from cptlab.storage.locks import locked
 from cptlab.storage.piece_file import PieceFile
-from cptlab.training.objectives import Objective
+from cptlab.training.objectives.base import Objective
 from cptlab.training.steps.batches import ReferenceRows, collate
-from cptlab.training.steps.fast import FastMeasure
+from cptlab.training.steps.fast import FastOutputs
 from cptlab.training.steps.packing import packed_length, predicting_places, token_budget_groups
-from cptlab.training.steps.token_pairs import Example
+from cptlab.training.steps.token_pairs import TokenPair
 
 FORMAT = 1  # of the files; another one has other keys
 TOKEN_BUDGET = 4096  # padded tokens of the packed rows computed together, which make a piece: part of the format
@@ -43,10 +44,10 @@ Progress = Callable[[str, int, str], AbstractContextManager[Callable[[int], None
 
 
 def reference_bytes(
-    examples: Sequence[Example], hidden_size: int, precision: str, dtype: torch.dtype, states: bool = True
+    pairs: Sequence[TokenPair], hidden_size: int, precision: str, dtype: torch.dtype, states: bool = True
 ) -> int:
-    """Bytes that the reference of `examples` takes, for a backbone with weights in `dtype`."""
-    layout = Layout.of(examples, hidden_size, precision, dtype)
+    """Bytes that the reference of `pairs` takes, for a backbone with weights in `dtype`."""
+    layout = Layout.of(pairs, hidden_size, precision, dtype)
     return sum(layout.score_bytes) + states * sum(layout.state_bytes)
 
 
@@ -62,22 +63,22 @@ def kept_of(objective: Objective, first_stage: bool) -> dict[str, str]:
 def open_reference(
     directory: Path,
     backbone: Backbone,
-    examples: Sequence[Example],
+    pairs: Sequence[TokenPair],
     *,
     precision: str = "full",
     states: bool = True,
     say: Callable[[str], None],
     progress: Progress = progress_bar,
 ) -> Reference:
-    """The reference of `examples` below `directory`, computed first where it is not there or is damaged.
+    """The reference of `pairs` below `directory`, computed first where it is not there or is damaged.
 
     `precision` is that of the states: 'full' is the backbone's own, 'half' float16 for a backbone in float32 or
     float64. `states=False`: the scores alone. Processes that ask for the same one at once compute it once. Everything
     is checked against its SHA-256. Raises UserError where the disk has no space for it, and where a state overflows
     float16.
     """
-    layout = Layout.of(examples, backbone.hidden_size, precision, backbone.head.weight.dtype)
-    directory = directory / "reference" / _key(backbone, examples, layout.state_dtype)
+    layout = Layout.of(pairs, backbone.hidden_size, precision, backbone.head.weight.dtype)
+    directory = directory / "reference" / _key(backbone, pairs, layout.state_dtype)
     files = [PieceFile(directory / "scores.bin", layout.score_bytes)]
     files += [PieceFile(directory / "states.bin", layout.state_bytes)] if states else []
     reference = Reference(directory, layout, files)
@@ -91,7 +92,7 @@ def open_reference(
             complete = all(len(file.check()[0]) == len(layout.groups) for file in files)
         if not complete:
             with locked(directory, waiting=waiting):
-                complete = _complete(reference, backbone, examples, amount, say, progress)
+                complete = _complete(reference, backbone, pairs, amount, say, progress)
     except OSError as error:
         remedy = _remedy(reference)
         raise UserError(f"The reference cannot be kept in {directory}: {error.strerror or error}. {remedy}") from error
@@ -102,21 +103,21 @@ def open_reference(
 
 @dataclass(frozen=True)
 class Layout:
-    """Where what is kept of each example stands: pieces are `groups` of examples, one behind the other."""
+    """Where what is kept of each pair stands: pieces are `groups` of pairs, one behind the other."""
 
     groups: list[list[int]]
-    places: list[int]  # per example, its predicting places
-    programs: list[tuple[int, int]]  # per example, the code tokens of the better and of the worse program
+    places: list[int]  # per pair, its predicting places
+    programs: list[tuple[int, int]]  # per pair, the code tokens of the better and of the worse program
     hidden_size: int
     state_dtype: torch.dtype
     score_dtype: torch.dtype
     full_dtype: torch.dtype
 
     @classmethod
-    def of(cls, examples: Sequence[Example], hidden_size: int, precision: str, dtype: torch.dtype) -> Layout:
-        groups = token_budget_groups([packed_length(example) for example in examples], TOKEN_BUDGET)
-        places = [predicting_places(example) for example in examples]
-        programs = [(len(example.better[0]), len(example.worse[0])) for example in examples]
+    def of(cls, pairs: Sequence[TokenPair], hidden_size: int, precision: str, dtype: torch.dtype) -> Layout:
+        groups = token_budget_groups([packed_length(pair) for pair in pairs], TOKEN_BUDGET)
+        places = [predicting_places(pair) for pair in pairs]
+        programs = [(len(pair.better[0]), len(pair.worse[0])) for pair in pairs]
         return cls(
             groups, places, programs, hidden_size, _kept_dtype(dtype, precision),
             torch.promote_types(dtype, torch.float32), dtype,
@@ -135,12 +136,12 @@ class Layout:
 
     @cached_property
     def state_starts(self) -> dict[int, int]:
-        """The first row of each example in the file of states."""
+        """The first row of each pair in the file of states."""
         return self._starts(self.places)
 
     @cached_property
     def score_starts(self) -> dict[int, int]:
-        """The number of each example's first score in the file of scores."""
+        """The number of each pair's first score in the file of scores."""
         return self._starts([sum(lengths) for lengths in self.programs])
 
     def _starts(self, counts: Sequence[int]) -> dict[int, int]:
@@ -150,7 +151,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Reference:
-    """The reference of a list of examples; `first` is the example that has index 0 here. `files`: that of the scores,
+    """The reference of a list of pairs; `first` is the pair that has index 0 here. `files`: that of the scores,
     and that of the states where they were asked for."""
 
     directory: Path
@@ -163,11 +164,11 @@ class Reference:
         return len(self.files) == 2
 
     def after(self, count: int) -> Reference:
-        """The same without the first `count` examples."""
+        """The same without the first `count` pairs."""
         return replace(self, first=self.first + count)
 
     def rows(self, indices: int | Sequence[int], width: int) -> ReferenceRows:
-        """What is kept of these examples, in the layout of a batch of them with `width` columns (C), on the CPU.
+        """What is kept of these pairs, in the layout of a batch of them with `width` columns (C), on the CPU.
 
         Of the file, no more is read than that. Without states, those are [0, E].
         """
@@ -177,55 +178,55 @@ class Reference:
         for row, index in enumerate(indices):
             better, worse = layout.programs[index]
             start = layout.score_starts[index]
-            found = self.files[0].read(start, better + worse, layout.score_dtype)
+            found = _numbers(self.files[0], start, better + worse, layout.score_dtype)
             scores[row, :better], scores[count + row, :worse] = found.split([better, worse])
         if not self.has_states:
             return ReferenceRows(torch.empty(0, layout.hidden_size, dtype=layout.state_dtype), scores)
         return ReferenceRows(torch.cat([self.states(index) for index in indices]), scores)
 
     def states(self, index: int) -> Tensor:
-        """The states of one example [n, E], as a view of the mapped file (which is not to be written to)."""
+        """The states of one pair [n, E], as a view of the mapped file (which is not to be written to)."""
         size = self.layout.hidden_size
         start, count = self.layout.state_starts[index], self.layout.places[index]
-        return self.files[1].read(start * size, count * size, self.layout.state_dtype).view(count, size)
+        return _numbers(self.files[1], start * size, count * size, self.layout.state_dtype).view(count, size)
 
 
-def _complete(reference: Reference, backbone, examples, amount: str, say, progress: Progress) -> bool:
+def _complete(reference: Reference, backbone, pairs, amount: str, say, progress: Progress) -> bool:
     """Compute the pieces that are not there. True where all are: another process did it meanwhile."""
     groups, directory = reference.layout.groups, reference.directory
     checked = [file.check() for file in reference.files]
     missing = [piece for piece in range(len(groups)) if any(piece not in sound for sound, _ in checked)]
     if not missing:
         return True
-    pairs = f"{amount} for {len(examples)} pairs"
-    done = len(examples) - sum(len(groups[piece]) for piece in missing)
+    whole = f"{amount} for {len(pairs)} pairs"
+    done = len(pairs) - sum(len(groups[piece]) for piece in missing)
     if damaged := set().union(*(damaged for _, damaged in checked)):
         say(f"Reference: {len(damaged)} of {len(groups)} pieces in {directory} are damaged and are computed again")
     elif done:
-        say(f"Reference: {pairs}, of which {done} were computed before, being completed in {directory}")
+        say(f"Reference: {whole}, of which {done} were computed before, being completed in {directory}")
     else:
         without = "compute.reference=recompute does without"
-        say(f"Reference: {pairs}, being computed once into {directory}; {without}")
+        say(f"Reference: {whole}, being computed once into {directory}; {without}")
     _check_space(reference, amount)
     for file, (sound, _) in zip(reference.files, checked, strict=True):
         file.begin(sound)
-    with progress(f"Reference of {backbone.name}", len(examples), "pairs") as advance:
+    with progress(f"Reference of {backbone.name}", len(pairs), "pairs") as advance:
         advance(done)
         for piece in missing:
-            contents = _compute(backbone, [examples[index] for index in groups[piece]], reference)
+            contents = _compute(backbone, [pairs[index] for index in groups[piece]], reference)
             for file, (sound, _), content in zip(reference.files, checked, contents):  # without states, scores alone
                 if piece not in sound:
-                    file.put(piece, content)
+                    file.put(piece, _bytes(content))
             advance(len(groups[piece]))
     return False
 
 
 @torch.no_grad()
-def _compute(backbone: Backbone, examples: Sequence[Example], reference: Reference) -> tuple[Tensor, Tensor]:
-    """The scores of these examples [all code tokens] and their states [all predicting places, E], as they are kept."""
-    batch, count = collate(examples, backbone.pad_id).to(backbone.device), len(examples)
+def _compute(backbone: Backbone, pairs: Sequence[TokenPair], reference: Reference) -> tuple[Tensor, Tensor]:
+    """The scores of these pairs [all code tokens] and their states [all predicting places, E], as they are kept."""
+    batch, count = collate(pairs, backbone.pad_id).to(backbone.device), len(pairs)
     with torch.autocast(backbone.device.type, enabled=False):
-        rows = FastMeasure(backbone, batch, []).reference_rows()
+        rows = FastOutputs(backbone, batch, []).reference_rows()
     by_program = rows.scores[batch.code].cpu().split(batch.code.sum(1).tolist())
     scores = torch.cat([by_program[row] for pair in range(count) for row in (pair, count + pair)])
     kept = rows.states.to(reference.layout.state_dtype)
@@ -234,6 +235,20 @@ def _compute(backbone: Backbone, examples: Sequence[Example], reference: Referen
             f"A hidden state of {backbone.name} is larger than float16 can hold. Set compute.reference_precision=full."
         )
     return scores.to(reference.layout.score_dtype), kept.cpu()
+
+
+def _bytes(numbers: Tensor) -> memoryview:
+    """Return the bytes of a tensor on the CPU, without a copy where it is contiguous."""
+    return memoryview(numbers.contiguous().flatten().view(torch.uint8).numpy())
+
+
+def _numbers(file: PieceFile, start: int, count: int, dtype: torch.dtype) -> Tensor:
+    """Return `count` numbers of a file from number `start` on, as a view of the mapped file."""
+    if not count:
+        return torch.empty(0, dtype=dtype)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*buffer is not writable")
+        return torch.frombuffer(file.content, dtype=dtype, count=count, offset=start * dtype.itemsize)
 
 
 def _writable(directory: Path) -> bool:
@@ -264,11 +279,11 @@ def _kept_dtype(dtype: torch.dtype, precision: str) -> torch.dtype:
     return torch.float16 if precision == "half" and dtype.itemsize > 2 else dtype
 
 
-def _key(backbone: Backbone, examples: Sequence[Example], dtype: torch.dtype) -> str:
+def _key(backbone: Backbone, pairs: Sequence[TokenPair], dtype: torch.dtype) -> str:
     """SHA-256 over all that the files depend on."""
     digest = hashlib.sha256(json.dumps([FORMAT, TOKEN_BUDGET, backbone.fingerprint, str(dtype)]).encode())
-    for example in examples:
-        digest.update(json.dumps([example.instruction, example.better[0], example.worse[0]]).encode())
+    for pair in pairs:
+        digest.update(json.dumps([pair.instruction, pair.better[0], pair.worse[0]]).encode())
     return digest.hexdigest()
 
 

@@ -18,7 +18,6 @@ from cptlab.estimate import estimate as module
 from cptlab.estimate.calibration import Calibration, calibrate, one_pair_step
 from cptlab.estimate.costs import (
     VARIANTS,
-    Lengths,
     ModelSize,
     naive_flops,
     nll_flops,
@@ -26,12 +25,12 @@ from cptlab.estimate.costs import (
     step_flops,
 )
 from cptlab.estimate.estimate import ASSUMED, duration, estimate, largest_batch, median_lengths, readable
-from cptlab.estimate.footprint import MOMENTS, Ledger, Shapes, footprint, formula, shape_backbone, shape_example
+from cptlab.estimate.footprint import MOMENTS, Ledger, Shapes, footprint, formula, shape_backbone, shape_pair
 from cptlab.training.objectives import CPT, DPO, DPOP, ORPO, SVEN, SimPO, SinglePrefix
 from cptlab.training.steps.batches import collate
-from cptlab.training.steps.choice import Compute, Engine
+from cptlab.training.steps.choice import Compute, StepMethod
 from cptlab.training.steps.packing import packed_length
-from cptlab.training.steps.token_pairs import Example
+from cptlab.training.steps.token_pairs import Lengths, TokenPair
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ModelSize(parameters=1000, hidden=10, vocabulary=100, layers=2, heads=2, head_dim=5)
@@ -131,38 +130,38 @@ def test_size_of_a_model(arch):
 
 def test_lengths_of_examples_and_of_their_rows():
     def example(better, worse, instruction=3):
-        return Example([9] * instruction, (better, [0] * len(better)), (worse, [0] * len(worse)))
+        return TokenPair([9] * instruction, (better, [0] * len(better)), (worse, [0] * len(worse)))
 
     pairs = [example([1, 2, 3, 4], [1, 2, 5]), example([1, 2], [1, 2, 3]), example([1], [2]), example([1, 2], [1, 2]),
-             example([], [1, 2]), example([], []), shape_example(ASSUMED)]  # fmt: skip
+             example([], [1, 2]), example([], []), shape_pair(ASSUMED)]  # fmt: skip
     assert [Lengths.of(pair).common for pair in pairs] == [2, 2, 0, 2, 0, 0, 50]
     assert Lengths.of(pairs[0]) == Lengths(3, 2, 2, 1, 0, 0)
-    assert Lengths.of(shape_example(UNEQUAL[0])) == UNEQUAL[0]
+    assert Lengths.of(shape_pair(UNEQUAL[0])) == UNEQUAL[0]
     assert [Lengths.of(pair).packed_row for pair in pairs] == [packed_length(pair) for pair in pairs]
 
 
 # Memory of a step
 
 
-def counted(backbone, objective, engine, lengths, prefix=12, **options):
+def counted(backbone, objective, method, lengths, prefix=12, **options):
     """From the config alone."""
     shapes = Shapes()
     empty = shape_backbone(backbone.config, backbone.dtype, shapes)
     with shapes:
-        return footprint(empty, prefix, objective, engine, [shape_example(pair) for pair in lengths], **options)
+        return footprint(empty, prefix, objective, method, [shape_pair(pair) for pair in lengths], **options)
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_count_without_data_is_that_with_data(arch):
     backbone = tiny_backbone(arch)
-    examples = [shape_example(pair) for pair in UNEQUAL]
+    examples = [shape_pair(pair) for pair in UNEQUAL]
     every = arch in ("llama_gqa", "qwen2_moe")
     for name in ("fast", "plain") if every else ("fast",):
         for moment in MOMENTS if every else ("step",):
             for checkpointing in (False, True):
-                engine = Engine(name, checkpointing=checkpointing)
-                real = footprint(backbone, 12, CPT(), engine, examples, moment=moment)
-                found = counted(backbone, CPT(), engine, UNEQUAL, moment=moment)
+                method = StepMethod(name, checkpointing=checkpointing)
+                real = footprint(backbone, 12, CPT(), method, examples, moment=moment)
+                found = counted(backbone, CPT(), method, UNEQUAL, moment=moment)
                 assert found == real
                 assert (found.saved > 0) == (moment != "validation")
 
@@ -184,7 +183,7 @@ def test_saved_bytes_are_what_autograd_saves(arch, name):
             saved[storage.data_ptr()] = (storage.nbytes(), tensor)  # kept, so that no other takes its address
         return tensor
 
-    batch = collate([shape_example(pair) for pair in UNEQUAL], 0)
+    batch = collate([shape_pair(pair) for pair in UNEQUAL], 0)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         if name == "fast":
             packed = batch.packed
@@ -194,7 +193,7 @@ def test_saved_bytes_are_what_autograd_saves(arch, name):
                 input_ids=batch.padded.input_ids,
                 **backbone._options(*_plain_inputs(backbone, batch.padded, prefix)),
             )
-    found = counted(backbone, CPT(), Engine(name), UNEQUAL)
+    found = counted(backbone, CPT(), StepMethod(name), UNEQUAL)
     kept = sum(size for size, _ in saved.values())
     rows, width = (2, 70) if name == "fast" else (4, 60)
     mask = 4 * rows * width * (width + 12)  # alive until the forward is over, also where autograd does not keep it
@@ -215,11 +214,11 @@ def _plain_inputs(backbone, padded, prefix):
                          ids=lambda objective: type(objective).__name__)  # fmt: skip
 def test_every_objective_is_counted_as_it_is(objective):
     backbone = tiny_backbone("llama_gqa")
-    examples = [shape_example(pair) for pair in UNEQUAL]
-    for engine in (Engine("fast"), Engine("plain")):
+    examples = [shape_pair(pair) for pair in UNEQUAL]
+    for method in (StepMethod("fast"), StepMethod("plain")):
         for disk in (True, False):
-            real = footprint(backbone, 5, objective, engine, examples, reference_on_disk=disk)
-            assert counted(backbone, objective, engine, UNEQUAL, 5, reference_on_disk=disk) == real
+            real = footprint(backbone, 5, objective, method, examples, reference_on_disk=disk)
+            assert counted(backbone, objective, method, UNEQUAL, 5, reference_on_disk=disk) == real
 
 
 def test_attention_is_counted_as_the_fused_kernel():
@@ -229,7 +228,7 @@ def test_attention_is_counted_as_the_fused_kernel():
         shapes, row = Shapes(), Lengths(200 * factor, 0, 10, 10, 3, 3)
         backbone = shape_backbone(MIDDLE, torch.float32, shapes, attn_implementation=attention)
         with shapes:
-            return footprint(backbone, 12, CPT(), Engine(), [shape_example(row)]).saved, row.packed_row
+            return footprint(backbone, 12, CPT(), StepMethod(), [shape_pair(row)]).saved, row.packed_row
 
     (eager, tokens), (fused, _) = saved("eager", 1), saved("sdpa", 1)
     weights, outputs = 8 * 8 * tokens * (tokens + 12) * 4, 8 * tokens * 512 * 4  # the fused kernel keeps its outputs
@@ -242,7 +241,7 @@ def test_attention_is_counted_as_the_fused_kernel():
 
 def test_checkpointing_and_the_fast_engine_save_memory():
     found = {
-        (name, again): counted_middle(Engine(name, checkpointing=again))
+        (name, again): counted_middle(StepMethod(name, checkpointing=again))
         for name in ("fast", "plain")
         for again in (False, True)
     }
@@ -252,11 +251,11 @@ def test_checkpointing_and_the_fast_engine_save_memory():
         assert found[name, True].peak < found[name, False].peak
 
 
-def counted_middle(engine, **options):
+def counted_middle(method, **options):
     shapes = Shapes()
     backbone = shape_backbone(MIDDLE, torch.float32, shapes)
     with shapes:
-        return footprint(backbone, 12, CPT(), engine, [shape_example(ASSUMED)], **options)
+        return footprint(backbone, 12, CPT(), method, [shape_pair(ASSUMED)], **options)
 
 
 def test_ledger_counts_storages_once_and_lets_go():
@@ -281,7 +280,7 @@ def test_peak_is_that_of_a_real_process():
     command = [sys.executable, ROOT / "benchmarks" / "estimate_memory.py", "--child", json.dumps(["fast", False])]
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
     run = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
-    assert int(run.stdout) == pytest.approx(counted_middle(Engine()).peak, rel=0.1)
+    assert int(run.stdout) == pytest.approx(counted_middle(StepMethod()).peak, rel=0.1)
 
 
 # The whole estimate
@@ -353,19 +352,19 @@ def test_reference_on_disk_follows_the_settings():
     assert stored(objective=DPO()) == ("disk", scores * 4 + held_out)
     assert stored(objective=SimPO()) == stored(epochs=(0, 1)) == ("disk", held_out + its_scores)
     assert stored(compute=Compute(reference="recompute")) == ("recompute", 0)
-    assert stored(engine=Engine("plain")) == ("recompute", 0)
+    assert stored(method=StepMethod("plain")) == ("recompute", 0)
 
 
 def test_memory_is_flat_in_the_vocabulary():
     """Once a chunk of logits is full: neither rows times vocabulary nor two chunks at a time."""
 
-    def peaks(engine):
+    def peaks(method):
         configs = (LlamaConfig(**(MIDDLE.to_dict() | {"vocab_size": size})) for size in (32_000, 256_000))
-        return [estimate(config, [ASSUMED], engine=engine, compare=False).moments["step"].peak for config in configs]
+        return [estimate(config, [ASSUMED], method=method, compare=False).moments["step"].peak for config in configs]
 
-    low, high = peaks(Engine("fast"))
+    low, high = peaks(StepMethod("fast"))
     assert high == pytest.approx(low, rel=0.02)
-    low, high = peaks(Engine("plain"))
+    low, high = peaks(StepMethod("plain"))
     assert high > 4 * low
 
 
@@ -390,11 +389,11 @@ def test_time_is_measured_near_the_median_and_scaled_by_operations():
         seen.append(len(example.instruction))
         time.sleep(0.02)
 
-    calibration = calibrate(step, [shape_example(pair) for pair in lengths])
+    calibration = calibrate(step, [shape_pair(pair) for pair in lengths])
     assert seen == [40, 30, 40, 70]  # one to warm up
     assert [pair.instruction for pair in calibration.lengths] == [30, 40, 70]
     assert all(0.02 <= seconds < 1 for seconds in calibration.seconds)
-    assert len(calibrate(step, [shape_example(lengths[0])]).lengths) == 1
+    assert len(calibrate(step, [shape_pair(lengths[0])]).lengths) == 1
 
     config = tiny_backbone("llama").config
     same = Calibration((UNEQUAL[0],), (2.0,))
@@ -413,10 +412,10 @@ def test_the_step_that_is_timed_runs_the_engine(name, on_disk):
     backbone = tiny_backbone("llama")
     passes = []
     backbone.model.base_model.register_forward_hook(lambda *_: passes.append(torch.is_grad_enabled()))
-    step = one_pair_step(backbone, 12, CPT(), Engine(name), reference_on_disk=on_disk)
-    step(shape_example(UNEQUAL[0]))
+    step = one_pair_step(backbone, 12, CPT(), StepMethod(name), reference_on_disk=on_disk)
+    step(shape_pair(UNEQUAL[0]))
     assert sorted(passes) == ([True] if (name, on_disk) == ("fast", True) else [False, True])
-    found = calibrate(step, [shape_example(pair) for pair in UNEQUAL])
+    found = calibrate(step, [shape_pair(pair) for pair in UNEQUAL])
     assert len(found.seconds) == 2 and min(found.seconds) > 0
     assert all(parameter.grad is None for parameter in backbone.model.parameters())
 
@@ -424,10 +423,10 @@ def test_the_step_that_is_timed_runs_the_engine(name, on_disk):
 @pytest.mark.parametrize("name", ["fast", "plain"])
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_formula_is_named_and_near_the_count(name, checkpointing, monkeypatch):
-    engine = Engine(name, checkpointing=checkpointing)
+    method = StepMethod(name, checkpointing=checkpointing)
     size = ModelSize.of(shape_backbone(MIDDLE, torch.float32, Shapes()).model)
-    found = formula(size, MIDDLE, torch.float32, engine, [ASSUMED], "step")
-    real = counted_middle(engine)
+    found = formula(size, MIDDLE, torch.float32, method, [ASSUMED], "step")
+    real = counted_middle(method)
     assert found.saved == pytest.approx(real.saved, rel=0.25)
     assert found.peak == pytest.approx(real.peak, rel=0.4)
 
@@ -435,7 +434,7 @@ def test_formula_is_named_and_near_the_count(name, checkpointing, monkeypatch):
         raise RuntimeError("data-dependent")
 
     monkeypatch.setattr(module, "footprint", refuses)
-    whole = estimate(MIDDLE, [ASSUMED], engine=engine, compare=False)
+    whole = estimate(MIDDLE, [ASSUMED], method=method, compare=False)
     assert whole.memory == "a formula for Llama's layers"
     assert whole.moments["step"] == found
     assert sum("a formula" in line for line in whole.lines()) >= 3

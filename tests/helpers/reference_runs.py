@@ -22,12 +22,12 @@ from cptlab.kata import benchmark, render, style  # noqa: E402
 from cptlab.pairs import token_masks  # noqa: E402
 from cptlab.storage import piece_file as pieces
 from cptlab.training import reference  # noqa: E402
-from cptlab.training.steps.token_pairs import Example, encode_pair  # noqa: E402
+from cptlab.training.steps.token_pairs import TokenPair, encode_pair  # noqa: E402
 
 BUDGET = 100  # tokens: about one pair of `make_pairs` per piece
 
 
-def examples_of(backbone: Backbone, count: int = 7, seed: int = 0) -> list[Example]:
+def examples_of(backbone: Backbone, count: int = 7, seed: int = 0) -> list[TokenPair]:
     """Pairs of random programs: the first differs by an insertion, the second has no common beginning."""
     pairs = make_pairs(count, 3, seed)
     worse = "!" + pairs[1].worse
@@ -36,7 +36,7 @@ def examples_of(backbone: Backbone, count: int = 7, seed: int = 0) -> list[Examp
     return [encode_pair(pair, backbone, True) for pair in pairs]
 
 
-def kata_examples(backbone: Backbone, count: int, seed: int = 0) -> list[Example]:
+def kata_examples(backbone: Backbone, count: int, seed: int = 0) -> list[TokenPair]:
     """Pairs of a tidy and an untidy program for the same kata task, in the tokens of kata-lm."""
     rng, found = random.Random(seed), []
     while len(found) < count:
@@ -51,7 +51,7 @@ def kata_examples(backbone: Backbone, count: int, seed: int = 0) -> list[Example
         programs = [backbone.encode_completion(program) for program in (better, worse)]
         masks = token_masks(*programs)
         sides = [(ids + [backbone.eos_id], [*mask, 0]) for ids, mask in zip(programs, masks, strict=True)]
-        found.append(Example(backbone.encode_prompt(prompt.text), *sides))
+        found.append(TokenPair(backbone.encode_prompt(prompt.text), *sides))
     return found
 
 
@@ -71,7 +71,7 @@ def build(directory: Path, said: list[str] | None = None, backbone: Backbone | N
 
 def strike(where: str, nth: int) -> None:
     """From now on, SIGKILL comes at the nth time that the process is at `where`."""
-    put, begin, fsync, calls = pieces.PieceFile.put, pieces.PieceFile.begin, os.fsync, []
+    put, begin, to_disk, calls = pieces.PieceFile.put, pieces.PieceFile.begin, pieces._to_disk, []
 
     def now() -> bool:
         calls.append(0)
@@ -82,10 +82,9 @@ def strike(where: str, nth: int) -> None:
 
     def half_a_piece(self, piece, content):
         if now():
-            data = content.contiguous().flatten().view(torch.uint8).numpy()
             with open(self.path, "r+b") as file:
                 file.seek(self.starts[piece])
-                file.write(memoryview(data)[: len(data) // 2])
+                file.write(content[: len(content) // 2])
             kill()
         put(self, piece, content)
 
@@ -100,13 +99,14 @@ def strike(where: str, nth: int) -> None:
         if now():
             kill()
 
-    def before_fsync(descriptor):  # odd: the piece is written and not entered; even: it is
+    def before_fsync(file):  # odd: the piece is written and not entered; even: it is
+        file.flush()
         if now():
             kill()
-        fsync(descriptor)
+        to_disk(file)
 
     if where == "fsync":
-        os.fsync = before_fsync
+        pieces._to_disk = before_fsync
     elif where == "begin":
         pieces.PieceFile.begin = after_begin
     else:

@@ -355,7 +355,7 @@ def test_servers_are_gone_afterwards_and_survive_an_early_stop():
 
 def test_judging_imports_neither_torch_nor_lightning_nor_transformers():
     code = (
-        "import sys, cptlab.judging.lint.pylint_score, cptlab.judging.verdicts.verdict, cptlab.metrics.summary\n"
+        "import sys, cptlab.judging.lint.pylint_score, cptlab.judging.verdicts.judge, cptlab.metrics.summary\n"
         "print({'torch', 'lightning', 'transformers', 'pylint'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from cptlab.judging.lint.pylint_score import score_programs
-from cptlab.judging.verdicts.verdict import judge_programs
+from cptlab.judging.verdicts.judge import judge_programs
 from cptlab.kata import benchmark, corpus
 from cptlab.kata.ops import BY_NAME, OPS
 from cptlab.kata.render import INPUT_NAMES, function_body

@@ -5,7 +5,7 @@ from decimal import Decimal, localcontext
 
 import pytest
 import torch
-from fake_measure import fake_measure
+from fake_outputs import fake_outputs
 
 from cptlab.training.objectives import losses
 
@@ -43,12 +43,12 @@ def test_kl_and_its_gradients(direction):
 
 @pytest.mark.parametrize("reduction", losses.REDUCTIONS)
 def test_reductions_equal_loops(reduction):
-    measure = fake_measure(empty_rows=(2,))
+    outputs = fake_outputs(empty_rows=(2,))
     values = random(6, 9, seed=3)
-    values[~measure.code] = float("nan")  # padding is not looked at
-    found = losses.nll_loss(values, measure.mask, reduction)
+    values[~outputs.code] = float("nan")  # padding is not looked at
+    found = losses.nll_loss(values, outputs.mask, reduction)
     for row in range(6):
-        chosen = [v for v, m in zip(values[row].tolist(), measure.mask[row].tolist(), strict=True) if m]
+        chosen = [v for v, m in zip(values[row].tolist(), outputs.mask[row].tolist(), strict=True) if m]
         expected = -math.fsum(chosen) / (len(chosen) if reduction == "mean" and chosen else 1)
         assert found[row].item() == pytest.approx(expected, rel=1e-12)
 

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from fake_measure import FakeMeasure, fake_measure
+from fake_outputs import FakeOutputs, fake_outputs
 from run_commands import ROOT, config
 
-from cptlab import settings
 from cptlab.errors import UserError
+from cptlab.settings.instantiate import instantiate
+from cptlab.settings.validation import validate
 from cptlab.training.objectives import CPT, DPO, DPOP, ORPO, SVEN, Objective, SimPO, SinglePrefix, losses
+from cptlab.training.steps.choice import Compute
 
 DEFAULTS = [CPT(), CPT(w_hinge=4.0), SinglePrefix(), SVEN(), DPO(), DPOP(), SimPO(), ORPO()]
 EMPTY = [(), (0,), (3,), (0, 3), tuple(range(6))]
@@ -45,14 +47,14 @@ def name_of(value):
 
 
 class Program:
-    """Row `row` of a measure, as lists over its code tokens of probabilities, each a 0-dimensional tensor."""
+    """Row `row` of a outputs, as lists over its code tokens of probabilities, each a 0-dimensional tensor."""
 
-    def __init__(self, measure, row):
-        length = measure.lengths[row]
-        self.tokens = measure.tokens[row, :length].tolist()
-        self.marked = measure.mask[row, :length].tolist()
-        self.policies = [[policy[row, t].softmax(0) for t in range(length)] for policy in measure.policies]
-        self.backbone = [measure.backbone[row, t].softmax(0) for t in range(length)]
+    def __init__(self, outputs, row):
+        length = outputs.lengths[row]
+        self.tokens = outputs.tokens[row, :length].tolist()
+        self.marked = outputs.mask[row, :length].tolist()
+        self.policies = [[policy[row, t].softmax(0) for t in range(length)] for policy in outputs.policies]
+        self.backbone = [outputs.backbone[row, t].softmax(0) for t in range(length)]
 
     def probabilities(self, distributions, marked_only):
         picked = []
@@ -171,36 +173,36 @@ PAPERS = {
 }
 
 
-def computed(objective, measure):
-    measure.reference = objective.reference
-    return objective.terms(measure.better() if objective.better_only else measure)
+def computed(objective, outputs):
+    outputs.reference = objective.reference
+    return objective.terms(outputs.better() if objective.better_only else outputs)
 
 
 @pytest.mark.parametrize("empty_rows", EMPTY, ids=str)
 @pytest.mark.parametrize("objective", switched(*DEFAULTS), ids=name_of)
 def test_terms_and_gradients_are_the_papers(objective, empty_rows):
-    measure = fake_measure(empty_rows=empty_rows, prefixes=objective.prefixes)
-    terms = computed(objective, measure)
+    outputs = fake_outputs(empty_rows=empty_rows, prefixes=objective.prefixes)
+    terms = computed(objective, outputs)
     loss = sum(objective.weighted(terms).values())
-    gradients = torch.autograd.grad(loss.mean(), measure.policies)
+    gradients = torch.autograd.grad(loss.mean(), outputs.policies)
 
-    total = sum(0 * policy[measure.code].sum() for policy in measure.policies)  # so that nothing to learn gives zeros
+    total = sum(0 * policy[outputs.code].sum() for policy in outputs.policies)  # so that nothing to learn gives zeros
     for pair in range(3):
-        expected, weighted = PAPERS[type(objective)](objective, Program(measure, pair), Program(measure, pair + 3))
+        expected, weighted = PAPERS[type(objective)](objective, Program(outputs, pair), Program(outputs, pair + 3))
         assert list(terms) == list(expected)
         for name, value in expected.items():
             assert terms[name].shape == (3,)
             torch.testing.assert_close(terms[name][pair], value, rtol=1e-11, atol=1e-12)
         torch.testing.assert_close(loss[pair], weighted, rtol=1e-11, atol=1e-12)
         total = total + weighted / 3
-    for mine, theirs in zip(gradients, torch.autograd.grad(total, measure.policies), strict=True):
-        torch.testing.assert_close(mine[measure.code], theirs[measure.code], rtol=1e-9, atol=1e-12)
-        assert mine[~measure.code].eq(0).all() and torch.isfinite(mine).all()
+    for mine, theirs in zip(gradients, torch.autograd.grad(total, outputs.policies), strict=True):
+        torch.testing.assert_close(mine[outputs.code], theirs[outputs.code], rtol=1e-9, atol=1e-12)
+        assert mine[~outputs.code].eq(0).all() and torch.isfinite(mine).all()
 
 
 @pytest.mark.parametrize("objective", DEFAULTS, ids=name_of)
 def test_every_term_enters_the_loss(objective):
-    terms = computed(objective, fake_measure())
+    terms = computed(objective, fake_outputs())
     weighted = objective.weighted(terms)
     assert set(weighted) == set(terms) and set(objective.weights) - {"l_hinge"} <= set(terms)
     for name in terms:
@@ -211,96 +213,96 @@ def test_every_term_enters_the_loss(objective):
 @pytest.mark.parametrize("objective", DEFAULTS, ids=name_of)
 def test_what_an_objective_says_it_needs_of_the_backbone_is_what_it_asks(objective):
     needs = ["none", "scores", "states"]
-    measure = fake_measure()
-    computed(objective, measure)  # the fake refuses to give more
+    outputs = fake_outputs()
+    computed(objective, outputs)  # the fake refuses to give more
     if objective.reference != "none":
         less = needs[needs.index(objective.reference) - 1]
         with pytest.raises(AssertionError):
-            measure.reference = less
-            objective.terms(measure)
+            outputs.reference = less
+            objective.terms(outputs)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("scale", [1e-6, 1e2, 1e4])
 @pytest.mark.parametrize("objective", switched(*DEFAULTS), ids=name_of)
 def test_no_margin_is_too_large(objective, scale, dtype):
-    measure = fake_measure(prefixes=objective.prefixes, scale=scale, dtype=dtype, empty_rows=(1, 4))
-    loss = sum(objective.weighted(computed(objective, measure)).values())
+    outputs = fake_outputs(prefixes=objective.prefixes, scale=scale, dtype=dtype, empty_rows=(1, 4))
+    loss = sum(objective.weighted(computed(objective, outputs)).values())
     assert torch.isfinite(loss).all()
     loss.mean().backward()
-    assert all(torch.isfinite(policy.grad).all() for policy in measure.policies)
+    assert all(torch.isfinite(policy.grad).all() for policy in outputs.policies)
 
 
 @pytest.mark.parametrize("sides", [(0,), (1,), (0, 1)])
 @pytest.mark.parametrize("objective", DEFAULTS, ids=name_of)
 def test_certain_programs_are_no_trouble(objective, sides):
     """Programs that the policy gives probability 1, whose odds are infinite."""
-    measure = fake_measure(pairs=1, prefixes=objective.prefixes, dtype=torch.float32)
+    outputs = fake_outputs(pairs=1, prefixes=objective.prefixes, dtype=torch.float32)
     with torch.no_grad():
-        for policy in measure.policies:
+        for policy in outputs.policies:
             for row in sides:
                 policy[row] = 0
-                policy[row].scatter_(-1, measure.tokens[row][:, None], 1e4)
-    loss = sum(objective.weighted(computed(objective, measure)).values())
+                policy[row].scatter_(-1, outputs.tokens[row][:, None], 1e4)
+    loss = sum(objective.weighted(computed(objective, outputs)).values())
     assert torch.isfinite(loss).all()
     loss.mean().backward()
-    assert all(torch.isfinite(policy.grad[measure.code]).all() for policy in measure.policies)
+    assert all(torch.isfinite(policy.grad[outputs.code]).all() for policy in outputs.policies)
 
 
 def test_empty_masks_of_both_programs():
-    measure = fake_measure(pairs=1, empty_rows=(0, 1))
+    outputs = fake_outputs(pairs=1, empty_rows=(0, 1))
     for reduction in losses.REDUCTIONS:
-        cpt, sven = (computed(o, measure) for o in (CPT(reduction=reduction, w_hinge=1.0), SVEN(reduction=reduction)))
+        cpt, sven = (computed(o, outputs) for o in (CPT(reduction=reduction, w_hinge=1.0), SVEN(reduction=reduction)))
         assert cpt["l_rank"].item() == pytest.approx(math.log(2))
         assert cpt["l_lm"] == cpt["l_hinge"] == sven["l_lm"] == sven["l_contrast"] == 0
-    assert computed(DPO(over="differences"), measure)["l_dpo"].item() == pytest.approx(math.log(2))
+    assert computed(DPO(over="differences"), outputs)["l_dpo"].item() == pytest.approx(math.log(2))
 
 
 def test_fully_masked_programs_have_no_kl():
-    measure = fake_measure(pairs=1)
-    measure.mask = measure.code.clone()
+    outputs = fake_outputs(pairs=1)
+    outputs.mask = outputs.code.clone()
     for reduction in losses.REDUCTIONS:
         for objective in (CPT(reduction=reduction), SVEN(reduction=reduction)):
-            assert computed(objective, measure)["l_kl"] == 0
+            assert computed(objective, outputs)["l_kl"] == 0
 
 
 def test_the_hinge_is_there_only_when_asked_and_only_below_the_backbone():
-    measure = fake_measure(pairs=4)
-    assert "l_hinge" not in computed(CPT(), measure)
-    hinge = computed(CPT(w_hinge=0.5), measure)["l_hinge"]
+    outputs = fake_outputs(pairs=4)
+    assert "l_hinge" not in computed(CPT(), outputs)
+    hinge = computed(CPT(w_hinge=0.5), outputs)["l_hinge"]
     before, now = (
-        losses.sequence_score(x, measure.mask)[:4]
-        for x in (measure.reference_scores(measure.mask), measure.scores(measure.mask))
+        losses.sequence_score(x, outputs.mask)[:4]
+        for x in (outputs.reference_scores(outputs.mask), outputs.scores(outputs.mask))
     )
     falls = [b - n for b, n in zip(before.tolist(), now.tolist(), strict=True)]
     assert hinge.tolist() == pytest.approx([max(0.0, fall) for fall in falls])
     assert 0 < (hinge == 0).sum() < 4  # both cases are here
-    (gradient,) = torch.autograd.grad(hinge.sum(), measure.policies[0])
+    (gradient,) = torch.autograd.grad(hinge.sum(), outputs.policies[0])
     assert [bool(g.any()) for g in gradient[:4]] == (hinge > 0).tolist() and not gradient[4:].any()
 
 
 def test_dpop_without_penalty_is_dpo():
-    measure = fake_measure()
+    outputs = fake_outputs()
     for over in ("code", "differences"):
         mine, dpo = DPOP(beta=0.7, penalty=0.0, over=over), DPO(beta=0.7, over=over)
-        torch.testing.assert_close(computed(mine, measure)["l_dpop"], computed(dpo, measure)["l_dpo"], rtol=0, atol=0)
+        torch.testing.assert_close(computed(mine, outputs)["l_dpop"], computed(dpo, outputs)["l_dpo"], rtol=0, atol=0)
 
 
 def test_sven_treats_both_programs_alike():
     """Exchanging the programs and the prefixes changes nothing."""
-    measure = fake_measure()
+    outputs = fake_outputs()
     swap = [3, 4, 5, 0, 1, 2]
-    parts = (x[swap] for x in (measure.backbone, measure.tokens, measure.mask, measure.code))
-    lengths = [measure.lengths[row] for row in swap]
-    swapped = FakeMeasure([p[swap] for p in measure.policies[::-1]], *parts, lengths=lengths)
-    for name, term in computed(SVEN(), measure).items():
+    parts = (x[swap] for x in (outputs.backbone, outputs.tokens, outputs.mask, outputs.code))
+    lengths = [outputs.lengths[row] for row in swap]
+    swapped = FakeOutputs([p[swap] for p in outputs.policies[::-1]], *parts, lengths=lengths)
+    for name, term in computed(SVEN(), outputs).items():
         torch.testing.assert_close(term, computed(SVEN(), swapped)[name], rtol=1e-13, atol=0)
 
 
 def test_the_second_stage_follows_the_first():
     assert SinglePrefix.after(CPT()) == SinglePrefix()
-    assert SinglePrefix.after(CPT(reduction="mean", engine="plain")) == SinglePrefix(reduction="mean", engine="plain")
-    assert SinglePrefix.after(DPO(engine="plain")) == SinglePrefix(engine="plain")
+    assert SinglePrefix.after(CPT(reduction="mean")) == SinglePrefix(reduction="mean")
+    assert SinglePrefix.after(DPO()) == SinglePrefix()
 
 
 @pytest.mark.parametrize(
@@ -308,7 +310,7 @@ def test_the_second_stage_follows_the_first():
     [
         (lambda: CPT(reduction="median"), "objective.reduction=median is unknown. Choose one of sum, mean."),
         (lambda: SVEN(kl_direction="both"), "objective.kl_direction=both is unknown. Choose one of policy_reference, "),
-        (lambda: CPT(engine="slow"), "objective.engine=slow is unknown. Choose one of fast, plain."),
+        (lambda: Compute(step="slow"), "compute.step=slow is unknown. Choose one of fast, plain."),
         (lambda: DPO(over="all"), "objective.over=all is unknown. Choose one of code, differences."),
         (lambda: DPO(beta=0.0), "objective.beta=0.0 cannot be: it must be a number above 0."),
         (lambda: SimPO(gamma="big"), "objective.gamma=big cannot be: it must be a number from 0 up."),
@@ -332,16 +334,14 @@ def test_every_objective_has_a_config():
 @pytest.mark.parametrize("name", CONFIGS)
 def test_configs_compose_and_hold_the_defaults(name, tmp_path):
     composed = config("train", tmp_path, f"objective={name}")
-    settings.validate(composed)
-    assert settings.build(composed.objective, "objective") == CONFIGS[name]
+    validate(composed)
+    assert instantiate(composed.objective, "objective") == CONFIGS[name]
     written = dict(composed.objective)
     assert written.pop("_target_") == f"cptlab.training.objectives.{type(CONFIGS[name]).__name__}"
     assert written == asdict(CONFIGS[name])  # every setting is in the file, to be seen and overridden
     assert composed.stages.second_epochs == (1 if name.startswith("cpt") else 0)
     assert composed.stages.first_epochs == 3
     numbers = [key for key, value in written.items() if isinstance(value, float)]
-    changed = config(
-        "train", tmp_path, f"objective={name}", "objective.engine=plain", *(f"objective.{key}=0.25" for key in numbers)
-    )
-    expected = replace(CONFIGS[name], engine="plain", **dict.fromkeys(numbers, 0.25))
-    assert settings.build(changed.objective, "objective") == expected
+    changed = config("train", tmp_path, f"objective={name}", *(f"objective.{key}=0.25" for key in numbers))
+    expected = replace(CONFIGS[name], **dict.fromkeys(numbers, 0.25))
+    assert instantiate(changed.objective, "objective") == expected

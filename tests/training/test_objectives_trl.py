@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from fake_measure import fake_measure
+from fake_outputs import fake_outputs
 
 os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
 from trl import DPOTrainer  # noqa: E402
@@ -20,11 +20,11 @@ ALONE = SimpleNamespace(device="cpu", gather=lambda x: x, gather_for_metrics=lam
 PAIRS = 3
 
 
-def shifted(measure, where):
+def shifted(outputs, where):
     """TRL's inputs: a prompt of one token, then the code tokens; labels are -100 where nothing is asked."""
-    prompt = torch.zeros(len(measure.tokens), 1, dtype=torch.long)
-    labels = torch.cat([prompt - 100, measure.tokens.masked_fill(~where, -100)], 1)
-    return torch.cat([prompt, measure.tokens], 1), labels
+    prompt = torch.zeros(len(outputs.tokens), 1, dtype=torch.long)
+    labels = torch.cat([prompt - 100, outputs.tokens.masked_fill(~where, -100)], 1)
+    return torch.cat([prompt, outputs.tokens], 1), labels
 
 
 def padded(logits, code):
@@ -33,19 +33,19 @@ def padded(logits, code):
     return torch.cat([filled, torch.zeros_like(filled[:, :1])], 1)
 
 
-def sequence_log_probs(measure, logits, where, average=False):
-    labels = shifted(measure, where)[1]
-    return CPOTrainer.get_batch_logps(padded(logits, measure.code), labels, average_log_prob=average)
+def sequence_log_probs(outputs, logits, where, average=False):
+    labels = shifted(outputs, where)[1]
+    return CPOTrainer.get_batch_logps(padded(logits, outputs.code), labels, average_log_prob=average)
 
 
-def trl_dpo(measure, objective):
+def trl_dpo(outputs, objective):
     """`DPOTrainer._compute_loss` for each pair by itself, for it returns a mean. [B]"""
-    where = measure.code if objective.over == "code" else measure.mask
-    input_ids, labels = shifted(measure, where)
+    where = outputs.code if objective.over == "code" else outputs.mask
+    input_ids, labels = shifted(outputs, where)
     asked = labels[:, 1:] != -100
-    token_scores = selective_log_softmax(padded(measure.policies[0], measure.code)[:, :-1], labels[:, 1:].clamp(min=0))
+    token_scores = selective_log_softmax(padded(outputs.policies[0], outputs.code)[:, :-1], labels[:, 1:].clamp(min=0))
     token_scores = torch.where(asked, token_scores, 0.0)  # as the fused head returns them
-    before = sequence_log_probs(measure, measure.backbone, where)
+    before = sequence_log_probs(outputs, outputs.backbone, where)
     found = []
     for pair in range(PAIRS):
         rows = [pair, pair + PAIRS]
@@ -84,7 +84,7 @@ def trl_dpo(measure, objective):
     return torch.stack(found)
 
 
-def trl_simpo(measure, objective):
+def trl_simpo(outputs, objective):
     trainer = SimpleNamespace(
         accelerator=ALONE,
         alpha=0.0,
@@ -93,13 +93,13 @@ def trl_simpo(measure, objective):
         beta=objective.beta,
         label_smoothing=0.0,
     )
-    means = sequence_log_probs(measure, measure.policies[0], measure.code, average=True)
+    means = sequence_log_probs(outputs, outputs.policies[0], outputs.code, average=True)
     return CPOTrainer.cpo_loss(trainer, *means.chunk(2))[0]
 
 
-def trl_orpo(measure, objective):
+def trl_orpo(outputs, objective):
     """NLL over the response (the paper's; TRL itself adds the prompt) minus TRL's weighted log-sigmoid."""
-    means = sequence_log_probs(measure, measure.policies[0], measure.code, average=True)
+    means = sequence_log_probs(outputs, outputs.policies[0], outputs.code, average=True)
     better, worse = means.chunk(2)
     odds = ORPOTrainer.odds_ratio_loss(SimpleNamespace(accelerator=ALONE, beta=objective.w_odds), better, worse)[0]
     return -better - odds
@@ -121,10 +121,10 @@ def trl_orpo(measure, objective):
     ids=lambda value: None if callable(value) else str(value),
 )
 def test_the_losses_are_those_of_trl(objective, theirs, tolerance, empty_rows):
-    measure = fake_measure(pairs=PAIRS, prefixes=1, empty_rows=empty_rows)
-    mine, expected = sum(objective.weighted(objective.terms(measure)).values()), theirs(measure, objective)
+    outputs = fake_outputs(pairs=PAIRS, prefixes=1, empty_rows=empty_rows)
+    mine, expected = sum(objective.weighted(objective.terms(outputs)).values()), theirs(outputs, objective)
     torch.testing.assert_close(mine, expected, rtol=tolerance, atol=tolerance, check_dtype=False)
-    policy = measure.policies[0]
-    gradients = [torch.autograd.grad(loss.sum(), policy)[0][measure.code] for loss in (mine, expected)]
+    policy = outputs.policies[0]
+    gradients = [torch.autograd.grad(loss.sum(), policy)[0][outputs.code] for loss in (mine, expected)]
     assert gradients[0].abs().max() > 1e-3
     torch.testing.assert_close(*gradients, rtol=100 * tolerance, atol=tolerance)

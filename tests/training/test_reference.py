@@ -25,9 +25,9 @@ from cptlab.training import reference
 from cptlab.training.objectives import CPT
 from cptlab.training.reference import open_reference, reference_bytes
 from cptlab.training.steps.batches import collate
-from cptlab.training.steps.fast import FastMeasure
+from cptlab.training.steps.fast import FastOutputs
 from cptlab.training.steps.packing import predicting_places
-from cptlab.training.steps.plain import PlainMeasure
+from cptlab.training.steps.plain import PlainOutputs
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +64,7 @@ def test_equals_what_the_backbone_says(arch, tmp_path):
     for index, example in enumerate(examples):
         batch = collate([example], backbone.pad_id)
         packed, kept = batch.packed, opened.rows(index, batch.tokens.shape[1])
-        wanted = PlainMeasure(backbone, batch, []).reference_scores(batch.code)
+        wanted = PlainOutputs(backbone, batch, []).reference_scores(batch.code)
         assert kept.scores.dtype == kept.states.dtype == torch.float64
         torch.testing.assert_close(kept.scores, wanted, rtol=1e-9, atol=1e-9)
         assert len(kept.states) == predicting_places(example)
@@ -79,7 +79,7 @@ def test_a_batch_with_it_equals_one_without(indices, tmp_path):
     examples = examples_of(backbone)
     kept = rows(build(tmp_path, backbone=backbone), backbone, examples, indices)
     prefix = Prefix(backbone.shape, length=3, seed=1).double()
-    found, wanted = (FastMeasure(backbone, batch, [prefix]) for batch in (kept, replace(kept, reference=None)))
+    found, wanted = (FastOutputs(backbone, batch, [prefix]) for batch in (kept, replace(kept, reference=None)))
     for where in (kept.mask, kept.code & ~kept.mask, kept.code):
         torch.testing.assert_close(found.reference_scores(where), wanted.reference_scores(where), rtol=0, atol=1e-12)
         for direction in ("policy_reference", "reference_policy"):
@@ -366,7 +366,7 @@ def test_a_bfloat16_backbone(tmp_path):
     batch = collate([example], backbone.pad_id)
     kept = full.rows(4, batch.tokens.shape[1])
     assert kept.states.dtype == torch.bfloat16 and kept.scores.dtype == torch.float32
-    wanted = FastMeasure(backbone, batch, [])
+    wanted = FastOutputs(backbone, batch, [])
     # another width of the batch rounds differently in bfloat16; alone in its piece, the example has the same
     torch.testing.assert_close(kept.states, wanted._reference, rtol=0.05, atol=0.05)
     torch.testing.assert_close(kept.scores, wanted.reference_scores(batch.code), rtol=0.05, atol=0.1)
@@ -439,7 +439,7 @@ def test_half_precision_on_kata_lm(tmp_path):
             if precision != "none":
                 opened = open_reference(tmp_path, backbone, examples, precision=precision, say=said.append)
                 batch = rows(opened, backbone, examples, list(range(8)))
-            terms = CPT().terms(FastMeasure(backbone, batch, [prefix]))
+            terms = CPT().terms(FastOutputs(backbone, batch, [prefix]))
             gradient = torch.autograd.grad(sum(CPT().weighted(terms).values()).sum(), [prefix.table])[0]
             results[precision] = [terms["l_kl"].sum(), sum(CPT().weighted(terms).values()).sum(), gradient]
         wanted = [float(value.detach()) for value in results["none"][:2]]

@@ -20,10 +20,10 @@ from cptlab.training import CPT, PrefixTuning
 from cptlab.training.loop.displacement import displacement_sums
 from cptlab.training.objectives import DPO, DPOP, ORPO, SVEN, SimPO, SinglePrefix
 from cptlab.training.steps.batches import ReferenceRows, collate
-from cptlab.training.steps.choice import Compute, Engine, choose_engine
-from cptlab.training.steps.fast import FastMeasure
+from cptlab.training.steps.choice import Compute, StepMethod, choose_step
+from cptlab.training.steps.fast import FastOutputs
 from cptlab.training.steps.packing import pack, packed_length, predicting_places, token_budget_groups
-from cptlab.training.steps.token_pairs import Example, encode_pair
+from cptlab.training.steps.token_pairs import TokenPair, encode_pair
 
 # what these compute in float32, whatever the model's dtype: codegen its attention, the others their routing
 FLOAT32 = {"codegen", "mixtral", "qwen2_moe"}
@@ -51,7 +51,7 @@ def example(draw, instruction, common, rest_a, rest_b, masked=0.4):
     if rest_a and rest_b and first[0] == first[1]:
         rests[1][0] = (first[0] + 1) % 256
     better, worse = (shared + rest for rest in rests)
-    return Example(tokens(instruction), (better, mask(better)), (worse, mask(worse)))
+    return TokenPair(tokens(instruction), (better, mask(better)), (worse, mask(worse)))
 
 
 def pairs(seed=0):
@@ -86,20 +86,25 @@ def prefixes_of(backbone, objective, length=3):
     return made
 
 
-def step_of(backbone, objective, examples, engine, stage="comparative", groups=None):
+def step_of(backbone, objective, examples, method, stage="comparative", groups=None):
     """Loss, terms and gradients of one step, and the diagnostics."""
     prefixes = prefixes_of(backbone, objective)
     module = PrefixTuning(
-        backbone, prefixes[0], stage, objective, engine=Engine(engine), opposite=prefixes[1] if prefixes[1:] else None
+        backbone,
+        prefixes[0],
+        stage,
+        objective,
+        method=StepMethod(method),
+        opposite=prefixes[1] if prefixes[1:] else None,
     )
     step = [collate([examples[i] for i in group], 257) for group in groups or [range(len(examples))]]
     loss = module.training_step(step, 0)
     gradients = torch.autograd.grad(loss, module.trained())
     batch = step[0].better if objective.better_only else step[0]
     with torch.no_grad():
-        measure = module.engine.measure(backbone, step[0], prefixes)
-        terms = objective.terms(module.engine.measure(backbone, batch, prefixes))
-        sums = displacement_sums(measure, terms, objective)
+        outputs = module.method.outputs(backbone, step[0], prefixes)
+        terms = objective.terms(module.method.outputs(backbone, batch, prefixes))
+        sums = displacement_sums(outputs, terms, objective)
     return {"step": module._latest, "validation": sums}, gradients
 
 
@@ -119,7 +124,7 @@ def test_on_every_architecture(arch):
     name = arch.removeprefix("sliding ")
     backbone = double(name, **(SLIDING[name] if arch != name else {}))
     with exact_norms(backbone):
-        plain, fast = (step_of(backbone, CPT(), pairs(), engine) for engine in ("plain", "fast"))
+        plain, fast = (step_of(backbone, CPT(), pairs(), method) for method in ("plain", "fast"))
         assert_agree(plain, fast, 1e-6 if name in FLOAT32 else 1e-8)
 
 
@@ -128,7 +133,7 @@ def test_on_every_architecture(arch):
 def test_with_every_objective(arch, objective):
     backbone = double(arch)
     with exact_norms(backbone):
-        plain, fast = (step_of(backbone, objective, pairs(), engine) for engine in ("plain", "fast"))
+        plain, fast = (step_of(backbone, objective, pairs(), method) for method in ("plain", "fast"))
         assert_agree(plain, fast, 1e-8)
 
 
@@ -142,8 +147,8 @@ def test_batches_of_a_step_add_up(stage, seed):
     groups = [order[a:b] for a, b in zip([0, *cut], [*cut, len(order)], strict=True)]
     with exact_norms(backbone):
         (plain, gradients), (fast, found) = (
-            step_of(backbone, CPT(), examples, engine, stage, parts)
-            for engine, parts in (("plain", None), ("fast", groups))
+            step_of(backbone, CPT(), examples, method, stage, parts)
+            for method, parts in (("plain", None), ("fast", groups))
         )
     assert plain["step"].keys() == fast["step"].keys() >= {"loss", "l_nll" if stage == "nll" else "l_rank"}
     for name, value in plain["step"].items():
@@ -165,9 +170,9 @@ def test_chunks_change_nothing(chunk, block, monkeypatch):
 def test_a_longer_prefix_and_checkpointing():
     backbone, examples = double("llama_gqa"), pairs()
     gradients = []
-    for engine in (Engine("plain"), Engine("fast"), Engine("fast", checkpointing=True)):
+    for method in (StepMethod("plain"), StepMethod("fast"), StepMethod("fast", checkpointing=True)):
         prefix = prefixes_of(backbone, CPT(), length=40)[0]
-        module = PrefixTuning(backbone, prefix, engine=engine)
+        module = PrefixTuning(backbone, prefix, method=method)
         loss = module.training_step([collate(examples, 257)], 0)
         gradients.append(torch.autograd.grad(loss, module.trained())[0])
     assert (gradients[0] - gradients[1]).norm() <= 1e-6 * gradients[0].norm()
@@ -190,7 +195,7 @@ def test_compiled_layers(monkeypatch, fresh_compiler):
     monkeypatch.setattr(
         nn.Module, "compile", lambda self, **k: calls.append(k) or compile_layer(self, backend="eager", **k)
     )
-    assert choose_engine(backbone, compute=Compute(compile=True)) == Engine("fast")
+    assert choose_step(backbone, compute=Compute(compile=True)) == StepMethod("fast")
     assert calls == [{"dynamic": True}] * 2
     assert_agree(plain, step_of(backbone, CPT(), pairs(), "fast"), 1e-8)
 
@@ -202,7 +207,7 @@ def test_layers_that_cannot_be_compiled(monkeypatch, fresh_compiler):
     compile_layer = nn.Module.compile
     monkeypatch.setattr(nn.Module, "compile", lambda self, **k: compile_layer(self, backend=fails, **k))
     with pytest.raises(UserError, match="cannot be compiled here .* Set compute.compile=false"):
-        choose_engine(tiny_backbone("llama"), compute=Compute(compile=True))
+        choose_step(tiny_backbone("llama"), compute=Compute(compile=True))
 
 
 def test_what_is_kept_of_the_reference_is_used():
@@ -210,12 +215,12 @@ def test_what_is_kept_of_the_reference_is_used():
     backbone, examples = double("llama_gqa"), pairs()
     batch = collate(examples, 257)
     prefix = prefixes_of(backbone, CPT())[0]
-    own = FastMeasure(backbone, batch, [prefix])
+    own = FastOutputs(backbone, batch, [prefix])
     rows = ReferenceRows(own._reference, own.reference_scores(batch.code))
     calls = []
     hidden = backbone.hidden_states
     backbone.hidden_states = lambda *args: calls.append(args[-1]) or hidden(*args)
-    stored = FastMeasure(backbone, collate(examples, 257, rows), [prefix])
+    stored = FastOutputs(backbone, collate(examples, 257, rows), [prefix])
     for direction in ("policy_reference", "reference_policy"):
         torch.testing.assert_close(
             stored.kl(batch.code, direction), own.kl(batch.code, direction), rtol=1e-12, atol=1e-12
@@ -223,7 +228,7 @@ def test_what_is_kept_of_the_reference_is_used():
     torch.testing.assert_close(stored.reference_scores(batch.mask), own.reference_scores(batch.mask), rtol=0, atol=0)
     assert calls == [prefix, prefix]
     other = ReferenceRows(rows.states.flip(0), rows.scores)
-    moved = FastMeasure(backbone, collate(examples, 257, other), [prefix]).kl(batch.code, "policy_reference")
+    moved = FastOutputs(backbone, collate(examples, 257, other), [prefix]).kl(batch.code, "policy_reference")
     assert (moved - own.kl(batch.code, "policy_reference")).abs().max() > 1e-3
 
 
@@ -269,15 +274,15 @@ def test_groups_keep_to_the_budget():
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_the_fast_engine_is_taken_on_every_architecture(arch):
+def test_the_fast_step_is_taken_on_every_architecture(arch):
     for dtype in (torch.float32, torch.bfloat16):
         backbone = tiny_backbone(arch)
         backbone.model.to(dtype)
-        assert choose_engine(backbone) == Engine("fast")
+        assert choose_step(backbone) == StepMethod("fast")
 
 
-def test_the_plain_engine_is_taken_when_asked_for():
-    assert choose_engine(tiny_backbone("llama"), "plain") == Engine("plain")
+def test_the_plain_step_is_taken_when_asked_for():
+    assert choose_step(tiny_backbone("llama"), Compute(step="plain")) == StepMethod("plain")
 
 
 class Scaled(nn.Linear):
@@ -289,9 +294,9 @@ def test_an_architecture_that_differs_falls_back():
     """Logits that are not the head of the last hidden states, as in models that scale or cap them."""
     backbone = tiny_backbone("llama")
     backbone.head.__class__ = Scaled
-    engine = choose_engine(backbone)
-    assert engine.name == "plain" and "not its head's alone" in engine.reason
-    assert engine.facts() == {"engine": "plain", "engine_reason": engine.reason}
+    method = choose_step(backbone)
+    assert method.name == "plain" and "not its head's alone" in method.reason
+    assert method.facts() == {"step": "plain", "step_reason": method.reason}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -308,8 +313,8 @@ def test_models_that_change_their_logits_fall_back_in_any_precision(kind, option
                                   num_attention_heads=4, num_key_value_heads=2, head_dim=8, pad_token_id=0, **options)  # fmt: skip
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    engine = choose_engine(Backbone(model, tiny_tokenizer(), kind))
-    assert engine.name == "plain" and next(iter(options)) in engine.reason
+    method = choose_step(Backbone(model, tiny_tokenizer(), kind))
+    assert method.name == "plain" and next(iter(options)) in method.reason
 
 
 def test_an_architecture_that_cannot_branch_falls_back():
@@ -320,7 +325,7 @@ def test_an_architecture_that_cannot_branch_falls_back():
         return forward(*args, attention_mask=None, **kwargs)
 
     backbone.model.base_model.forward = causal
-    assert choose_engine(backbone).name == "plain"
+    assert choose_step(backbone).name == "plain"
 
 
 def test_real_pairs_of_the_embedded_model():
@@ -332,4 +337,4 @@ def test_real_pairs_of_the_embedded_model():
         masks = token_masks(*(backbone.encode_completion(text) for text in (pair.better, pair.worse)))
         examples.append(encode_pair(replace(pair, better_mask=masks[0], worse_mask=masks[1]), backbone, True))
     with exact_norms(backbone):
-        assert_agree(*(step_of(backbone, CPT(), examples, engine) for engine in ("plain", "fast")), 1e-8)
+        assert_agree(*(step_of(backbone, CPT(), examples, method) for method in ("plain", "fast")), 1e-8)

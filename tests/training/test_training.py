@@ -20,13 +20,13 @@ from cptlab.errors import UserError
 from cptlab.pairs import write_pairs
 from cptlab.training import CPT, PairDataModule, PrefixTuning, StageProgress, train_stages
 from cptlab.training.loop.callbacks import AtomicCheckpointIO
-from cptlab.training.loop.datamodule import Examples, PairLoader
+from cptlab.training.loop.datamodule import PairLoader, PairSplit
 from cptlab.training.steps.batches import collate
-from cptlab.training.steps.choice import Engine
+from cptlab.training.steps.choice import StepMethod
 from cptlab.training.steps.token_pairs import encode_pair
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-ENGINES = ("fast", "plain")
+STEPS = ("fast", "plain")
 
 
 def loop_log_softmax(row):
@@ -64,11 +64,11 @@ def loss_by_loops(module, example):
     return -scores[0] + 4.0 * math.log1p(math.exp(scores[1] - scores[0])) + 1.6 * kl
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("method", STEPS)
 @pytest.mark.parametrize("arch", ["llama_gqa", "gpt2", "starcoder2"])
-def test_a_step_is_the_mean_of_its_pairs(arch, engine):
+def test_a_step_is_the_mean_of_its_pairs(arch, method):
     """Padding, batching and slicing change nothing: each pair alone, by loops, eos counted, gives the same loss."""
-    module = module_of(arch, engine=Engine(engine))
+    module = module_of(arch, method=StepMethod(method))
     examples = [encode_pair(pair, module.backbone, append_eos=True) for pair in make_pairs()[:4]]
     step = [collate(examples[i], module.backbone.pad_id) for i in (slice(0, 3), slice(3, 4))]
     loss = module.training_step(step, 0)
@@ -76,9 +76,9 @@ def test_a_step_is_the_mean_of_its_pairs(arch, engine):
     assert loss.item() == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_second_stage_reads_the_better_programs_only(engine):
-    module = module_of(stage="nll", engine=Engine(engine))
+@pytest.mark.parametrize("method", STEPS)
+def test_second_stage_reads_the_better_programs_only(method):
+    module = module_of(stage="nll", method=StepMethod(method))
     examples = [encode_pair(pair, module.backbone, append_eos=True) for pair in make_pairs()[:3]]
     loss = module.training_step([collate(examples, module.backbone.pad_id)], 0)
     other = [replace(example, worse=([1] * 40, [0] * 40)) for example in examples]
@@ -115,11 +115,11 @@ def test_end_of_text_follows_programs_that_ended_by_themselves():
 
 def loader_of(pairs, batch_size, seed, rank=0, world=1, token_budget=150):
     examples = [encode_pair(pair, tiny_backbone("llama"), True) for pair in pairs]
-    return PairLoader(Examples(examples, 257, token_budget), batch_size, seed, rank, world)
+    return PairLoader(PairSplit(examples, 257, token_budget), batch_size, seed, rank, world)
 
 
 def better_programs(step):
-    return [example.better[0] for batch in step for example in batch.examples]
+    return [example.better[0] for batch in step for example in batch.pairs]
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
@@ -152,7 +152,7 @@ def test_processes_get_about_as_much_to_do():
     for parts in zip(*ranks, strict=True):
         longest = [max(batch.packed.input_ids.shape[1] for batch in step) for step in parts]
         total = [
-            sum(len(example.better[0]) + len(example.instruction) for b in step for example in b.examples)
+            sum(len(example.better[0]) + len(example.instruction) for b in step for example in b.pairs)
             for step in parts
         ]
         assert abs(total[0] - total[1]) <= max(longest)
@@ -341,15 +341,15 @@ def test_a_trainer_that_would_train_something_else(options, message, tmp_path):
         train(tmp_path, trainer=functools.partial(CPU, **options))
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_mixed_precision_trains_about_the_same(engine, tmp_path):
+@pytest.mark.parametrize("method", STEPS)
+def test_mixed_precision_trains_about_the_same(method, tmp_path):
     """Autocast in the backbone alone: the prefix and its gradient stay in float32."""
     tables = []
     for precision in ("32-true", "bf16-mixed"):
         (tmp_path / precision).mkdir()
         trainer = functools.partial(CPU, precision=precision)
-        objective = CPT(engine=engine)
-        prefix = train(tmp_path / precision, trainer=trainer, objective=objective, first_epochs=1, second_epochs=1)
+        options = {"method": StepMethod(method), "first_epochs": 1, "second_epochs": 1}
+        prefix = train(tmp_path / precision, trainer=trainer, **options)
         assert prefix.small.dtype == torch.float32
         tables.append(prefix.collapsed().detach())
     start = Prefix(prefix.shape, length=3, rank=4, seed=1).collapsed().detach()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import ast
 import builtins
 import re
-import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 
@@ -35,8 +34,6 @@ class Parser:
             self.left = 0
             return None
         self.left -= len(text)
-        digits = sys.get_int_max_str_digits()  # the loader of APPS lifts the limit; a literal of a megabyte takes 12 s
-        sys.set_int_max_str_digits(sys.int_info.default_max_str_digits)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # invalid escapes
@@ -45,8 +42,6 @@ class Parser:
             return error
         except (ValueError, RecursionError, MemoryError, OverflowError):
             return None
-        finally:
-            sys.set_int_max_str_digits(digits)
         return None if any(map(leaves_function, tree.body)) else tree
 
     def tree(self, text: str) -> ast.Module | None:

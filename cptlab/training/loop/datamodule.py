@@ -14,25 +14,25 @@ from torch.utils.data import DataLoader
 from cptlab.backbone import Backbone
 from cptlab.errors import UserError
 from cptlab.pairs import read_pairs
-from cptlab.training.objectives import Objective
+from cptlab.training.objectives.base import Objective
 from cptlab.training.reference import Reference, kept_of, open_reference
 from cptlab.training.steps.batches import Batch, collate
 from cptlab.training.steps.packing import packed_length, token_budget_groups
-from cptlab.training.steps.token_pairs import Example, encode_pair
+from cptlab.training.steps.token_pairs import TokenPair, encode_pair
 
 SPLITS = ("train", "validation")
 
 
-class Examples:
-    """A split's examples, and how some of them become batches of at most `token_budget` padded tokens (or one pair)."""
+class PairSplit:
+    """A split's pairs, and how some of them become batches of at most `token_budget` padded tokens (or one pair)."""
 
-    def __init__(self, examples: Sequence[Example], pad_id: int, token_budget: int) -> None:
-        self.examples, self.pad_id, self.token_budget = examples, pad_id, token_budget
-        self.lengths = [packed_length(example) for example in examples]
+    def __init__(self, pairs: Sequence[TokenPair], pad_id: int, token_budget: int) -> None:
+        self.pairs, self.pad_id, self.token_budget = pairs, pad_id, token_budget
+        self.lengths = [packed_length(pair) for pair in pairs]
         self.reference: Reference | None = None
 
     def __len__(self) -> int:
-        return len(self.examples)
+        return len(self.pairs)
 
     def groups(self, indices: Sequence[int]) -> list[list[int]]:
         """Which pairs make a batch: of similar length, the longest first."""
@@ -45,7 +45,7 @@ class Examples:
     def batch(self, indices: Sequence[int], objective: Objective | None = None) -> Batch:
         """The batch of these pairs, with no more than `objective` needs, if one is named."""
         better_only = objective is not None and objective.better_only
-        batch = collate([self.examples[index] for index in indices], self.pad_id, better_only=better_only)
+        batch = collate([self.pairs[index] for index in indices], self.pad_id, better_only=better_only)
         if self.reference is None or (objective is not None and objective.reference == "none"):
             return batch
         return replace(batch, reference=self.reference.rows(indices, batch.tokens.shape[1]))
@@ -64,30 +64,30 @@ class PairLoader:
 
     def __init__(
         self,
-        examples: Examples,
+        split: PairSplit,
         batch_size: int,
         seed: int,
         rank: int = 0,
         world: int = 1,
         objective: Objective | None = None,
     ) -> None:
-        self.examples, self.seed, self.objective = examples, seed, objective
+        self.split, self.seed, self.objective = split, seed, objective
         self.rank, self.world, self.pairs_per_step = rank, world, batch_size * world
         self.epoch = self.position = 0
         self.sampler = self  # Lightning calls sampler.set_epoch before every epoch
 
     def __len__(self) -> int:
-        return len(self.examples) // self.pairs_per_step
+        return len(self.split) // self.pairs_per_step
 
     def __iter__(self) -> Iterator[list[Batch]]:
         if self.position == len(self):
             self.set_epoch(self.epoch + 1)
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.examples))
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.split))
         while self.position < len(self):
             first = self.position * self.pairs_per_step
-            step = sorted(order[first : first + self.pairs_per_step].tolist(), key=lambda i: -self.examples.lengths[i])
+            step = sorted(order[first : first + self.pairs_per_step].tolist(), key=lambda i: -self.split.lengths[i])
             self.position += 1
-            yield self.examples.batches(step[self.rank :: self.world], self.objective)
+            yield self.split.batches(step[self.rank :: self.world], self.objective)
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the start of an epoch, unless this is it already."""
@@ -110,7 +110,7 @@ class PairLoader:
 class PairDataModule(lightning.LightningDataModule):
     """The train and validation pairs of a file that `cptlab.pairs` wrote, in the tokens of `backbone`.
 
-    `batch_size` pairs per process and step, in batches of at most `token_budget` tokens (`engine.Compute`), as in
+    `batch_size` pairs per process and step, in batches of at most `token_budget` tokens (`Compute`), as in
     validation. `append_eos`: end every program with the end-of-text token, for pairs of programs that ended by
     themselves. Raises UserError for a bad file, a training split without (enough) pairs, and a tokenizer without
     end-of-text token.
@@ -134,15 +134,15 @@ class PairDataModule(lightning.LightningDataModule):
         if batch_size < 1:
             raise UserError("data.loader.batch_size counts pairs. Set it to 1 or more.")
         pairs = read_pairs(pairs_file, backbone.encode_completion)
-        self.examples = {
-            split: Examples(
+        self.splits = {
+            split: PairSplit(
                 [encode_pair(pair, backbone, append_eos) for pair in pairs if pair.split == split],
                 backbone.pad_id,
                 token_budget,
             )
             for split in SPLITS
         }
-        if not len(self.examples["train"]):
+        if not len(self.splits["train"]):
             raise UserError(
                 f"{pairs_file} has no pair in split train, only {len(pairs)} in others. "
                 "Build pairs from more tasks or samples, or see pairs.validation_tasks."
@@ -163,38 +163,38 @@ class PairDataModule(lightning.LightningDataModule):
     ) -> None:
         """Take what the backbone alone says of the pairs from `cache`, where it is computed first if need be."""
         for split, needed in kept_of(objective, first_stage).items():
-            examples = self.examples[split]
-            if needed != "none" and len(examples):
-                examples.reference = open_reference(
-                    cache, backbone, examples.examples, precision=precision, states=needed == "states", say=say
+            held = self.splits[split]
+            if needed != "none" and len(held):
+                held.reference = open_reference(
+                    cache, backbone, held.pairs, precision=precision, states=needed == "states", say=say
                 )
 
     @property
     def longest(self) -> int:
         """Tokens of the longest program with its instruction."""
-        return max(example.length for split in self.examples.values() for example in split.examples)
+        return max(pair.length for split in self.splits.values() for pair in split.pairs)
 
     def train_dataloader(self) -> PairLoader:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         objective = self.trainer.lightning_module.objective if self.trainer else None  # the stages differ in it
-        loader = PairLoader(self.examples["train"], self.batch_size, self.seed, rank, world, objective)
+        loader = PairLoader(self.splits["train"], self.batch_size, self.seed, rank, world, objective)
         if len(loader) == 0:
             raise UserError(
                 f"A step takes {loader.pairs_per_step} pairs, but the training split has "
-                f"{len(self.examples['train'])}. Lower data.loader.batch_size or the number of devices."
+                f"{len(self.splits['train'])}. Lower data.loader.batch_size or the number of devices."
             )
         return loader
 
     def val_dataloader(self) -> DataLoader:
         """All validation pairs; every process gets as many batches, some not counted if need be."""
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        examples = self.examples["validation"]
-        groups = [(group, True) for group in examples.groups(range(len(examples)))]
+        split = self.splits["validation"]
+        groups = [(group, True) for group in split.groups(range(len(split)))]
         while len(groups) % world:
             groups.append((groups[0][0], False))
 
         def make(item: tuple[list[int], bool]) -> Batch:  # when its turn comes: what is kept of the reference is large
-            return replace(examples.batch(item[0]), counted=item[1])
+            return replace(split.batch(item[0]), counted=item[1])
 
         return DataLoader(groups[rank::world], batch_size=None, collate_fn=make)
 
@@ -203,7 +203,7 @@ class PairDataModule(lightning.LightningDataModule):
 
         No more of them in a batch than a step takes, so that their gradients need no more memory than a step.
         """
-        examples = self.examples["validation"] if len(self.examples["validation"]) else self.examples["train"]
-        chosen = range(min(count, len(examples)))
+        split = self.splits["validation"] if len(self.splits["validation"]) else self.splits["train"]
+        chosen = range(min(count, len(split)))
         starts = range(0, len(chosen), self.batch_size)
-        return [batch for start in starts for batch in examples.batches(chosen[start : start + self.batch_size])]
+        return [batch for start in starts for batch in split.batches(chosen[start : start + self.batch_size])]

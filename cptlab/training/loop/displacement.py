@@ -11,25 +11,26 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cptlab.training.objectives import Measure, Objective, losses
+from cptlab.training.objectives import losses
+from cptlab.training.objectives.base import Objective, Outputs
 
 
-def displacement_sums(measure: Measure, terms: dict[str, Tensor], objective: Objective) -> dict[str, float]:
+def displacement_sums(outputs: Outputs, terms: dict[str, Tensor], objective: Objective) -> dict[str, float]:
     """What `displacement_metrics` needs, summed over the B pairs of a batch; sums of several batches may be added.
 
     `terms` are those of `objective` on the batch, [B] each.
     """
-    sums = displacement_values(measure, terms, objective)
+    sums = displacement_values(outputs, terms, objective)
     return dict(zip(sums, torch.stack(list(sums.values())).tolist(), strict=True))
 
 
-def displacement_values(measure: Measure, terms: dict[str, Tensor], objective: Objective) -> dict[str, Tensor]:
+def displacement_values(outputs: Outputs, terms: dict[str, Tensor], objective: Objective) -> dict[str, Tensor]:
     """The same as tensors, float64 [] each."""
-    mask, code = measure.mask, measure.code
-    scores = losses.sequence_score(measure.scores(mask), mask).double()
-    before = losses.sequence_score(measure.reference_scores(mask), mask).double()
+    mask, code = outputs.mask, outputs.code
+    scores = losses.sequence_score(outputs.scores(mask), mask).double()
+    before = losses.sequence_score(outputs.reference_scores(mask), mask).double()
     (better, worse), (better_before, worse_before) = scores.chunk(2), before.chunk(2)
-    divergence = measure.kl(code, "policy_reference").double()
+    divergence = outputs.kl(code, "policy_reference").double()
     masked_better, masked_worse = mask.sum(-1).chunk(2)
     sums = {
         "pairs": torch.ones_like(better),

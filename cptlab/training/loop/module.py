@@ -1,6 +1,6 @@
 """One stage of training as a LightningModule: a frozen backbone, a trainable prefix, the objective of the stage.
 
-How a batch is computed is the engine's business (`engine`); what is made of it, the objective's (`objectives`).
+The step method computes a batch (`steps`); the objective makes a loss of it (`objectives`).
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ import lightning
 import torch
 from torch import Tensor
 
-from cptlab.adapters import Prefix
-from cptlab.adapters.prefix import prefix_from_table
+from cptlab.adapters.prefix import Prefix, prefix_from_table
 from cptlab.backbone import Backbone
 from cptlab.errors import UserError
 from cptlab.training.loop.displacement import displacement_metrics, displacement_sums, gradient_norm
-from cptlab.training.objectives import CPT, Objective, SinglePrefix
+from cptlab.training.objectives.base import Objective
+from cptlab.training.objectives.cpt import CPT
+from cptlab.training.objectives.single_prefix import SinglePrefix
 from cptlab.training.steps.batches import Batch
-from cptlab.training.steps.choice import Engine
+from cptlab.training.steps.choice import StepMethod
 
 STAGES = ("comparative", "nll")
 
@@ -48,7 +49,7 @@ class PrefixTuning(lightning.LightningModule):
         objective: Objective | None = None,
         *,
         opposite: Prefix | None = None,
-        engine: Engine | None = None,
+        method: StepMethod | None = None,
         learning_rate: float = 1e-3,
         weight_decay: float = 0.01,
         gradient_clip: float = 1.0,
@@ -59,7 +60,7 @@ class PrefixTuning(lightning.LightningModule):
         super().__init__()
         assert stage in STAGES
         self.backbone, self.prefix, self.stage, self.probe = backbone, prefix, stage, probe
-        self.engine = engine or Engine()
+        self.method = method or StepMethod()
         self.first_objective = objective or CPT()
         self.objective = SinglePrefix.after(self.first_objective) if stage == "nll" else self.first_objective
         assert (opposite is not None) == (self.objective.prefixes == 2)
@@ -70,7 +71,7 @@ class PrefixTuning(lightning.LightningModule):
             {
                 "stage": stage,
                 "objective": {"name": type(self.first_objective).__name__} | asdict(self.first_objective),
-                "engine": self.engine.name,
+                "step": self.method.name,
                 "learning_rate": learning_rate,
                 "weight_decay": weight_decay,
                 "gradient_clip": gradient_clip,
@@ -90,7 +91,7 @@ class PrefixTuning(lightning.LightningModule):
     def terms(self, batch: Batch, prefixes: Sequence[Prefix]) -> dict[str, Tensor]:
         """The unweighted terms of this stage's loss, each [B]."""
         batch = batch.better if self.objective.better_only else batch
-        return self.objective.terms(self.engine.measure(self.backbone, batch, prefixes))
+        return self.objective.terms(self.method.outputs(self.backbone, batch, prefixes))
 
     def training_step(self, step: Sequence[Batch], _batch_idx: int) -> Tensor:
         """The loss of a step; its gradient is known when this returns, as only one batch is in memory at a time."""
@@ -110,7 +111,7 @@ class PrefixTuning(lightning.LightningModule):
         values: dict[str, Tensor] = {}
         gradients: dict[str, list[Tensor]] = {}
         for batch in step:
-            with self.engine.running(self.backbone):
+            with self.method.running(self.backbone):
                 terms = self.terms(batch, leaves)
             weighted = {name: term.sum() / pairs for name, term in self.objective.weighted(terms).items()}
             loss = sum(weighted.values())
@@ -138,9 +139,7 @@ class PrefixTuning(lightning.LightningModule):
         return [parameter for prefix in self.prefixes for parameter in prefix.parameters()]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(
-            self.trained(), lr=self.hparams.learning_rate, weight_decay=self.hparams.weight_decay
-        )
+        return torch.optim.AdamW(self.trained(), lr=self.hparams.learning_rate, weight_decay=self.hparams.weight_decay)
 
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
         """Clip, and note the step's values. Gradients are those of all processes here, losses become so."""
@@ -179,12 +178,12 @@ class PrefixTuning(lightning.LightningModule):
 
     def validation_step(self, batch: Batch, _batch_idx: int) -> None:
         """In either stage: the terms of the first one's objective, and the displacement."""
-        measure, objective = self.engine.measure(self.backbone, batch, self.prefixes), self.first_objective
+        outputs, objective = self.method.outputs(self.backbone, batch, self.prefixes), self.first_objective
         if objective.better_only:
-            terms = objective.terms(self.engine.measure(self.backbone, batch.better, self.prefixes))
+            terms = objective.terms(self.method.outputs(self.backbone, batch.better, self.prefixes))
         else:
-            terms = objective.terms(measure)
-        for name, value in displacement_sums(measure, terms, objective).items():
+            terms = objective.terms(outputs)
+        for name, value in displacement_sums(outputs, terms, objective).items():
             self._validation_sums[name] = self._validation_sums.get(name, 0.0) + batch.counted * value
 
     def on_validation_epoch_end(self) -> None:

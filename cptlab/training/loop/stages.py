@@ -18,15 +18,16 @@ from typing import Any
 import lightning
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from cptlab.adapters import Prefix
+from cptlab.adapters.prefix import Prefix
 from cptlab.backbone import Backbone
 from cptlab.errors import UserError
 from cptlab.storage.atomic import write_json
 from cptlab.training.loop.callbacks import CHECKPOINT, AtomicCheckpointIO, Curve, StageCheckpoint
 from cptlab.training.loop.datamodule import PairDataModule
 from cptlab.training.loop.module import STAGES, PrefixTuning
-from cptlab.training.objectives import CPT, Objective
-from cptlab.training.steps.choice import Engine, choose_engine
+from cptlab.training.objectives.base import Objective
+from cptlab.training.objectives.cpt import CPT
+from cptlab.training.steps.choice import StepMethod, choose_step
 
 FINISHED = "finished.json"
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -41,7 +42,7 @@ def train_stages(
     *,
     directory: str | os.PathLike,
     opposite: Prefix | None = None,
-    engine: Engine | None = None,
+    method: StepMethod | None = None,
     trainer: Callable[..., lightning.Trainer] = lightning.Trainer,
     first_epochs: int = 3,
     second_epochs: int = 1,
@@ -56,7 +57,7 @@ def train_stages(
     """Train `prefix` in place: `first_epochs` of `objective` (CPT's by default), then `second_epochs` of NLL, optimiser
     afresh. An objective with two prefixes trains `opposite` too, in the first stage.
 
-    `engine` says how a step is computed (`choose_engine`; by default it is asked).
+    `method` is how steps are computed; by default `choose_step` finds out.
 
     `trainer` makes a `lightning.Trainer` (a partial one with accelerator, devices, strategy, precision). The paper
     does not say how many epochs the optional second stage takes, nor its learning rate (CPT IV-C);
@@ -85,7 +86,7 @@ def train_stages(
             f"{type(objective).__name__} trains {objective.prefixes} prefix(es). "
             "Give train_stages as many: `opposite` is the second."
         )
-    engine = engine or choose_engine(backbone, objective.engine)
+    method = method or choose_step(backbone)
     description = {"data": data.description, "backbone": backbone.fingerprint}
     for number, (stage, epochs) in enumerate(zip(STAGES, (first_epochs, second_epochs), strict=True), 1):
         if epochs == 0:
@@ -96,7 +97,7 @@ def train_stages(
             stage,
             objective,
             opposite=opposite if stage == STAGES[0] else None,
-            engine=engine,
+            method=method,
             learning_rate=learning_rate if stage == STAGES[0] else second_learning_rate or learning_rate,
             weight_decay=weight_decay,
             gradient_clip=gradient_clip,

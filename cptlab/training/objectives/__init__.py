@@ -3,7 +3,7 @@
 Each file holds one objective: source, formula, what it does not do. docs/objectives.md has them side by side.
 """
 
-from cptlab.training.objectives.base import Measure, Objective
+from cptlab.training.objectives.base import Objective, Outputs
 from cptlab.training.objectives.cpt import CPT
 from cptlab.training.objectives.dpo import DPO
 from cptlab.training.objectives.dpop import DPOP
@@ -12,4 +12,4 @@ from cptlab.training.objectives.simpo import SimPO
 from cptlab.training.objectives.single_prefix import SinglePrefix
 from cptlab.training.objectives.sven import SVEN
 
-__all__ = ["CPT", "DPO", "DPOP", "Measure", "ORPO", "Objective", "SVEN", "SimPO", "SinglePrefix"]
+__all__ = ["CPT", "DPO", "DPOP", "Outputs", "ORPO", "Objective", "SVEN", "SimPO", "SinglePrefix"]

@@ -1,9 +1,9 @@
-"""What every objective is: settings, the terms of a step's loss, and what they may ask of the engine that runs it."""
+"""What every objective is: settings, the terms of a step's loss, and what they may ask of the step method that runs it."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import ClassVar, Protocol
 
 from torch import Tensor
@@ -11,10 +11,8 @@ from torch import Tensor
 from cptlab.errors import UserError
 from cptlab.training.objectives import losses
 
-ENGINES = ("fast", "plain")
 OVER = ("code", "differences")
 CHOICES = {
-    "engine": ENGINES,
     "reduction": losses.REDUCTIONS,
     "kl_direction": losses.KL_DIRECTIONS,
     "over": OVER,
@@ -22,8 +20,8 @@ CHOICES = {
 ABOVE_ZERO = ("beta",)  # at 0 the loss would be constant
 
 
-class Measure(Protocol):
-    """One batch of B pairs as an engine has run it: R = 2B rows, the better programs and then the worse in the same
+class Outputs(Protocol):
+    """One batch of B pairs as a step method has run it: R = 2B rows, the better programs and then the worse in the same
     order (R = B where the objective is `better_only`), C columns of code tokens.
 
     `where` is bool [R, C] and says which values are wanted; what comes back is 0 elsewhere. `prefix` is which of the
@@ -48,13 +46,11 @@ class Measure(Protocol):
 
 @dataclass(frozen=True)
 class Objective:
-    """What a training step minimises: the sum of `weighted(terms(measure))`, as a mean over the pairs of the step.
+    """What a training step minimises: the sum of `weighted(terms(outputs))`, as a mean over the pairs of the step.
 
-    `engine` says how a step is computed ("fast" or "plain"), not what. Raises UserError for an unknown choice, and
-    for a number that is negative, not finite, or 0 where that leaves nothing to train.
+    Raises UserError for an unknown choice, and for a number that is negative, not finite, or 0 where that leaves nothing
+    to train.
     """
-
-    engine: str = field(default="fast", kw_only=True)
 
     prefixes: ClassVar[int] = 1  # trained together; of SVEN's two, 0 is the better one and 1 the worse one
     better_only: ClassVar[bool] = False  # whether only the better programs are run
@@ -78,7 +74,7 @@ class Objective:
         """The weight of each term in the loss, by its name; 1 for a term that is not here."""
         return {}
 
-    def terms(self, measure: Measure) -> dict[str, Tensor]:
+    def terms(self, outputs: Outputs) -> dict[str, Tensor]:
         """The terms of the loss before weighting, each [B], by name (`l_…`)."""
         raise NotImplementedError
 

@@ -21,7 +21,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from cptlab.training.objectives import losses
-from cptlab.training.objectives.base import Measure, Objective
+from cptlab.training.objectives.base import Objective, Outputs
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class CPT(Objective):
     def weights(self) -> dict[str, float]:
         return {"l_lm": self.w_lm, "l_rank": self.w_rank, "l_kl": self.w_kl, "l_hinge": self.w_hinge}
 
-    def terms(self, measure: Measure) -> dict[str, Tensor]:
-        mask, kept = measure.mask, measure.code & ~measure.mask
-        scores = measure.scores(mask)
+    def terms(self, outputs: Outputs) -> dict[str, Tensor]:
+        mask, kept = outputs.mask, outputs.code & ~outputs.mask
+        scores = outputs.scores(mask)
         better, worse = losses.sequence_score(scores, mask).chunk(2)
-        kl_better, kl_worse = losses.kl_loss(measure.kl(kept, self.kl_direction), kept, self.reduction).chunk(2)
+        kl_better, kl_worse = losses.kl_loss(outputs.kl(kept, self.kl_direction), kept, self.reduction).chunk(2)
         half = len(better)
         terms = {
             "l_rank": losses.rank_loss(better, worse),
@@ -57,6 +57,6 @@ class CPT(Objective):
             "l_kl": kl_better + kl_worse,
         }
         if self.w_hinge > 0:
-            before = losses.sequence_score(measure.reference_scores(mask), mask)[:half]
+            before = losses.sequence_score(outputs.reference_scores(mask), mask)[:half]
             terms["l_hinge"] = losses.hinge_loss(better, before)
         return terms

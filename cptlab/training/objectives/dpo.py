@@ -13,7 +13,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from cptlab.training.objectives import losses
-from cptlab.training.objectives.base import Measure, Objective
+from cptlab.training.objectives.base import Objective, Outputs
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,13 @@ class DPO(Objective):
 
     reference: ClassVar[str] = "scores"
 
-    def terms(self, measure: Measure) -> dict[str, Tensor]:
-        return {"l_dpo": losses.dpo_loss(*log_ratios(measure, self.over), self.beta)}
+    def terms(self, outputs: Outputs) -> dict[str, Tensor]:
+        return {"l_dpo": losses.dpo_loss(*log_ratios(outputs, self.over), self.beta)}
 
 
-def log_ratios(measure: Measure, over: str) -> tuple[Tensor, Tensor]:
+def log_ratios(outputs: Outputs, over: str) -> tuple[Tensor, Tensor]:
     """r(x_a) and r(x_b), each [B]: the log-ratio of policy to backbone alone, summed over `over`."""
-    where = measure.code if over == "code" else measure.mask
-    ratio = losses.sequence_score(measure.scores(where) - measure.reference_scores(where), where)
+    where = outputs.code if over == "code" else outputs.mask
+    ratio = losses.sequence_score(outputs.scores(where) - outputs.reference_scores(where), where)
     better, worse = ratio.chunk(2)
     return better, worse

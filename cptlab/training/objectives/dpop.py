@@ -15,7 +15,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from cptlab.training.objectives import losses
-from cptlab.training.objectives.base import Measure, Objective
+from cptlab.training.objectives.base import Objective, Outputs
 from cptlab.training.objectives.dpo import log_ratios
 
 
@@ -29,5 +29,5 @@ class DPOP(Objective):
 
     reference: ClassVar[str] = "scores"
 
-    def terms(self, measure: Measure) -> dict[str, Tensor]:
-        return {"l_dpop": losses.dpop_loss(*log_ratios(measure, self.over), self.beta, self.penalty)}
+    def terms(self, outputs: Outputs) -> dict[str, Tensor]:
+        return {"l_dpop": losses.dpop_loss(*log_ratios(outputs, self.over), self.beta, self.penalty)}

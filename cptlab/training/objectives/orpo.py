@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from cptlab.training.objectives import losses
-from cptlab.training.objectives.base import Measure, Objective
+from cptlab.training.objectives.base import Objective, Outputs
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,6 @@ class ORPO(Objective):
     def weights(self) -> dict[str, float]:
         return {"l_odds": self.w_odds}
 
-    def terms(self, measure: Measure) -> dict[str, Tensor]:
-        better, worse = losses.mean_score(measure.scores(measure.code), measure.code).chunk(2)
+    def terms(self, outputs: Outputs) -> dict[str, Tensor]:
+        better, worse = losses.mean_score(outputs.scores(outputs.code), outputs.code).chunk(2)
         return {"l_nll": -better, "l_odds": losses.odds_ratio_loss(better, worse)}

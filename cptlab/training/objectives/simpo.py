@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from cptlab.training.objectives import losses
-from cptlab.training.objectives.base import Measure, Objective
+from cptlab.training.objectives.base import Objective, Outputs
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,6 @@ class SimPO(Objective):
     beta: float = 2.0
     gamma: float = 0.5
 
-    def terms(self, measure: Measure) -> dict[str, Tensor]:
-        better, worse = losses.mean_score(measure.scores(measure.code), measure.code).chunk(2)
+    def terms(self, outputs: Outputs) -> dict[str, Tensor]:
+        better, worse = losses.mean_score(outputs.scores(outputs.code), outputs.code).chunk(2)
         return {"l_simpo": losses.simpo_loss(better, worse, self.beta, self.gamma)}

@@ -13,7 +13,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from cptlab.training.objectives import losses
-from cptlab.training.objectives.base import Measure, Objective
+from cptlab.training.objectives.base import Objective, Outputs
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class SinglePrefix(Objective):
 
     @classmethod
     def after(cls, objective: Objective) -> SinglePrefix:
-        """The second stage of a run whose first stage is `objective`: same engine, and its reduction if it has one."""
-        return cls(reduction=getattr(objective, "reduction", "sum"), engine=objective.engine)
+        """The second stage of a run whose first stage is `objective`, with its reduction if it has one."""
+        return cls(reduction=getattr(objective, "reduction", "sum"))
 
-    def terms(self, measure: Measure) -> dict[str, Tensor]:
-        return {"l_nll": losses.nll_loss(measure.scores(measure.code), measure.code, self.reduction)}
+    def terms(self, outputs: Outputs) -> dict[str, Tensor]:
+        return {"l_nll": losses.nll_loss(outputs.scores(outputs.code), outputs.code, self.reduction)}

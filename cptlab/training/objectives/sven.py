@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from cptlab.training.objectives import losses
-from cptlab.training.objectives.base import Measure, Objective
+from cptlab.training.objectives.base import Objective, Outputs
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,14 @@ class SVEN(Objective):
     def weights(self) -> dict[str, float]:
         return {"l_lm": self.w_lm, "l_contrast": self.w_contrast, "l_kl": self.w_kl}
 
-    def terms(self, measure: Measure) -> dict[str, Tensor]:
-        mask, kept = measure.mask, measure.code & ~measure.mask
-        better, worse = measure.scores(mask, prefix=0), measure.scores(mask, prefix=1)
+    def terms(self, outputs: Outputs) -> dict[str, Tensor]:
+        mask, kept = outputs.mask, outputs.code & ~outputs.mask
+        better, worse = outputs.scores(mask, prefix=0), outputs.scores(mask, prefix=1)
         half = len(mask) // 2
         own = torch.cat([better[:half], worse[half:]])
         other = torch.cat([worse[:half], better[half:]])
         divergence = sum(
-            losses.kl_loss(measure.kl(kept, self.kl_direction, prefix=c), kept, self.reduction) for c in (0, 1)
+            losses.kl_loss(outputs.kl(kept, self.kl_direction, prefix=c), kept, self.reduction) for c in (0, 1)
         )
         samples = {
             "l_lm": losses.lm_loss(own, mask, self.reduction),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cptlab.training.steps.packing import Packed, pack
-from cptlab.training.steps.token_pairs import Example
+from cptlab.training.steps.token_pairs import TokenPair
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Batch:
     backbone alone, if anything.
     """
 
-    examples: tuple[Example, ...]
+    pairs: tuple[TokenPair, ...]
     pad_id: int
     tokens: Tensor
     mask: Tensor
@@ -55,20 +55,20 @@ class Batch:
 
     def __len__(self) -> int:
         """Pairs."""
-        return len(self.examples)
+        return len(self.pairs)
 
     @property
     def better(self) -> Batch:
         """The better programs alone."""
         if self.better_only:
             return self
-        return collate(self.examples, self.pad_id, better_only=True).to(self.tokens.device)
+        return collate(self.pairs, self.pad_id, better_only=True).to(self.tokens.device)
 
     @cached_property
     def padded(self) -> Padded:
-        instructions = [example.instruction for example in self.examples]
+        instructions = [pair.instruction for pair in self.pairs]
         rows = [
-            (i, p) for programs in _sides(self.examples, self.better_only) for i, (p, _) in zip(instructions, programs)
+            (i, p) for programs in _sides(self.pairs, self.better_only) for i, (p, _) in zip(instructions, programs)
         ]
         start = max(len(instruction) for instruction in instructions)
         input_ids = torch.full((len(rows), start + self.tokens.shape[1]), self.pad_id)
@@ -82,7 +82,7 @@ class Batch:
 
     @cached_property
     def packed(self) -> Packed:
-        return pack(self.examples, self.pad_id, self.better_only).to(self.tokens.device)
+        return pack(self.pairs, self.pad_id, self.better_only).to(self.tokens.device)
 
     def to(self, device: torch.device, **_) -> Batch:
         """The same batch on another device (Lightning calls this)."""
@@ -93,10 +93,10 @@ class Batch:
 
 
 def collate(
-    examples: Sequence[Example], pad_id: int, reference: ReferenceRows | None = None, better_only: bool = False
+    pairs: Sequence[TokenPair], pad_id: int, reference: ReferenceRows | None = None, better_only: bool = False
 ) -> Batch:
-    """The batch of these examples; see `Batch` for its layout."""
-    programs = [program for side in _sides(examples, better_only) for program in side]
+    """The batch of these pairs; see `Batch` for its layout."""
+    programs = [program for side in _sides(pairs, better_only) for program in side]
     width = max(len(ids) for ids, _ in programs)
     tokens = torch.full((len(programs), width), pad_id)
     mask, code = torch.zeros((2, len(programs), width), dtype=torch.bool)
@@ -104,9 +104,9 @@ def collate(
         tokens[row, : len(ids)] = torch.tensor(ids)
         mask[row, : len(ids)] = torch.tensor(differs, dtype=torch.bool)
         code[row, : len(ids)] = True
-    return Batch(tuple(examples), pad_id, tokens, mask, code, reference, better_only)
+    return Batch(tuple(pairs), pad_id, tokens, mask, code, reference, better_only)
 
 
-def _sides(examples: Sequence[Example], better_only: bool) -> list[list[tuple[list[int], list[int]]]]:
-    better = [example.better for example in examples]
-    return [better] if better_only else [better, [example.worse for example in examples]]
+def _sides(pairs: Sequence[TokenPair], better_only: bool) -> list[list[tuple[list[int], list[int]]]]:
+    better = [pair.better for pair in pairs]
+    return [better] if better_only else [better, [pair.worse for pair in pairs]]

@@ -14,13 +14,13 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from cptlab.adapters import Prefix
+from cptlab.adapters.prefix import Prefix
 from cptlab.training.steps.batches import ReferenceRows
 from cptlab.training.steps.head import position_kl, token_scores
-from cptlab.training.steps.outputs import BatchMeasure
+from cptlab.training.steps.outputs import BatchOutputs
 
 
-class FastMeasure(BatchMeasure):
+class FastOutputs(BatchOutputs):
     """Of the packed rows, hidden states; the head where it is asked for."""
 
     def scores(self, where: Tensor, prefix: int = 0) -> Tensor:

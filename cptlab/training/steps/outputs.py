@@ -1,4 +1,4 @@
-"""What both engines have of a batch: its masks, and what the backbone makes of it under each prefix, once."""
+"""What both step methods have of a batch: its masks, and what the backbone makes of it under each prefix, once."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from cptlab.adapters import Prefix
+from cptlab.adapters.prefix import Prefix
 from cptlab.backbone import Backbone
 from cptlab.training.steps.batches import Batch
 
 
-class BatchMeasure:
-    """What an objective may ask of one batch under some prefixes (see `objectives.base.Measure`), but for the asking."""
+class BatchOutputs:
+    """What an objective may ask of one batch under some prefixes (see `objectives.base.Outputs`), but for the asking."""
 
     def __init__(self, backbone: Backbone, batch: Batch, prefixes: Sequence[Prefix]) -> None:
         self.backbone, self.batch, self.prefixes = backbone, batch, prefixes
@@ -20,7 +20,7 @@ class BatchMeasure:
         self._policies: dict[int, Tensor] = {}
 
     def _run(self, prefix: Prefix | None) -> Tensor:
-        """What the engine needs of the backbone, with a prefix or alone."""
+        """What the step needs of the backbone, with a prefix or alone."""
         raise NotImplementedError
 
     def _policy(self, index: int) -> Tensor:

@@ -16,8 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from cptlab.estimate.costs import Lengths
-from cptlab.training.steps.token_pairs import Example, common_length
+from cptlab.training.steps.token_pairs import Lengths, TokenPair, common_length
 
 
 @dataclass(frozen=True)
@@ -41,20 +40,20 @@ class Packed:
         return replace(self, **{name: tensor.to(device) for name, tensor in vars(self).items()})
 
 
-def packed_length(example: Example) -> int:
-    """Tokens of the example's packed row."""
-    return Lengths.of(example).packed_row
+def packed_length(pair: TokenPair) -> int:
+    """Tokens of the pair's packed row."""
+    return Lengths.of(pair).packed_row
 
 
-def predicting_places(example: Example) -> int:
+def predicting_places(pair: TokenPair) -> int:
     """How many places of the packed row predict a code token; they follow each other, up to the row's end."""
-    return packed_length(example) - len(example.instruction) + 1
+    return packed_length(pair) - len(pair.instruction) + 1
 
 
-def pack(examples: Sequence[Example], pad_id: int, better_only: bool = False) -> Packed:
+def pack(pairs: Sequence[TokenPair], pad_id: int, better_only: bool = False) -> Packed:
     """Pack the pairs, or their better programs alone; programs in the order of `Batch`."""
-    groups = [_programs(example, better_only) for example in examples]
-    rows = [_row(example.instruction, group) for example, group in zip(examples, groups, strict=True)]
+    groups = [_programs(pair, better_only) for pair in pairs]
+    rows = [_row(pair.instruction, group) for pair, group in zip(pairs, groups, strict=True)]
     width = max(len(ids) for ids, _, _, _ in rows)
     columns = max(len(program) for group in groups for program in group)
     count, programs = len(rows), len(groups[0])
@@ -63,11 +62,11 @@ def pack(examples: Sequence[Example], pad_id: int, better_only: bool = False) ->
     segments -= 1
     source, state = torch.zeros((2, programs * count, columns), dtype=torch.long)
     predicting: list[int] = []
-    for row, (example, (ids, places, branches, sources)) in enumerate(zip(examples, rows, strict=True)):
+    for row, (pair, (ids, places, branches, sources)) in enumerate(zip(pairs, rows, strict=True)):
         input_ids[row, : len(ids)] = torch.tensor(ids)
         positions[row, : len(ids)] = torch.tensor(places)
         segments[row, : len(ids)] = torch.tensor(branches)
-        first = len(example.instruction) - 1
+        first = len(pair.instruction) - 1
         for number, found in enumerate(sources):
             found = torch.tensor(found)
             source[number * count + row, : len(found)] = row * width + found
@@ -88,8 +87,8 @@ def token_budget_groups(lengths: Sequence[int], budget: int) -> list[list[int]]:
     return groups
 
 
-def _programs(example: Example, better_only: bool) -> list[list[int]]:
-    return [example.better[0]] if better_only else [example.better[0], example.worse[0]]
+def _programs(pair: TokenPair, better_only: bool) -> list[list[int]]:
+    return [pair.better[0]] if better_only else [pair.better[0], pair.worse[0]]
 
 
 def _row(instruction: Sequence[int], programs: Sequence[Sequence[int]]) -> tuple[list, list, list, list]:

@@ -1,6 +1,6 @@
 """The step as it is written: every program a row of its own, all logits, softmaxes over the whole vocabulary.
 
-The readable reference of `fast.py`, which must agree with it. `objective.engine=plain` trains with it.
+The readable reference of `fast.py`, which must agree with it. `compute.step=plain` trains with it.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from cptlab.adapters import Prefix
+from cptlab.adapters.prefix import Prefix
 from cptlab.training.objectives import losses
-from cptlab.training.steps.outputs import BatchMeasure
+from cptlab.training.steps.outputs import BatchOutputs
 
 
-class PlainMeasure(BatchMeasure):
+class PlainOutputs(BatchOutputs):
     """Of every code token's place, log-probabilities of the whole vocabulary."""
 
     def scores(self, where: Tensor, prefix: int = 0) -> Tensor:

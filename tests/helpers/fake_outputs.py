@@ -1,4 +1,4 @@
-"""A Measure made of full random log-probabilities: what an objective sees of an engine, without an engine."""
+"""Outputs made of full random log-probabilities: what an objective sees of a step method, without one."""
 
 from dataclasses import dataclass, field
 
@@ -9,10 +9,10 @@ V = 11
 
 
 @dataclass
-class FakeMeasure:
+class FakeOutputs:
     """Logits [R, C, V] of the policy under each prefix and of the backbone alone, `tokens` [R, C].
 
-    Refuses what an engine could not answer: positions outside the code, and values of the backbone alone beyond what
+    Refuses what a step method could not answer: positions outside the code, and values of the backbone alone beyond what
     `reference` ("none", "scores", "states") says is at hand. Padding is NaN, so nothing of it can be used unseen.
     """
 
@@ -44,16 +44,16 @@ class FakeMeasure:
         assert where.dtype == torch.bool and where.shape == self.code.shape and not (where & ~self.code).any()
         return values.new_zeros(where.shape).masked_scatter(where, values)
 
-    def better(self) -> "FakeMeasure":
-        """The better programs alone, as an engine gives them to an objective that is `better_only`."""
+    def better(self) -> "FakeOutputs":
+        """The better programs alone, as a step method gives them to an objective that is `better_only`."""
         half = len(self.code) // 2
         parts = (self.backbone, self.tokens, self.mask, self.code)
-        return FakeMeasure(
+        return FakeOutputs(
             [p[:half] for p in self.policies], *(x[:half] for x in parts), self.reference, self.lengths[:half]
         )
 
 
-def fake_measure(pairs=3, width=9, seed=0, empty_rows=(), prefixes=2, scale=2.0, dtype=torch.float64) -> FakeMeasure:
+def fake_outputs(pairs=3, width=9, seed=0, empty_rows=(), prefixes=2, scale=2.0, dtype=torch.float64) -> FakeOutputs:
     """Random programs of 3 to `width` code tokens; the masks of `empty_rows` mark nothing. The logits learn."""
     generator = torch.Generator().manual_seed(seed)
     rows = 2 * pairs
@@ -71,4 +71,4 @@ def fake_measure(pairs=3, width=9, seed=0, empty_rows=(), prefixes=2, scale=2.0,
         each[~code] = float("nan")
     tokens = torch.randint(0, V, (rows, width), generator=generator)
     policies = [each.requires_grad_() for each in logits[1:]]
-    return FakeMeasure(policies, logits[0], tokens, mask, code, lengths=lengths)
+    return FakeOutputs(policies, logits[0], tokens, mask, code, lengths=lengths)
