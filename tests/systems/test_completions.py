@@ -19,7 +19,7 @@ from cptlab.judging.verdicts.judge import judge_programs
 from cptlab.kata.benchmark import build
 from cptlab.records import Completion, Quality, Verdict
 from cptlab.reporting import read_evaluation
-from cptlab.storage.jsonl import read_jsonl, to_json
+from cptlab.storage.jsonl import read_jsonl
 from cptlab.systems import judge_completions
 from cptlab.systems.completions import TaskIds, check_file
 
