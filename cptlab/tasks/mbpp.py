@@ -53,12 +53,15 @@ def _original(
     name: str, source: Source, data_dir: str | None, shots: int, fractions: Sequence[float] | None
 ) -> Benchmark:
     if not 0 <= shots <= len(SHOTS):
-        raise UserError(f"benchmark.shots={shots} cannot be: the paper's examples are {len(SHOTS)}. Give 0 to {len(SHOTS)}.")
+        raise UserError(
+            f"benchmark.shots={shots} cannot be: the paper's examples are {len(SHOTS)}. Give 0 to {len(SHOTS)}."
+        )
     rows = list(read_rows(source, data_dir))
     by_id = {row.get("task_id"): row for _, row in rows}
     if missing := [number for number in SHOTS[:shots] if number not in by_id]:
-        raise UserError(f"{name} has no task {missing[0]} to show as an example. Set benchmark.shots=0, or take the "
-                        "whole data set.")
+        raise UserError(
+            f"{name} has no task {missing[0]} to show as an example. Set benchmark.shots=0, or take the whole data set."
+        )
     examples = [by_id[number] for number in SHOTS[:shots]]
     return Benchmark(name, divided(make_tasks(rows, lambda row: _task(row, name, examples)), fractions))
 
