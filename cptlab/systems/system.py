@@ -6,6 +6,7 @@ is a small file of its own: prompts/, selection/, post_processing/.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
@@ -75,17 +76,14 @@ class System:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        if not re.fullmatch(r"[\w-]+", self.name):  # the name of a folder, and a part of names of metrics
+            raise UserError(f"A system cannot be called {self.name!r}. Use letters, digits, _ and - in its name.")
         object.__setattr__(self, "post_processing", tuple(self.post_processing or ()))
         if self.run is not None and self.adapter is None:
             raise UserError(
                 f"System {self.name} has a training run but no adapter. Set system.{self.name}.adapter to the kind that "
                 f"the run has, or to {ANY}; or set system.{self.name}.run=null."
             )
-
-    @property
-    def draws(self) -> int:
-        """How many programs are drawn for every one that is kept."""
-        return 1 if self.selection is None else self.selection.draws
 
     def parts(self) -> dict[str, Any]:
         """Say what it is, beside its decoding, in plain data for metrics.json."""
