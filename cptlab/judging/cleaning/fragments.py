@@ -11,7 +11,7 @@ from cptlab.judging.cleaning.python_source import Parser, is_inert
 from cptlab.records import Task
 
 FENCE = re.compile(r"(?:`{3,}|~{3,})(?:[ \t]*([\w+.#-]*)[ \t]*$)?", re.MULTILINE)
-MAXFENCES = 60  # of one text that are looked at
+MAX_FENCES = 60  # of one text that are looked at
 STATEMENT = re.compile(
     r"(?:from|import|def|class|async|if|for|while|try|with)\b|[@#\"']|[A-Za-z_][\w.]*\("
     r"|[A-Za-z_][\w.,\[\] ]*(?::[^=]+)?[-+*/|&]?=(?!=)"
