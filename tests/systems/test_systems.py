@@ -140,7 +140,7 @@ def test_the_best_of_the_draws_is_kept_repaired_and_its_cost_counted(tmp_path, m
     (["system=[base,spa]", "system.spa.decoding.omega=tuned"], "No ω was tuned"),
     (["system=[base,spa]", "system.spa.decoding.omega=much"], "omega"),
     (["system=[base]", "decoding=dial"], "no system has a prefix"),
-    (["system=[base]", "backbone=null"], "Add backbone=kata_lm"),
+    (["system=[base]", "~backbone"], "Add backbone=kata_lm"),
     (["system=[base]", "system.base.adaptor=prefix"], "adaptor"),
 ])
 def test_a_mistake_in_a_system_ends_before_any_work(overrides, said, trained, tmp_path, capsys):
