@@ -17,8 +17,20 @@ from cptlab.storage.run_directory import RunDirectory, open_run
 ROOT = Path(__file__).resolve().parents[2]
 PAIRS_FILE, STATISTICS_FILE, METRICS_FILE = "pairs.jsonl", "statistics.json", "metrics.json"
 # what does not change a result, and so does not make a run another run
-INCIDENTAL = ("paths", "logger", "print_config", "tags", "callbacks", "task_name", "workers", "optimized_metric", "compute",
-              "estimate", "ablation", "debug")
+INCIDENTAL = (
+    "paths",
+    "logger",
+    "print_config",
+    "tags",
+    "callbacks",
+    "task_name",
+    "workers",
+    "optimized_metric",
+    "compute",
+    "estimate",
+    "ablation",
+    "debug",
+)
 
 
 def say(text: str) -> None:
