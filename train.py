@@ -11,15 +11,15 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from cptlab import settings
 from cptlab.commands.train import train
+from cptlab.settings.entry import entry, job
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(config: DictConfig) -> float | None:
     fresh = Path(HydraConfig.get().runtime.output_dir)
-    return settings.job(lambda config: train(config, fresh), config)
+    return job(lambda config: train(config, fresh), config)
 
 
 if __name__ == "__main__":
-    settings.entry(main)
+    entry(main)

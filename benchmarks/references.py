@@ -21,8 +21,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from cptlab.judging.sandbox.sandbox import sandbox_level  # noqa: E402
-from cptlab.judging.verdicts.verdict import judge_programs  # noqa: E402
+from cptlab.judging.execution.executor import probe_sandbox  # noqa: E402
+from cptlab.judging.verdicts.judge import judge_programs  # noqa: E402
 from cptlab.records import Task  # noqa: E402
 from cptlab.tasks import apps, bigcodebench, humaneval, kata, mbpp  # noqa: E402
 
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there, too")
     parser.add_argument("--data-dir", default=os.environ.get("CPTLAB_DATA_DIR", str(ROOT.parent / "shared/data")))
     options = parser.parse_args()
-    results: dict[str, Any] = {"sandbox": sandbox_level(), "benchmarks": {}}
+    results: dict[str, Any] = {"sandbox": probe_sandbox(), "benchmarks": {}}
     print(f"sandbox: {results['sandbox']['level']}\n\n{'benchmark':<16}{'references':>11}{'pass':>7}{'seconds':>9}")
     for name in options.benchmark or BENCHMARKS:
         items = _references(name, options.data_dir)

@@ -36,7 +36,7 @@ from train_curves import CURVES, curves_part
 from train_measure import MEMORY, hardware, measure
 from train_variants import TRICKS, Setting
 
-from cptlab.tracking import version_of
+from cptlab.tracking.provenance import version_of
 
 MODELS = {  # the trial's, and one of the proportions of Llama 3.2 1B
     "trial": {},

@@ -12,4 +12,4 @@
     backbone = load_backbone("kata-lm")        # the model inside this package
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -1,7 +1,12 @@
-"""The progress bar of everything that takes long."""
+"""The progress bar of everything that takes long, and which process may print.
+
+with progress_bar("judging", len(programs), "programs") as advance:
+    judge_programs(programs, progress=advance)    # calls advance(1) after each program
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -11,7 +16,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 @contextmanager
 def progress_bar(title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr with the count, the time taken and the time left."""
+    """Show a bar on stderr with the count, the time taken and the time left; yield the function that advances it.
+
+    On a stream that is no terminal, one line says at the end what was done.
+    """
     columns = (
         TextColumn("{task.description:<34}"),
         BarColumn(),
@@ -27,3 +35,8 @@ def progress_bar(title: str, total: int, unit: str) -> Iterator[Callable[[int], 
         yield lambda done: bars.advance(bar, done)
     if not console.is_terminal:
         console.print(f"{title}: {total} {unit}")
+
+
+def is_main_process() -> bool:
+    """Whether this is the process that prints and writes: rank 0, or the only one."""
+    return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Sequence
@@ -11,10 +12,11 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import Cache
 
-from cptlab.backbone.attention import BufferedCache, PrefixLayer, additive_mask, token_positions
+from cptlab.backbone.attention_mask import additive_mask, token_positions
 from cptlab.backbone.decode_state import PREFIX_POSITION, DecodeState
-from cptlab.backbone.key_values import KeyValuePrefix, prefix_shape, sliding_window
-from cptlab.backbone.small_batch_linear import few_rows, use_few_rows
+from cptlab.backbone.kv_cache import BufferedCache, PrefixLayer
+from cptlab.backbone.prefix_shape import KeyValuePrefix, prefix_shape, sliding_window
+from cptlab.backbone.small_batch_linear import use_small_batch_linear
 from cptlab.errors import UserError
 
 OPENING = "\n"  # stands for the text before a completion, where a tokenizer treats a text's start differently
@@ -40,7 +42,6 @@ class Backbone:
         prompt_template: str | None = None,
     ) -> None:
         self.model = model.requires_grad_(False).eval()
-        use_few_rows(self.model)
         self.tokenizer = tokenizer
         self.name, self.path, self.revision = name, path or name, revision
         self.prompt_template = prompt_template
@@ -55,6 +56,26 @@ class Backbone:
         self.pad_id: int = next(i for i in (tokenizer.pad_token_id, self.eos_id, 0) if i is not None)
         self.mask_id = mask_id_of(tokenizer, mask_token)
         self._opening = _opening(tokenizer)
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The model that runs. A model that is set gets `SmallBatchLinear` layers; its parameters stay the same."""
+        return self._model
+
+    @model.setter
+    def model(self, model: PreTrainedModel) -> None:
+        self._model = model
+        self._small_batch = use_small_batch_linear(model)
+
+    def around(self, model: PreTrainedModel) -> Backbone:
+        """Return a backbone of another `model` of this architecture, with this tokenizer, name and prompt template.
+
+        Its parameters stay as trainable as they are.
+        """
+        other = copy.copy(self)
+        vars(other).pop("fingerprint", None)
+        other.model, other.config = model.eval(), model.config
+        return other
 
     @property
     def device(self) -> torch.device:
@@ -194,7 +215,7 @@ class Backbone:
 
     def _forward(self, input_ids, cache, positions, key_positions, real, padded, last_only: bool = False):
         options = self._options(positions, key_positions, real, padded, cache)
-        with few_rows(input_ids.numel(), input_ids.device):
+        with self._small_batch.set_for(input_ids.numel(), input_ids.device):
             return self.model(input_ids=input_ids, **options, **({"logits_to_keep": 1} if last_only else {}))
 
     def _options(self, positions, key_positions, real, padded, cache, segments=None) -> dict:

@@ -1,8 +1,8 @@
-"""A faster product for a few rows on a CPU.
+"""A faster matrix product for small batches on a CPU.
 
-Decoding multiplies a handful of rows by every weight at every token. torch's CPU libraries are slow at that shape: y = x·Wᵀ with
-2 rows takes far longer than the same product written as (W·xᵀ)ᵀ, which reads the weight in its own order, and one row alone
-longer than two. Same sums, rounded in another order.
+Decoding multiplies a handful of rows by every weight at every token. torch's CPU libraries are slow at that shape:
+y = x·Wᵀ with 2 rows takes far longer than the same product written as (W·xᵀ)ᵀ, which reads the weight in its own order,
+and one row alone takes longer than two. The sums are the same, rounded in another order.
 """
 
 from __future__ import annotations
@@ -14,15 +14,34 @@ import torch
 from torch import Tensor, nn
 
 MOST_ROWS = 32  # from about there on both ways are equally fast
-_active = False
 
 
-class FewRowsLinear(nn.Linear):
-    """An `nn.Linear` that multiplies few rows the other way round, within `few_rows`."""
+class SmallBatchSwitch:
+    """Tells the `SmallBatchLinear` layers of one model whether the pass that runs is a small batch."""
+
+    on = False
+
+    @contextmanager
+    def set_for(self, tokens: int, device: torch.device) -> Iterator[None]:
+        """Turn it on, within the context, for a pass of at most `MOST_ROWS` tokens on a CPU without gradients."""
+        before, self.on = self.on, device.type == "cpu" and tokens <= MOST_ROWS and not torch.is_grad_enabled()
+        try:
+            yield
+        finally:
+            self.on = before
+
+
+class SmallBatchLinear(nn.Linear):
+    """The linear layer `linear`, sharing its weight and bias, that multiplies small batches the other way round."""
+
+    def __init__(self, linear: nn.Linear, switch: SmallBatchSwitch) -> None:
+        super().__init__(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
+        self.weight, self.bias, self.switch = linear.weight, linear.bias, switch
+        self.train(linear.training)
 
     def forward(self, input: Tensor) -> Tensor:
         rows = input.numel() // self.in_features
-        if not (_active and 0 < rows <= MOST_ROWS and input.dtype == self.weight.dtype == torch.float32):
+        if not (self.switch.on and 0 < rows <= MOST_ROWS and input.dtype == self.weight.dtype == torch.float32):
             return super().forward(input)
         flat = input.reshape(rows, self.in_features)
         columns = (flat if rows > 1 else flat.repeat(2, 1)).t()
@@ -31,22 +50,16 @@ class FewRowsLinear(nn.Linear):
         return output.reshape(*input.shape[:-1], self.out_features)
 
 
-def use_few_rows(model: nn.Module) -> None:
-    """Let a frozen model's linear layers do so. Nothing changes outside of `few_rows`.
+def use_small_batch_linear(model: nn.Module) -> SmallBatchSwitch:
+    """Replace the linear layers of `model` by `SmallBatchLinear` layers, and return the switch of all of them.
 
-    Weights that a package keeps in few bits, a tensor class of its own, stay with its product.
+    A model that has such layers already, such as the copy of a model, keeps their switch. Layers of another class, and
+    weights that a package keeps in few bits (a tensor class of its own), stay as they are.
     """
-    for module in model.modules():
-        if type(module) is nn.Linear and type(module.weight) is nn.Parameter:
-            module.__class__ = FewRowsLinear
-
-
-@contextmanager
-def few_rows(rows: int, device: torch.device) -> Iterator[None]:
-    """Within it, such a model is faster on a CPU; for inference with at most `MOST_ROWS` rows of one token."""
-    global _active
-    before, _active = _active, device.type == "cpu" and rows <= MOST_ROWS and not torch.is_grad_enabled()
-    try:
-        yield
-    finally:
-        _active = before
+    found = (module.switch for module in model.modules() if isinstance(module, SmallBatchLinear))
+    switch = next(found, None) or SmallBatchSwitch()
+    replaced: dict[nn.Linear, SmallBatchLinear] = {}  # a layer may stand in several places
+    for name, layer in list(model.named_modules(remove_duplicate=False)):
+        if type(layer) is nn.Linear and type(layer.weight) is nn.Parameter:
+            model.set_submodule(name, replaced.setdefault(layer, SmallBatchLinear(layer, switch)))
+    return switch

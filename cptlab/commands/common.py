@@ -8,30 +8,27 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cptlab import settings
 from cptlab.errors import UserError
+from cptlab.progress import is_main_process
+from cptlab.settings.instantiate import instantiate
 from cptlab.storage.digests import fingerprint
-from cptlab.storage.run_directory import RunDirectory, open_run
+from cptlab.storage.run_directory import INCIDENTAL, RunDirectory, open_run
 
 ROOT = Path(__file__).resolve().parents[2]
 PAIRS_FILE, STATISTICS_FILE, METRICS_FILE = "pairs.jsonl", "statistics.json", "metrics.json"
-# what does not change a result, and so does not make a run another run
-INCIDENTAL = ("paths", "logger", "print_config", "tags", "callbacks", "task_name", "workers", "optimized_metric", "compute",
-              "estimate")
 
 
 def say(text: str) -> None:
     """A line for the user, from the main process alone."""
-    if settings.is_main_process():
+    if is_main_process():
         print(text, file=sys.stderr, flush=True)
 
 
 def sandbox_of(config: DictConfig) -> dict[str, Any]:
-    """The sandbox that programs will run in, said to the user. UserError if it is weaker than `sandbox` asks for."""
-    from cptlab.judging.sandbox.sandbox import Sandbox
+    """Probe the sandbox and report its level. UserError if it is weaker than the setting `sandbox` asks for."""
+    from cptlab.judging.execution.executor import probe_sandbox
 
-    with Sandbox(workers=1, at_least=config.sandbox) as sandbox:
-        found = {"level": sandbox.level, "protections": sandbox.protections}
+    found = probe_sandbox(config.sandbox)
     say(f"Sandbox: {found['level']} (asked for: {config.sandbox} or stronger)")
     return found
 
@@ -48,7 +45,7 @@ def loggers_of(config: DictConfig, run: RunDirectory, job_type: str) -> list[Any
     made = []
     for name, node in (config.logger or {}).items():
         extra = {"job_type": job_type, "tags": list(config.tags)} if name == "wandb" else {}
-        made.append(settings.build(node, f"logger.{name}", save_dir=str(run.directory), **extra))
+        made.append(instantiate(node, f"logger.{name}", save_dir=str(run.directory), **extra))
     for logger in made:
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
     return made

@@ -17,11 +17,13 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from cptlab import settings, tracking
 from cptlab.errors import UserError
-from cptlab.storage.atomic import write_text
+from cptlab.settings.entry import entry, job
+from cptlab.settings.instantiate import instantiate
+from cptlab.storage.atomic import write_bytes, write_text
 from cptlab.storage.digests import fingerprint
 from cptlab.storage.run_directory import open_run, training_run
+from cptlab.tracking.provenance import collect_provenance
 
 ROOT = Path(__file__).resolve().parents[3]
 DATA_FILE = "dilution.json"
@@ -31,7 +33,7 @@ INCIDENTAL = ("paths", "print_config", "task_name", "compare")  # what does not 
 @hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name="dilution")
 def main(config: DictConfig) -> None:
     fresh = Path(HydraConfig.get().runtime.output_dir)
-    settings.job(lambda config: dilution(config, fresh), config)
+    job(lambda config: dilution(config, fresh), config)
 
 
 def dilution(config: DictConfig, fresh: Path) -> None:
@@ -39,7 +41,7 @@ def dilution(config: DictConfig, fresh: Path) -> None:
     started = time.monotonic()
     _check(config)
     earlier = [_earlier(directory, config.gradient) for directory in config.compare]
-    trained = training_run(config.run, Path(config.paths.logs))
+    trained = training_run(config.run, Path(config.paths.logs), ("prefix",)) if config.run is not None else None
     from cptlab.adapters import load_prefix
     from cptlab.analysis.dilution import summary
     from cptlab.analysis.dilution.attention_share import Shares, measure
@@ -50,10 +52,10 @@ def dilution(config: DictConfig, fresh: Path) -> None:
     from cptlab.tasks.template import apply_template
 
     source = OmegaConf.load(trained / "config.yaml") if trained else config
-    benchmark = settings.build(config.get("benchmark") or source.benchmark, "benchmark")
+    benchmark = instantiate(config.get("benchmark") or source.benchmark, "benchmark")
     tasks = {task.id: task for task in benchmark.split(config.split, config.limit)}
     sampling, guidance, strategy = (_decoding(config, part) for part in ("sampling", "guidance", "strategy"))
-    backbone = settings.build(config.get("backbone") or source.backbone, "backbone")
+    backbone = instantiate(config.get("backbone") or source.backbone, "backbone")
     prefix = load_prefix(trained / "prefix", backbone.shape).to(backbone.device) if trained else None
     check_decoding(sampling, guidance, strategy, prefix)
     prompts = {task.id: apply_template(task.prompt, backbone.prompt_template) for task in tasks.values()}
@@ -100,7 +102,7 @@ def dilution(config: DictConfig, fresh: Path) -> None:
     how += [f"{type(guidance.negative).__name__}, ω = {guidance.omega:g}"] if guidance else []
     how += [type(strategy).__name__] if strategy else []
     about = ", ".join([f"{benchmark.name} ({config.split})", f"{len(shares)} tasks", *how])
-    facts = tracking.provenance(
+    facts = collect_provenance(
         ROOT,
         backbone_fingerprint=backbone.fingerprint,
         benchmark_fingerprint=benchmark.fingerprint(),
@@ -154,7 +156,7 @@ def _check(config: DictConfig) -> None:
 def _decoding(config: DictConfig, part: str) -> Any:
     """What conf group decoding says, or None."""
     node = config.decoding.get(part)
-    return settings.build(node, f"decoding.{part}") if node else None
+    return instantiate(node, f"decoding.{part}") if node else None
 
 
 def _earlier(directory: str, gradient: bool) -> dict[str, Any]:
@@ -185,7 +187,7 @@ def _draw(directory: Path, measured: list[dict[str, Any]]) -> list[str]:
         if measure in measured[0]["by_token"]:
             for kind, picture in render(dilution_figure(models, measure, measured[0]["about"])).items():
                 drawn.append(f"{measure}.{kind}")
-                (directory / drawn[-1]).write_bytes(picture)
+                write_bytes(directory / drawn[-1], picture)
     return drawn
 
 
@@ -197,4 +199,4 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    settings.entry(main)
+    entry(main)

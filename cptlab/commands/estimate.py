@@ -10,10 +10,10 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from cptlab import settings
 from cptlab.commands.build_pairs import find_pairs
 from cptlab.commands.common import say
 from cptlab.errors import UserError
+from cptlab.settings.instantiate import instantiate
 
 FITS = 0.8  # of the free memory, which a backbone may take to be loaded for a measurement
 
@@ -27,12 +27,12 @@ def print_estimate(config: DictConfig, adapters_of: Callable[..., list[Any]]) ->
     from cptlab.backbone import load_config
     from cptlab.backbone.loading import DTYPES
     from cptlab.estimate.sizes import empty_backbone, weight_bytes
-    from cptlab.training import Compute, StepMethod, choose_step
+    from cptlab.training import StepMethod, choose_step
     from cptlab.training.reference import readable
-    from cptlab.training.steps.choice import declared_reason
+    from cptlab.training.steps.choice import step_reason
 
-    node, compute = config.backbone, Compute(**config.compute)
-    objective = settings.build(config.objective, "objective")
+    node, compute = config.backbone, instantiate(config.compute, "compute")
+    objective = instantiate(config.objective, "objective")
     where = {name: node[name] for name in ("revision", "local_files_only") if name in node}
     model_config, weights_are_here = load_config(node.path, **where)
     backbone = empty_backbone(model_config, DTYPES[node.dtype])
@@ -42,18 +42,20 @@ def print_estimate(config: DictConfig, adapters_of: Callable[..., list[Any]]) ->
     if not weights_are_here or needed > FITS * free:
         lack = f"fit into {readable(free)} of free memory" if weights_are_here else "lie on this machine"
         unknown = f"the backbone's weights do not {lack}"
-        reason = declared_reason(model_config) if compute.step == "fast" else None
+        adapters = adapters_of(config, backbone, objective)
+        reason = step_reason(backbone, adapters) if compute.step == "fast" else None
         method = StepMethod("plain" if reason else compute.step, reason, compute.checkpointing)
     else:
-        backbone, quantization = settings.build(node, "backbone"), None
+        backbone, quantization = instantiate(node, "backbone"), None
         file = Path(config.data.pairs_file) if config.data.pairs_file else find_pairs(config, backbone)
         if file is not None:
-            data = settings.build(config.data.loader, "data.loader", file, backbone, _partial_=False)
-        method = choose_step(backbone, compute)
+            data = instantiate(config.data.loader, "data.loader", file, backbone, _partial_=False)
+        adapters = adapters_of(config, backbone, objective)
+        method = choose_step(backbone, compute, adapters)
     if method.reason:
         print(f"The plain step would be used: {method.reason}.")
     options = {"method": method, "compute": compute, "quantization": quantization, "unknown": unknown}
-    found = _estimate(config, backbone, adapters_of(config, backbone, objective), data, objective, **options)
+    found = _estimate(config, backbone, adapters, data, objective, **options)
     print("\n".join(found.lines()))
 
 
@@ -71,11 +73,8 @@ def say_estimate(config: DictConfig, *parts: Any, **options: Any) -> dict[str, A
 def _estimate(config: DictConfig, *parts: Any, **options: Any) -> Any:
     from cptlab.estimate.estimate import estimate
 
-    devices = config.trainer.get("devices", 1)
-    processes = devices if isinstance(devices, int) and devices > 0 else 1
-    return estimate(
-        *parts, epochs=(config.stages.first_epochs, config.stages.second_epochs), processes=processes, **options
-    )
+    devices, stages = config.trainer.get("devices", 1), instantiate(config.stages, "stages")
+    return estimate(*parts, stages=stages, processes=devices if type(devices) is int and devices > 0 else 1, **options)
 
 
 def _free_bytes(device: str) -> float:

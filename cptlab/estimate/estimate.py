@@ -10,15 +10,17 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cptlab.adapters import Adapter, Prefix
+from cptlab.adapters import Adapter
 from cptlab.backbone import Backbone
 from cptlab.estimate.sizes import parameter_count, weight_bytes
 from cptlab.estimate.trial import Trial, run_trial
 from cptlab.training.loop.datamodule import PairDataModule, PairSplit
-from cptlab.training.loop.module import STAGES, PrefixTuning
+from cptlab.training.loop.module import STAGES, AdapterTraining
+from cptlab.training.loop.stages import Stages, check_context
 from cptlab.training.objectives.base import Objective
 from cptlab.training.reference import kept_of, readable, reference_bytes
-from cptlab.training.steps.choice import Compute, StepMethod
+from cptlab.training.steps.choice import StepMethod
+from cptlab.training.steps.compute import Compute
 from cptlab.training.steps.token_pairs import TokenPair
 
 ASSUMED = TokenPair(  # where there are no pairs yet: 400 tokens of instruction, 50 common, 150 rest, 40 of them masked
@@ -30,11 +32,11 @@ ASSUMED = TokenPair(  # where there are no pairs yet: 400 tokens of instruction,
 class Estimate:
     """Bytes, numbers and seconds of a run; `lines()` is the table, `short()` its beginning.
 
-    `adapter_numbers` are those that are exported, `trained_numbers` those that are trained (a prefix may be trained as
-    factors); of all adapters together. `state_bytes`: the trained numbers, their gradient and AdamW's two moments.
-    `pairs_assumed`: there are no pairs yet, and one of assumed lengths stands for all. `peak_bytes`: the measured peak, and
-    AdamW's two moments, which come with the first update. `seconds`: of an epoch by stage, and of 'training' in all.
-    `unknown` says why no step was run, where `trial` is None.
+    `adapter_numbers` are those that the policies compute with, `trained_numbers` those that are trained (a prefix may be
+    trained as factors); of all adapters together. `state_bytes`: the trained numbers, their gradient and AdamW's two
+    moments. `pairs_assumed`: there are no pairs yet, and one of assumed lengths stands for all. `epochs` and `seconds` of
+    an epoch by stage; `seconds` of 'training' in all. `peak_bytes`: the measured peak, and AdamW's two moments, which
+    come with the first update. `unknown` says why no step was run, where `trial` is None.
     """
 
     backbone: str
@@ -51,7 +53,7 @@ class Estimate:
     median_tokens: float
     step: str
     reference_bytes: int
-    epochs: tuple[int, int]
+    epochs: dict[str, int]
     peak_bytes: int | None
     seconds: dict[str, float]
     trial: Trial | None
@@ -101,11 +103,10 @@ class Estimate:
             (f"Memory at the peak, {self.step} step", self._peak(), largest),
             ("Operations of a median step", f"{trial.flops / 1e9:,.1f} GFLOP", f"counted; {rate:,.0f} per second"),
         ]
-        for number, (stage, epochs) in enumerate(zip(STAGES, self.epochs), 1):
-            if stage in self.seconds:
-                name = "Time of a pair" if self.pairs_assumed else f"Time of each of {epochs} epoch(s)"
-                how = f"measured on {len(trial.seconds[stage])} pair(s), one by one"
-                rows.append((f"{name}, stage {number}", duration(self.seconds[stage]), how))
+        for stage, seconds in trial.seconds.items():
+            name = "Time of a pair" if self.pairs_assumed else f"Time of each of {self.epochs[stage]} epoch(s)"
+            how = f"measured on {len(seconds)} pair(s), one by one"
+            rows.append((f"{name}, {stage}", duration(self.seconds[stage]), how))
         if not self.pairs_assumed:
             rows.append(("Time of training", duration(self.seconds["training"]), "without validation and reference"))
         return rows
@@ -123,24 +124,25 @@ def estimate(
     data: PairDataModule | None,
     objective: Objective,
     *,
+    stages: Stages,
     method: StepMethod,
     compute: Compute,
-    epochs: tuple[int, int] = (3, 1),
     processes: int = 1,
     quantization: str | None = None,
     unknown: str | None = None,
 ) -> Estimate:
     """Estimate a run on `processes` devices, as many `adapters` as the objective trains; `data` None: no pairs yet.
 
-    `unknown` says why steps cannot be run, as with the backbone of a config alone; then `quantization` says how its weights
-    would be rounded. Raises UserError where a step does not fit into the memory of the GPU.
+    `unknown` says why steps cannot be run, as with the backbone of a config alone; `quantization`: how its weights would be
+    rounded then. Raises UserError where a step does not fit into the memory of the GPU, or a pair into the context.
     """
+    epochs = {stage: stages.epochs(stage) for stage in STAGES if stages.epochs(stage)}
     if data is None:
         train, validation = (PairSplit(pairs, backbone.pad_id, compute.token_budget) for pairs in ([ASSUMED], []))
     else:
         train, validation = data.splits["train"], data.splits["validation"]
     on_disk = compute.reference == "disk" and method.name == "fast"
-    kept = kept_of(objective, epochs[0] > 0) if on_disk else {}
+    kept = kept_of(objective, stages.first_epochs > 0) if on_disk else {}
     dtype = backbone.head.weight.dtype
     reference = sum(
         reference_bytes(split.pairs, backbone.hidden_size, compute.reference_precision, dtype, kept[name] == "states")
@@ -151,16 +153,17 @@ def estimate(
     state_bytes = 4 * sum(parameter.nbytes for parameter in trained)
     trial, seconds, peak = None, {}, None
     if unknown is None:
-        first, second = adapters[0], adapters[1] if len(adapters) == 2 else None  # which the first stage alone trains
+        if data is not None:
+            check_context(backbone, adapters[0], data)
+        opposites = dict(zip(STAGES, adapters[1:]))  # the first stage alone trains a second adapter
         modules = [
-            PrefixTuning(backbone, first, stage, objective, opposite=opposite, method=method)
-            for stage, opposite, count in zip(STAGES, (second, None), epochs)
-            if count
+            AdapterTraining(backbone, adapters[0], stage, objective, opposite=opposites.get(stage), method=method)
+            for stage in epochs
         ]
         trial = run_trial(modules, train, validation, 1 if data is None else data.batch_size, on_disk)
         tokens = sum(train.lengths) / processes
         seconds = {stage: trial.per_token(stage) * tokens for stage in trial.seconds}
-        seconds["training"] = sum(count * seconds.get(stage, 0) for stage, count in zip(STAGES, epochs))
+        seconds["training"] = sum(count * seconds[stage] for stage, count in epochs.items())
         peak = trial.peak_bytes and trial.peak_bytes + state_bytes // 2
     numbers = sum(parameter.numel() for parameter in trained)
     how = f"linear layers in {quantization}, scales not counted" if quantization else "exact"
@@ -170,7 +173,7 @@ def estimate(
         weights=f"{str(dtype).removeprefix('torch.')}, {how}",
         weight_bytes=weight_bytes(backbone.model, quantization),
         adapter=adapters[0].kind,
-        adapter_numbers=sum(a.collapsed().numel() for a in adapters if isinstance(a, Prefix)) or numbers,
+        adapter_numbers=sum(tensor.numel() for adapter in adapters for tensor in adapter.tensors()),
         trained_numbers=numbers,
         state_bytes=state_bytes,
         train_pairs=len(train),

@@ -1,5 +1,12 @@
-"""Judging programs: pylint quality, correctness by tests, and the statistics of both.
+"""The judge of generated programs: cleaning, pylint scores, sandboxed execution and verdicts.
 
-Import from the modules: `quality`, `correctness`, `sandbox`, `statistics`, `summary`. This file stays empty of imports,
-because the server processes load it and must stay small.
+    cleaning/   from a model's text to a program
+    lint/       the pylint score of programs
+    workers/    server processes that fork a child for every program
+    sandbox/    what confines a child: limits, namespaces, Landlock, system-call filter
+    execution/  programs and their tests, run in confined children
+    verdicts/   from results to verdicts
+
+Imports go from bottom to top: workers < sandbox < execution < verdicts, and workers < lint. This file and those of the
+rooms import nothing, because the server processes load them and must stay small.
 """

@@ -1,14 +1,27 @@
-"""What every benchmark is to the rest of cptlab: tasks, each in one split, and a fingerprint of their content."""
+"""A benchmark: named tasks, each in one split, and a digest of their content."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 from cptlab.errors import UserError
 from cptlab.records import Task
+from cptlab.settings.setting import Setting
+from cptlab.storage.jsonl import integers_of_any_length
 from cptlab.tasks.splits import split_tasks
+
+# what every benchmark but kata takes
+Fractions = Annotated[
+    Sequence[float] | None,
+    Setting(
+        "Divide the tasks anew into train, validation and test, such as [8,1,1]; null: the data set's own splits, or all "
+        "in test where it has none.",
+        at_least=0,
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -19,12 +32,15 @@ class Benchmark:
     tasks: tuple[Task, ...]
 
     def split(self, split: str, limit: int | None = None) -> list[Task]:
-        """The tasks of a split, in order. `limit` keeps the first tasks, as many of each difficulty as possible."""
+        """Return the tasks of a split, in order. `limit` keeps the first tasks, as many of each difficulty as possible.
+
+        UserError where no task is in that split.
+        """
         tasks = [task for task in self.tasks if task.split == split]
         if not tasks:
             there = ", ".join(sorted({task.split for task in self.tasks}))
             raise UserError(
-                f"Benchmark {self.name} has no split {split!r}. Choose one of: {there}; or divide its tasks anew with "
+                f"Benchmark {self.name} has no split {split!r}. Choose one of: {there}. Or divide its tasks anew with "
                 "benchmark.fractions=[8,1,1] (train, validation, test), where it has that setting."
             )
         if limit is None or limit >= len(tasks):
@@ -40,15 +56,21 @@ class Benchmark:
         return [task for task in tasks if task.id in kept]
 
     def fingerprint(self) -> str:
-        """A digest of all tasks: results are stored under it."""
-        digest = hashlib.sha256()
-        for task in self.tasks:
+        """Return a digest of all tasks: results are stored under it."""
+        return digest_of(self.tasks)[:16]
+
+
+def digest_of(tasks: Iterable[Task]) -> str:
+    """Return a digest of the content of tasks, in their order."""
+    digest = hashlib.sha256()
+    with integers_of_any_length():
+        for task in tasks:
             digest.update(repr(task).encode())
-        return digest.hexdigest()[:16]
+    return digest.hexdigest()
 
 
 def divided(tasks: Sequence[Task], fractions: Sequence[float] | None) -> tuple[Task, ...]:
-    """The tasks with splits train, validation and test in proportion to `fractions`; None leaves theirs as they are."""
+    """Divide the tasks into splits train, validation and test in proportion to `fractions`; None leaves their splits."""
     if fractions is None:
         return tuple(tasks)
     splits = split_tasks([task.id for task in tasks], [task.difficulty for task in tasks], list(fractions))

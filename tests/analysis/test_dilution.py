@@ -11,7 +11,6 @@ from run_commands import config
 from tiny_models import SLIDING, M, random_prefix, tiny_backbone, tokens
 from transformers.cache_utils import DynamicCache
 
-from cptlab import settings
 from cptlab.adapters import save_prefix
 from cptlab.analysis.dilution import attention_share as measure
 from cptlab.analysis.dilution import programs, summary
@@ -24,6 +23,7 @@ from cptlab.decoding import Beams, Guidance, Sampling, generate
 from cptlab.errors import UserError
 from cptlab.records import Prompt, Span
 from cptlab.reporting.figures import render
+from cptlab.settings.validation import validate
 
 ARCHITECTURES = ("llama", "llama_gqa", "gpt2", "gpt_bigcode", "codegen", "phi", "gpt_neox", "starcoder2", "mixtral")
 PROMPT, NEW = 7, 9
@@ -277,7 +277,7 @@ TINY = ("backbone=kata_lm", "benchmark=kata", "limit=3", "max_tokens=5")
 
 def run(where: Path, *overrides: str, name: str = "now") -> Path:
     composed = config("dilution", where, *overrides)
-    settings.validate(composed)
+    validate(composed)
     command.dilution(composed, where / "logs" / "dilution" / "runs" / name)
     return where / "logs" / "dilution" / "runs" / name
 

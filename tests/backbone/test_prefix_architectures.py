@@ -6,7 +6,7 @@ from tiny_models import ARCHITECTURES, CLOSE, SLIDING, M, alone, pad, random_pre
 
 from cptlab.adapters import Prefix
 from cptlab.backbone.exactness import check_exact
-from cptlab.backbone.key_values import TESTED
+from cptlab.backbone.prefix_shape import TESTED
 
 CASES = [(arch, {}) for arch in ARCHITECTURES] + list(SLIDING.items())
 every_case = pytest.mark.parametrize(("arch", "overrides"), CASES, ids=[a + "-window" * bool(o) for a, o in CASES])
@@ -219,26 +219,3 @@ def test_autocast_runs_forward_and_backward(arch):
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_the_check_for_unknown_architectures_passes_known_ones(arch):
     check_exact(tiny_backbone(arch))
-
-
-@pytest.mark.parametrize("arch", ["llama_gqa", "gpt2", "phi"])
-def test_few_rows_are_multiplied_the_other_way_round_with_the_same_result(arch, monkeypatch):
-    """In float32, against the plain product; and only within a backbone's own calls."""
-    from cptlab.backbone import small_batch_linear as few_rows
-
-    backbone = tiny_backbone(arch)
-    product, used = few_rows.torch.mm, []
-    monkeypatch.setattr(few_rows.torch, "mm", lambda *args: (used.append(args[1].shape[1]), product(*args))[1])
-    for rows in (1, 2, 5, 40):
-        ids = torch.randint(0, 250, (rows, 1), generator=torch.Generator().manual_seed(rows))
-        used.clear()
-        logits, state = backbone.prefill(ids, torch.ones_like(ids))
-        again = backbone.step(ids[:, 0], state)
-        assert bool(used) == (rows <= few_rows.MOST_ROWS) and set(used) <= {max(2, rows)}
-        used.clear()
-        whole = torch.cat([ids, ids], dim=1)
-        with torch.no_grad():
-            plain = backbone.model(whole).logits
-        assert not used
-        torch.testing.assert_close(torch.stack([logits, again], dim=1), plain, rtol=1e-4, atol=1e-5)
-    assert backbone.logits(ids[:2], torch.ones_like(ids[:2])).shape and not used  # with gradients, the plain product

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from cptlab.backbone import Backbone, load_backbone, quantization
 from cptlab.backbone.gradient_checkpointing import checkpointed
 from cptlab.backbone.quantization import KINDS, QuantizedLinear, quantized_loading
-from cptlab.backbone.small_batch_linear import FewRowsLinear, use_few_rows
+from cptlab.backbone.small_batch_linear import SmallBatchLinear, use_small_batch_linear
 from cptlab.errors import UserError
 
 WIDE = {"hidden_size": 64, "intermediate_size": 128}  # torchao's 4 bits come in groups of 32
@@ -121,7 +121,7 @@ def test_head_and_embeddings_stay_and_the_rest_is_ours(kind, package, tmp_path):
     plain = load_backbone(save(tmp_path))
     backbone = load_backbone(str(tmp_path), quantization=kind)
     head = backbone.model.get_output_embeddings()
-    assert type(head) is FewRowsLinear and torch.equal(head.weight, plain.model.get_output_embeddings().weight)
+    assert type(head) is SmallBatchLinear and torch.equal(head.weight, plain.model.get_output_embeddings().weight)
     assert torch.equal(backbone.model.get_input_embeddings().weight, plain.model.get_input_embeddings().weight)
     layers = linears(backbone.model)
     assert len(layers) == 14 and all(isinstance(layer, QuantizedLinear) for layer in layers.values())
@@ -277,10 +277,10 @@ def test_unknown_kinds_and_devices_are_refused(monkeypatch, tmp_path):
         quantized_loading("8bit", torch.float32, torch.device("mps"))
 
 
-def test_few_rows_leave_a_packages_weights_alone():
+def test_a_packages_weights_stay_in_its_layers():
     """Such as those of a checkpoint that was quantized before it was saved."""
     torchao = pytest.importorskip("torchao.quantization")
     model = nn.Sequential(nn.Linear(32, 32), nn.Linear(32, 32)).requires_grad_(False)
     torchao.quantize_(model[0], torchao.Int8WeightOnlyConfig(set_inductor_config=False))
-    use_few_rows(model)
-    assert [type(layer) for layer in model] == [nn.Linear, FewRowsLinear]
+    use_small_batch_linear(model)
+    assert [type(layer) for layer in model] == [nn.Linear, SmallBatchLinear]

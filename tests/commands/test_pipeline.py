@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from run_commands import ROOT, TINY, command
 
 from cptlab.adapters import load_prefix
@@ -216,32 +215,3 @@ def test_a_setting_that_the_objective_does_not_have(whole, tmp_path, capfd):
     with pytest.raises(SystemExit, match="2"):
         command("train", tmp_path, *TINY, *QUIET, "objective=dpo", "+objective.w_kl=0")
     assert "objective has no setting 'w_kl'" in capfd.readouterr().err
-
-
-def options(group: str) -> list[str]:
-    return sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml"))
-
-
-@pytest.mark.parametrize("name, group", [
-    *(("train", group) for group in ("ablation", "backbone", "benchmark", "callbacks", "data", "debug", "decoding",
-                                     "compute", "experiment", "logger", "objective", "pairs", "paths", "prefix", "trainer")),
-    *(("evaluate", group) for group in ("backbone", "benchmark", "decoding", "logger")),
-    *(("evaluate", f"decoding/{part}") for part in ("negative", "gate", "rule", "strategy")),
-    *((name, group) for name in ("dilution", "omega") for group in ("backbone", "benchmark", "decoding")),
-    *(("pairs", group) for group in ("backbone", "benchmark", "decoding", "pairs")),
-])
-def test_every_shipped_config_composes(name, group):
-    from cptlab import settings
-
-    assert options(group)
-    for option in options(group):
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            guided = ["decoding=spa"] if group.startswith("decoding/") else []
-            config = compose(name, [*guided, f"{group}={option}"])
-            settings.validate(config)
-            if "decoding" in group:  # every choice can be made
-                for part in ("sampling", "guidance", "strategy"):
-                    assert config.decoding[part] is None or settings.build(config.decoding[part], part)
-        first = (ROOT / "conf" / group / f"{option}.yaml").read_text().splitlines()
-        opening = first[1] if first[0].startswith("# @package") else first[0]
-        assert re.match(r"# python (train\.py|evaluate\.py|-m cptlab\.pairs)", opening), (group, option)

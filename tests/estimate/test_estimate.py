@@ -20,14 +20,14 @@ from cptlab.estimate import trial as module
 from cptlab.estimate.estimate import ASSUMED, duration, estimate
 from cptlab.estimate.sizes import empty_backbone, parameter_count, weight_bytes
 from cptlab.estimate.trial import count_flops, run_trial
-from cptlab.training import CPT, Compute, PairDataModule, PrefixTuning, StepMethod
+from cptlab.training import CPT, AdapterTraining, Compute, PairDataModule, Stages, StepMethod
 from cptlab.training.loop.datamodule import PairSplit
-from cptlab.training.objectives import DPO, DPOP, ORPO, SVEN, SimPO, SinglePrefix
+from cptlab.training.objectives import DPO, DPOP, NLL, ORPO, SVEN, SimPO
 from cptlab.training.steps.token_pairs import Lengths, TokenPair
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE_LLAMA_7B = LlamaConfig(vocab_size=32016, intermediate_size=11008, max_position_embeddings=16384)
-OBJECTIVES = [CPT(w_hinge=1.0), SVEN(), DPO(), DPOP(), SimPO(), ORPO(), SinglePrefix()]
+OBJECTIVES = [CPT(w_hinge=1.0), SVEN(), DPO(), DPOP(), SimPO(), ORPO(), NLL()]
 
 
 def pair_of(instruction, common, rest_a, rest_b, masked_a=1, masked_b=1):
@@ -38,12 +38,13 @@ def pair_of(instruction, common, rest_a, rest_b, masked_a=1, masked_b=1):
     return TokenPair([0] * instruction, program(1, rest_a, masked_a), program(2, rest_b, masked_b))
 
 
-def run(backbone, directory, objective=None, *, adapters=None, batch_size=1, compute=None, method=None, **options):
+def run(backbone, directory, objective=None, *, adapters=None, compute=None, method=None, epochs=(3, 1), **options):
     """Estimate a run on the pairs of `training_runs`, or on none where `directory` is None."""
     objective, compute = objective or CPT(), compute or Compute()
-    adapters = adapters or [Prefix(backbone.shape, 3, seed=seed) for seed in range(objective.prefixes)]
-    data = directory and PairDataModule(write_file(directory), backbone, batch_size=batch_size)
-    return estimate(backbone, adapters, data, objective, method=method or StepMethod(), compute=compute, **options)
+    adapters = adapters or [Prefix(backbone.shape, 3, seed=seed) for seed in range(objective.policies)]
+    data = directory and PairDataModule(write_file(directory), backbone)
+    options |= {"stages": Stages(*epochs), "method": method or StepMethod(), "compute": compute}
+    return estimate(backbone, adapters, data, objective, **options)
 
 
 # Exact numbers
@@ -117,7 +118,7 @@ def test_reference_on_disk_is_what_a_run_writes(tmp_path):
 @pytest.mark.parametrize("name", ["fast", "plain"])
 def test_a_trial_of_every_objective_changes_nothing(tmp_path, objective, name):
     backbone = tiny_backbone("llama_gqa")
-    adapters = [Prefix(backbone.shape, 3, rank=2, seed=seed) for seed in range(objective.prefixes)]
+    adapters = [Prefix(backbone.shape, 3, rank=2, seed=seed) for seed in range(objective.policies)]
     before = [[p.detach().clone() for p in adapter.parameters()] for adapter in adapters]
     random = torch.get_rng_state()
     found = run(backbone, tmp_path, objective, adapters=adapters, method=StepMethod(name), epochs=(2, 1))
@@ -134,7 +135,7 @@ def test_a_trial_of_every_objective_changes_nothing(tmp_path, objective, name):
 def tried(pairs, validation=(), batch_size=1, token_budget=4096):
     """Return the trial, and the pairs of each training step and validation that it ran."""
     backbone, steps = tiny_backbone("llama_gqa"), []
-    stage = PrefixTuning(backbone, Prefix(backbone.shape, 3), "comparative", CPT(), method=StepMethod())
+    stage = AdapterTraining(backbone, Prefix(backbone.shape, 3), "comparative", CPT(), method=StepMethod())
 
     def watch(name, inner):
         def wrapped(batch, index):
@@ -206,7 +207,7 @@ def test_operations_of_a_forward_pass_by_hand(arch):
 def test_operations_of_a_step_by_hand(name):
     """A Llama of two layers: the parts of the step, one by one. P/C/R/D = 20/6/12/4, M = 3, E = 32, I = 48, V = 259."""
     backbone = tiny_backbone("llama")
-    stage = PrefixTuning(backbone, Prefix(backbone.shape, 3), "comparative", CPT(), method=StepMethod(name))
+    stage = AdapterTraining(backbone, Prefix(backbone.shape, 3), "comparative", CPT(), method=StepMethod(name))
     split = PairSplit([pair_of(20, 6, 12, 12, 4, 4)], 0, 4096)
     found = count_flops(lambda: module._step(stage, split, [0], True))
     layer = 2 * (4 * 32 * 32 + 3 * 32 * 48)  # per token
@@ -267,7 +268,7 @@ def test_a_batch_that_does_not_fit_is_a_mistake_with_a_remedy(tmp_path, monkeypa
     def lacks(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(PrefixTuning, "training_step", lacks)
+    monkeypatch.setattr(AdapterTraining, "training_step", lacks)
     with pytest.raises(UserError, match="pair.* of up to .* tokens does not fit .*compute.checkpointing=true"):
         run(tiny_backbone("llama"), tmp_path)
 
@@ -277,7 +278,7 @@ def test_a_bug_of_ours_is_not_taken_for_an_unknown(tmp_path, monkeypatch, error)
     def typo(*_):
         raise error("planted")
 
-    monkeypatch.setattr(PrefixTuning, "training_step", typo)
+    monkeypatch.setattr(AdapterTraining, "training_step", typo)
     with pytest.raises(error, match="planted"):
         run(tiny_backbone("llama"), tmp_path)
 
@@ -312,7 +313,7 @@ def test_without_pairs_one_of_assumed_lengths_is_tried():
     text = "\n".join(run(backbone, None, adapters=[Prefix(backbone.shape, 3)]).lines())
     assert (
         "assumed: there are no pairs yet" in text
-        and "Time of a pair, stage 1" in text
+        and "Time of a pair, comparative" in text
         and "Time of training" not in text
     )
 

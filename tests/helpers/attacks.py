@@ -46,7 +46,7 @@ NOT_PASSED = ("failed", "error", "timeout", "memory", "crashed", "not_parsed")  
 
 @dataclass(frozen=True)
 class Attack:
-    """A hostile program. `expected`: the right statuses; one, where the rules of correctness.py determine it.
+    """A hostile program. `expected`: the right statuses; one, where the rules of verdict.py determine it.
 
     `passes`: the tests that a program which does not pass may yet pass. `sleeps`: it uses up wall time, not CPU time.
     `needs`: the least level of the sandbox at which it can be stopped, '' for any.
@@ -471,7 +471,7 @@ check("what a test hands over", NOT_PASSED, _LOOK + """
 PATHS = ["__globals__", "__code__.co_consts", "__func__.__globals__", "__self__.__class__.get.__globals__",
          "__class__.get.__globals__", "__init__.__globals__", "get.__func__.__globals__", "__module__", "__dict__",
          "__class__.__mro__", "__closure__", "__wrapped__.__globals__", "gi_frame.f_globals", "__builtins__",
-         "get.__self__.__class__.__init__.__globals__", "_channel", "__reduce_ex__", "__class__.__subclasses__"]
+         "get.__self__.__class__.__init__.__globals__", "_connection", "__reduce_ex__", "__class__.__subclasses__"]
 def walk(thing, path):
     for name in path.split("."):
         thing = getattr(thing, name)
@@ -595,7 +595,7 @@ _group = "forging results"
 _LINES = r"""
 LINES = ["passed", {"status": "passed"}, ["passed"], ["loaded"], ["value", 7, []], ["value", 7], ["ended"], True, "ok"]
 TEXT = "".join(json.dumps(line) + "\n" for line in LINES).encode()
-BODY = json.dumps({"runs": [{"lines": ['["loaded"]', '["passed"]', '["value", 2]'], "cause": "exit", "code": 0,
+BODY = json.dumps({"results": [{"lines": ['["loaded"]', '["passed"]', '["value", 2]'], "cause": "exit", "code": 0,
                              "stdout": "2"}], "examiner": "exit"}).encode()
 FORGED = [TEXT, struct.pack("!I", len(BODY)) + BODY, struct.pack("<I", len(BODY)) + BODY, BODY + b"\n"]
 """
@@ -626,12 +626,12 @@ call("the judge's own reporter", NOT_PASSED, """
                         quietly(value, *arguments)
         return 7
     """)
-check("the channel's own object", NOT_PASSED, """
+check("the connection's own object", NOT_PASSED, """
     import gc
     @QUIETLY@
     def f(x):
         for thing in gc.get_objects():
-            if type(thing).__name__ == "Channel":
+            if type(thing).__name__ == "Connection":
                 for message in (["passed"], ["value", 7, []], ["loaded"], ["value", {"yours": 0}, []], ["ended"]):
                     quietly(thing.send, message)
         return 7
@@ -652,7 +652,7 @@ check("answers before it is asked", NOT_PASSED, """
     import gc
     @QUIETLY@
     for thing in gc.get_objects():
-        if type(thing).__name__ == "Channel":
+        if type(thing).__name__ == "Connection":
             for number in range(50):
                 quietly(thing.send, ["value", {"mine": [number, "function"]}, []])
     def f(x):
@@ -662,9 +662,9 @@ check("prints as the examiner", NOT_PASSED, _FORGE + """
 import gc
 def f(x):
     for thing in gc.get_objects():
-        if type(thing).__name__ == "Channel":
+        if type(thing).__name__ == "Connection":
             for text in FORGED:
-                quietly(thing.ask, "print", text.decode("latin-1"))
+                quietly(thing.request, "print", text.decode("latin-1"))
     return 7
 """)
 check("objects that it was never handed", NOT_PASSED, """
@@ -672,14 +672,14 @@ check("objects that it was never handed", NOT_PASSED, """
     @QUIETLY@
     def f(x):
         for thing in gc.get_objects():
-            if type(thing).__name__ == "Channel":
+            if type(thing).__name__ == "Connection":
                 for number in (-1, 0, 1, 2, True, 10 ** 30, "0", None, [0]):
                     for name in ("getattr", "call", "getitem", "ask", "eval", "__import__", "global", None, []):
                         quietly(thing.send, [name, [{"yours": number}, "SECRET"], {}])
                         quietly(thing.receive)
         return 7
     """)
-check("wild values on the channel", NOT_PASSED, r"""
+check("wild values on the connection", NOT_PASSED, r"""
     import gc, json
     @QUIETLY@
     WILD = [{"numpy": ["<U900000000", [1], ["a"]]}, {"numpy": ["|O", None, [{"x": 1}]]}, {"range": [0, 10 ** 30, 1]},
@@ -687,11 +687,11 @@ check("wild values on the channel", NOT_PASSED, r"""
             {"dict": [[[1], 2]]}, {"deque": [-5, []]}, {"type": "Exception"}, {"code": "x"}, {"timedelta": [1e300, 0, 0]}]
     def f(x):
         for thing in gc.get_objects():
-            if type(thing).__name__ == "Channel":
+            if type(thing).__name__ == "Connection":
                 quietly(thing.send, ["value", WILD[x % len(WILD)], [[0, WILD], [-1, []], ["0", 1]]])
         return 7
     """)
-check("deep nesting on the channel", NOT_PASSED, """
+check("deep nesting on the connection", NOT_PASSED, """
     import os
     def f(x):
         for fd in range(3, 64):
@@ -1145,7 +1145,7 @@ script("closes stdout and floods", NOT_PASSED, """
         with open("out", "ab") as file:
             file.write(b"x" * 100000)
     """)
-check("the channel", NOT_PASSED, """
+check("the connection", NOT_PASSED, """
     import os
     def f(x):
         while True:

@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
-
-from cptlab import settings
 from cptlab.commands.build_pairs import build_pairs
 from cptlab.commands.evaluate import evaluate
 from cptlab.commands.train import train
+from cptlab.settings.config_source import compose_config
+from cptlab.settings.entry import entry, prepare
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ["pairs.n=6", "pairs.train_tasks=9", "pairs.validation_tasks=3", "stages.first_epochs=1",
@@ -15,8 +14,7 @@ TINY = ["pairs.n=6", "pairs.train_tasks=9", "pairs.validation_tasks=3", "stages.
 
 
 def config(name: str, where: Path, *overrides: str):
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose(name, [f"paths.logs={where}/logs", f"paths.cache={where}/cache", *overrides])
+    return compose_config(name, f"paths.logs={where}/logs", f"paths.cache={where}/cache", *overrides)
 
 
 def command(name: str, where: Path, *overrides: str):
@@ -25,12 +23,12 @@ def command(name: str, where: Path, *overrides: str):
 
     def main():
         composed = config(name, where, *overrides)
-        settings.prepare(composed)
+        prepare(composed)
         if name == "pairs":
             results.append(build_pairs(composed))
         else:
             run = {"train": train, "evaluate": evaluate}[name]
             results.append(run(composed, where / "logs" / name / "runs" / "now"))
 
-    settings.entry(main)
+    entry(main)
     return results[0]

@@ -23,9 +23,11 @@ from pathlib import Path
 import pytest
 from attacks import _FRAMES, _MEMORY, _OBJECTS, ATTACKS, Attack, tasks
 
-from cptlab.judging.sandbox.sandbox import Limits, sandbox_level
-from cptlab.judging.verdicts import verdict as correctness
-from cptlab.judging.verdicts.verdict import judge_stream
+import cptlab
+from cptlab.judging.execution.executor import probe_sandbox
+from cptlab.judging.execution.rpc import Connection
+from cptlab.judging.sandbox.limits import Limits
+from cptlab.judging.verdicts.judge import judge_stream
 from cptlab.storage.jsonl import to_json
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -151,7 +153,7 @@ class Surroundings:
     def _places(self):
         places = ["/", "/tmp", "/var/tmp", "/dev/shm", "/run", "/mnt", "/opt", "/srv", "/usr/local", "/home",
                   "/sys/fs/cgroup", "/dev/mqueue", str(Path.home()), str(ROOT), str(ROOT / "tests"), os.getcwd(),
-                  str(self.base), sys.prefix, sys.base_prefix, sysconfig.get_path("purelib"), str(Path(correctness.__file__).parent)]  # fmt: skip
+                  str(self.base), sys.prefix, sys.base_prefix, sysconfig.get_path("purelib"), *(str(path.parent) for path in Path(cptlab.__file__).parent.rglob("__init__.py"))]  # fmt: skip
         return sorted(set(places))
 
     def _marked(self):
@@ -231,7 +233,7 @@ def name_of(attack: Attack) -> str:
 
 def problems_with(attacks: list[Attack], workers: int = 2) -> list[str]:
     """Judge them between honest programs in one pool; what went wrong, one line each."""
-    level = sandbox_level()["level"]
+    level = probe_sandbox()["level"]
     attacks = [attack for attack in attacks if attack.needs in ("", level)]
     found, costs, spins, pulled = [], {}, [], {}
     with Surroundings() as around:
@@ -313,6 +315,7 @@ def test_the_suite_covers_what_it_should():
     assert len({(attack.kind, attack.group, attack.name) for attack in ATTACKS}) == len(ATTACKS)
     for kind in MARKERS:
         assert sum(attack.kind == kind for attack in ATTACKS) >= 20
+    assert all(hasattr(Connection, name) for name in ("send", "receive", "request")), "attacks use it by these names"
 
 
 def test_attacks():
@@ -339,7 +342,7 @@ def test_attacks_as_an_ordinary_user():
     home = Path(tempfile.mkdtemp(prefix="nobody"))
     try:
         os.chown(home, NOBODY, NOBODY)
-        environment = {"PATH": os.defpath, "HOME": home, "TMPDIR": home, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+        environment = {"PATH": os.defpath, "HOME": home, "TMPDIR": home, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests/helpers'}:{ROOT / 'tests/judging'}",
                        "PYTHONDONTWRITEBYTECODE": "1", "LANG": "C.UTF-8"}  # fmt: skip
         command = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
         command += [sys.executable, "-m", "test_attacks"]

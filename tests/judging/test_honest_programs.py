@@ -7,8 +7,8 @@ import textwrap
 
 import pytest
 
-from cptlab.judging.sandbox.sandbox import Limits
-from cptlab.judging.verdicts.verdict import judge_stream
+from cptlab.judging.sandbox.limits import Limits
+from cptlab.judging.verdicts.judge import judge_stream
 from cptlab.records import Prompt, Task, Test
 
 CALLS: dict[str, tuple[str, list[tuple[tuple, object]]]] = {}

@@ -1,4 +1,4 @@
-"""Verdicts on honest, broken and hostile programs. tests/test_attacks.py has the attack suite."""
+"""Verdicts on honest, broken and hostile programs. test_attacks.py has the attack suite."""
 
 import json
 import os
@@ -12,12 +12,16 @@ from pathlib import Path
 import pytest
 
 from cptlab.errors import UserError
-from cptlab.judging.execution import wire as plain
-from cptlab.judging.execution.prefetch import calls_ahead
-from cptlab.judging.sandbox.sandbox import LEVELS, Limits, Program, Sandbox, sandbox_level
-from cptlab.judging.verdicts import verdict as correctness
+from cptlab.judging.execution import wire
+from cptlab.judging.execution.executor import Executor, probe_sandbox
+from cptlab.judging.execution.prefetch import known_calls
+from cptlab.judging.execution.request import ExecutionRequest
+from cptlab.judging.sandbox.levels import LEVELS
+from cptlab.judging.sandbox.limits import Limits
+from cptlab.judging.verdicts import judge, task_requests
 from cptlab.judging.verdicts.comparison import same_output, same_value
-from cptlab.judging.verdicts.verdict import judge_programs, judge_stream
+from cptlab.judging.verdicts.judge import judge_programs, judge_stream
+from cptlab.judging.verdicts.task_requests import TaskRequests
 from cptlab.records import Prompt, Task, Test
 
 LIMITS = Limits(cpu_seconds=0.5, wall_seconds=8, memory_mb=256, output_mb=1)
@@ -199,16 +203,16 @@ def test_expected_values_never_reach_the_candidate():
     )
     counts = []
     for args in ("[1]", f"[{secret}]"):  # the second shows that it would be found
-        with Sandbox(1, at_least="seccomp", strongest="seccomp") as sandbox:  # a jail has no /proc
-            ((_, runs),) = sandbox.run([(0, Program(peek, "f", (args,)))])
+        with Executor(1, at_least="seccomp", strongest="seccomp") as executor:  # a root of its own has no /proc
+            ((_, runs),) = executor.run([(0, ExecutionRequest(peek, "f", (args,)))])
         counts.append(json.loads(runs[0].lines[1])[1])
     assert judge_programs([(peek, task)])[0].status in ("failed", "error")
     assert counts[1] > counts[0]
     checked = check_task(f"SECRET = {secret}", f"found = candidate(1)\nassert found == SECRET or found == {secret}, found")
-    with Sandbox(1, at_least="seccomp", strongest="seccomp") as sandbox:
-        program = Program(peek, "f", tests=correctness._compiled(checked), steps=1, names=("f",))
+    with Executor(1, at_least="seccomp", strongest="seccomp") as executor:
+        program = TaskRequests(checked).request(peek)
         for _ in range(2):  # nor does the server hold them after a first program
-            ((_, runs),) = sandbox.run([(0, program)])
+            ((_, runs),) = executor.run([(0, program)])
             assert json.loads(runs[0].lines[1]) == ["failed", str(counts[0])]
 
 
@@ -218,11 +222,11 @@ def test_environment_and_scratch_folder(monkeypatch):
         "import os\ndef f(x):\n    open('left', 'x').close()\n    return [os.environ.get('WANDB_API_KEY'), os.getcwd()]"
     )
     for level in LEVELS:
-        with Sandbox(1, LIMITS, at_least="limits", strongest=level) as sandbox:
-            runs = dict(sandbox.run([(i, Program(program, "f", ("[1]",))) for i in range(2)]))
+        with Executor(1, LIMITS, at_least="limits", strongest=level) as executor:
+            runs = dict(executor.run([(i, ExecutionRequest(program, "f", ("[1]",))) for i in range(2)]))
             folders = [json.loads(run[0].lines[1])[1] for run in runs.values()]
             assert [key for key, _ in folders] == [None, None]
-            if sandbox.level != "namespaces":
+            if executor.level != "namespaces":
                 assert os.listdir(folders[0][1]) == []
         assert not (Path(folders[0][1]) / "left").exists()
 
@@ -231,12 +235,12 @@ def test_no_process_is_left_by_a_fork_bomb():
     bomb = (
         "import os\ndef f(x):\n    while True:\n        try:\n            os.fork()\n        except OSError:\n            pass"
     )
-    with Sandbox(1, LIMITS) as sandbox:
-        ((_, runs),) = sandbox.run([(0, Program(bomb, "f", ("[1]",)))])
+    with Executor(1, LIMITS) as executor:
+        ((_, runs),) = executor.run([(0, ExecutionRequest(bomb, "f", ("[1]",)))])
         assert runs[0].cause == "cpu"
-        (server,) = sandbox._pool._servers
+        (server,) = executor._pool._servers
         while children := Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split():
-            assert len(children) == 1 and sandbox.level == "namespaces"  # the server's inner process
+            assert len(children) == 1 and executor.level == "namespaces"  # the server's inner process
             server.pid = int(children[0])
 
 
@@ -257,18 +261,18 @@ PROGRAMS = {
 
 @pytest.mark.parametrize("level", LEVELS[1:])
 def test_verdicts_are_the_same_at_every_level(level):
-    if LEVELS.index(sandbox_level()["level"]) < LEVELS.index(level):
+    if LEVELS.index(probe_sandbox()["level"]) < LEVELS.index(level):
         pytest.skip(f"this system has no {level}")
     task = check_task("", "assert candidate([1, 2]) == 3", "x = [1, 2]\nassert candidate(x) == 3 and x == [1, 2]")
     items = [(source, source, task) for source in PROGRAMS]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(correctness, "Sandbox", lambda *_: Sandbox(2, LIMITS, at_least=level, strongest=level))
+        patch.setattr(judge, "Executor", lambda *_: Executor(2, LIMITS, at_least=level, strongest=level))
         verdicts = {source: verdict.status for source, verdict in judge_stream(items)}
     readable = {"def f(x): return open('/etc/hostname').read()": "failed"} if level == "seccomp" else {}
     assert verdicts == PROGRAMS | readable
 
 
-AHEAD = check_task(
+PREFETCHED = check_task(
     "def twice(x): return 2 * x",
     "assert candidate([1, 2]) == 3, 'first'",
     "assert twice(3) == 7 and candidate([9]) == 9",  # the call is left out: the next ones must not move up
@@ -278,29 +282,29 @@ AHEAD = check_task(
 )
 
 
-def test_calls_asked_for_ahead_change_no_verdict(monkeypatch):
-    assert len(calls_ahead([test.code for test in AHEAD.tests], ("candidate",))) == 1
+def test_prefetched_calls_change_no_verdict(monkeypatch):
+    assert len(known_calls([test.code for test in PREFETCHED.tests], ("candidate",))) == 1
     first = check_task("", *(f"assert candidate([{n}, 1]) == {n + 1}" for n in range(6)), "assert len(candidate([2])) == 0")
     programs = [*PROGRAMS, "def f(x):\n    if x[0] == 3: raise ValueError\n    return sum(x)",
                 "import os\ndef f(x):\n    if x[0] == 3: os._exit(0)\n    return sum(x)",
                 "def f(x):\n    while x[0] == 3: pass\n    return sum(x)", "def f(x):\n    yield sum(x)"]  # fmt: skip
-    items = [(program, task) for program in programs for task in (AHEAD, first)]
-    ahead = judge_programs(items, limits=LIMITS)
-    monkeypatch.setattr(correctness, "calls_ahead", lambda *_: [])
+    items = [(program, task) for program in programs for task in (PREFETCHED, first)]
+    at_once = judge_programs(items, limits=LIMITS)
+    monkeypatch.setattr(task_requests, "known_calls", lambda *_: [])
     one_by_one = judge_programs(items, limits=LIMITS)
-    assert [(v.status, v.hidden_passed) for v in ahead] == [(v.status, v.hidden_passed) for v in one_by_one]
+    assert [(v.status, v.hidden_passed) for v in at_once] == [(v.status, v.hidden_passed) for v in one_by_one]
 
 
 def test_a_weaker_sandbox_than_asked_for_is_refused():
-    with pytest.raises(UserError, match="sandbox=seccomp"), Sandbox(1, strongest="seccomp"):
+    with pytest.raises(UserError, match="sandbox=seccomp"), Executor(1, strongest="seccomp"):
         pass
 
 
 def test_the_probe_sees_what_is_open():
     found = {}
     for level in LEVELS:
-        with Sandbox(1, at_least="limits", strongest=level) as sandbox:
-            found[sandbox.level] = {name for name, refused in sandbox.protections.items() if not refused}
+        with Executor(1, at_least="limits", strongest=level) as executor:
+            found[executor.level] = {name for name, refused in executor.protections.items() if not refused}
     assert {*found} > {"limits"}
     assert found.get("namespaces", set()) == found.get("landlock", set()) == set()
     assert found.get("seccomp", {"reading", "writing"}) == {"reading", "writing"}
@@ -308,17 +312,17 @@ def test_the_probe_sees_what_is_open():
 
 def test_a_killed_judge_leaves_no_process():
     code = (
-        "from cptlab.judging.sandbox.sandbox import *\n"
-        "with Sandbox(1) as s:\n"
+        "from cptlab.judging.execution.executor import Executor, ExecutionRequest\n"
+        "with Executor(1) as s:\n"
         "    print(s._pool._servers[0].pid, s._pool._scratch.name, flush=True)\n"
-        "    list(s.run([(0, Program('while True: pass', 'f', ('[]',)))]))\n"
+        "    list(s.run([(0, ExecutionRequest('while True: pass', 'f', ('[]',)))]))\n"
     )
-    judge = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    server, scratch = judge.stdout.readline().split()
+    main = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    server, scratch = main.stdout.readline().split()
     time.sleep(0.3)
-    judge.kill()
-    judge.wait()
-    judge.stdout.close()
+    main.kill()
+    main.wait()
+    main.stdout.close()
     end = time.monotonic() + 20
     while Path(f"/proc/{server}").exists() and "Z" not in Path(f"/proc/{server}/stat").read_text().split()[2]:
         assert time.monotonic() < end, "the server outlived the judge"
@@ -327,9 +331,9 @@ def test_a_killed_judge_leaves_no_process():
 
 
 def test_a_server_that_dies_is_replaced():
-    with Sandbox(1, LIMITS) as sandbox:
-        sandbox._pool._servers[0].kill()
-        ((_, runs),) = sandbox.run([(0, Program("def f(x):\n    return x", "f", ("[1]",)))])
+    with Executor(1, LIMITS) as executor:
+        executor._pool._servers[0].kill()
+        ((_, runs),) = executor.run([(0, ExecutionRequest("def f(x):\n    return x", "f", ("[1]",)))])
         assert runs[0].lines == ('["loaded"]', '["value", 1]')
 
 
@@ -356,7 +360,7 @@ def test_equal_items_are_run_once_and_progress_counts_all():
 
 @pytest.mark.parametrize("expected", [{1, 2}, {1: 2}, b"x", object()])
 def test_tests_that_are_not_json_are_refused(expected):
-    with pytest.raises(UserError, match="plain JSON"):
+    with pytest.raises(UserError, match="not JSON data"):
         judge_programs([("", call_task(((1,), expected)))])
 
 
@@ -382,7 +386,7 @@ DIFFERENT = [
 
 
 def through_the_pipe(value):
-    return json.loads(json.dumps(plain.encode(value)))
+    return json.loads(json.dumps(wire.encode(value)))
 
 
 @pytest.mark.parametrize("expected, value", SAME)

@@ -1,1 +1,1 @@
-"""From what a model wrote to the program that is judged."""
+"""Cleaning: extract the program from what a model wrote."""

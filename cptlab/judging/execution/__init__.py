@@ -1,1 +1,1 @@
-"""Running programs and the tests on them, each in its own process."""
+"""Execution: run programs and their tests, each in a confined process."""

@@ -1,4 +1,4 @@
-"""What runs in the candidate's process: the program, and what is said of it on descriptor 3."""
+"""Run a program in the candidate's process and report on it on descriptor 3."""
 
 from __future__ import annotations
 
@@ -11,32 +11,33 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from cptlab.judging.execution import mock_patches as mirror
-from cptlab.judging.execution.rpc import FUNCTIONS, Borrowed, Channel, Lost
+from cptlab.judging.execution import mock_patches
+from cptlab.judging.execution.proxies import ExaminerObject
+from cptlab.judging.execution.rpc import OPERATIONS, Connection, ConnectionLost
 from cptlab.judging.execution.wire import encode
-from cptlab.judging.sandbox.confinement import FILE, REPORT
-from cptlab.judging.workers.fork_server import write_all
+from cptlab.judging.sandbox.confinement import PROGRAM_FILE, REPORT
+from cptlab.judging.workers.messages import write_all
 
 _dumps, _loads = json.dumps, json.loads  # a program may replace the module's
 
 
-def _say(*words: Any) -> None:
+def _report(*words: Any) -> None:
     write_all(REPORT, _dumps(words).encode() + b"\n")
 
 
-def _module(source: str, prelude: str = "") -> types.ModuleType | None:
-    """The program as a module, loaded after what the benchmark puts before it; None after it was reported why not."""
+def _load(source: str, prelude: str = "") -> types.ModuleType | None:
+    """Load the program as a module, after what the benchmark puts before it. On failure report why and return None."""
     code = _compiled(source)
     module = sys.modules["program"] = types.ModuleType("program")
-    module.__file__ = FILE
+    module.__file__ = PROGRAM_FILE
     if prelude:
         exec(prelude, module.__dict__)
     return module if _guarded(lambda: exec(code, module.__dict__)) else None
 
 
 def run_calls(prelude: str, source: str, entry_point: str, inputs: list[str]) -> None:
-    """Reports ["loaded"], then for each input ["value", encoded] or a failure; a failure to load ends it."""
-    module = _module(source, prelude)
+    """Report ["loaded"], then for each input ["value", encoded] or a failure. A failure to load ends it."""
+    module = _load(source, prelude)
     if module is None:
         return
     function = module.__dict__.get(entry_point)
@@ -46,9 +47,9 @@ def run_calls(prelude: str, source: str, entry_point: str, inputs: list[str]) ->
             return
         function = made[0]
     if not callable(function):
-        _say("raised", f"there is no function {entry_point}")
+        _report("raised", f"there is no function {entry_point}")
         return
-    _say("loaded")
+    _report("loaded")
     for text in inputs:
         arguments = _loads(text)
         result: list[str] = []
@@ -56,46 +57,48 @@ def run_calls(prelude: str, source: str, entry_point: str, inputs: list[str]) ->
             write_all(REPORT, b'["value", ' + result[0].encode() + b"]\n")
 
 
-def run_checked(source: str, names: list[str], mirrored: bool) -> None:
-    """Says ["loaded", what it has of `names`] or why not to the examiner, then does what it asks for as long as it asks."""
-    module = _module(source)
+def run_checked(source: str, names: list[str], with_patches: bool) -> None:
+    """Send the examiner ["loaded", those of `names` that are there] or a failure, then handle its requests to the end."""
+    module = _load(source)
     if module is None:
         return
-    channel = Channel(REPORT, Borrowed, FUNCTIONS | (mirror.functions(module) if mirrored else {}), 1 << 40)
-    channel.send(["loaded", {name: channel.pack(module.__dict__[name]) for name in names if name in module.__dict__}])
-    if mirrored:
-        sys.stdout = _Output(channel)
+    operations = OPERATIONS | (mock_patches.operations(module) if with_patches else {})
+    connection = Connection(REPORT, ExaminerObject, operations, 1 << 40)
+    found = {name: connection.pack(module.__dict__[name]) for name in names if name in module.__dict__}
+    connection.send(["loaded", found])
+    if with_patches:
+        sys.stdout = _Output(connection)
     try:
         while True:
-            message = channel.receive()
-            if message[0] == "calls":  # asked for ahead of the tests that use them
+            message = connection.receive()
+            if message[0] == "calls":  # prefetched, ahead of the tests that use them
                 for arguments in message[1]:
-                    channel.send(channel.answer(["call", arguments, {}]))
+                    connection.send(connection.handle(["call", arguments, {}]))
             else:
-                channel.send(channel.answer(message))
-    except Lost:
+                connection.send(connection.handle(message))
+    except ConnectionLost:
         pass
 
 
 class _Output(io.TextIOBase):
-    """What the program prints goes to the examiner's stdout, where a test may catch it."""
+    """Send what the program prints to the examiner's stdout, where a test may catch it."""
 
-    def __init__(self, channel: Channel) -> None:
-        self.channel = channel
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
 
     def writable(self) -> bool:
         return True
 
     def write(self, text: str) -> int:
-        self.channel.ask("print", text)
+        self.connection.request("print", text)
         return len(text)
 
 
 def run_script(prelude: str, source: str) -> None:
-    """Reports ["ended"] or a failure."""
+    """Report ["ended"] or a failure."""
     code = _compiled(source)
     module = sys.modules["__main__"] = types.ModuleType("__main__")
-    module.__file__ = FILE
+    module.__file__ = PROGRAM_FILE
     exec(prelude, module.__dict__)
 
     def run() -> None:
@@ -110,29 +113,29 @@ def run_script(prelude: str, source: str) -> None:
             sys.stdout.flush()
 
     if _guarded(run):
-        _say("ended")
+        _report("ended")
 
 
 def _compiled(source: str) -> types.CodeType:
     try:
-        return compile(source, FILE, "exec", dont_inherit=True)
+        return compile(source, PROGRAM_FILE, "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError) as error:
-        _say("not_parsed", _describe(error))
+        _report("not_parsed", _describe(error))
         os._exit(0)
 
 
 def _guarded(action: Callable[[], Any]) -> bool:
-    """Whether `action` came to its end; if not, that is reported."""
+    """Run `action` and return whether it came to its end. Report a failure."""
     try:
         action()
         return True
     except MemoryError:
         pass  # reported below, when the frames that hold the memory are gone
     except SystemExit as error:
-        _say("exited", _describe(error))
+        _report("exited", _describe(error))
         return False
     except BaseException as error:  # whatever the program raises is its own failure
-        _say("raised", _describe(error))
+        _report("raised", _describe(error))
         return False
     os.write(REPORT, b'["memory"]\n')
     return False

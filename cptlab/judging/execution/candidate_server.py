@@ -1,4 +1,4 @@
-"""A small interpreter that forks for every judged program. Run by sandbox.py in a fresh interpreter.
+"""The server process of the executor: a small, fresh interpreter that forks a confined child for every program.
 
 Nothing here is secret from the program: the expected values never enter this process or the program's. The tests of a
 'check' task go from a file, which the program cannot see, straight into the examiner's process.
@@ -12,23 +12,26 @@ import signal
 import socket
 from typing import Any
 
-from cptlab.judging.execution import examiner
 from cptlab.judging.execution.candidate import run_calls, run_checked, run_script
-from cptlab.judging.sandbox.confinement import REPORT, Confinement, enter, prepare, probe
-from cptlab.judging.workers.fork_server import Ending, Helper, run_forked, serve, write_all
+from cptlab.judging.execution.examiner import serve as serve_examiner
+from cptlab.judging.sandbox.confinement import REPORT, Confinement, enter, prepare
+from cptlab.judging.sandbox.probe import probe
+from cptlab.judging.workers.fork_server import serve
+from cptlab.judging.workers.forked_child import Ending, Reporter, run_forked
+from cptlab.judging.workers.messages import write_all
 
 # What programs import most, so that the children need not.
 _PRELOADED = "bisect collections copy functools heapq itertools math operator random re string time typing".split()
 
 
 def main(arguments: dict[str, Any]) -> None:
-    """Serve requests {source, entry_point, inputs, limits, tests}; answers {runs: [{lines, cause, code, stdout}]}.
+    """Serve requests {source, entry_point, inputs, limits, tests, ...}; answer {results: [{lines, cause, code, stdout}]}.
 
-    With `tests` (a file, compiled by correctness.py) there is one run, reported by the examiner. With an entry point
-    there is one run for all inputs (JSON texts of argument lists), else one for each (stdin texts), up to the first that
-    had to be ended; `lines` are then what the child reported, see `run_calls` and `run_script`.
+    With `tests` (a file) there is one result, reported by the examiner. With an entry point there is one result for all
+    inputs (JSON texts of argument lists), else one for each (stdin texts), up to the first that had to be killed; `lines`
+    are then what the child reported, see `run_calls` and `run_script`.
     """
-    # Examiner and candidate speak in turns; on one CPU that costs half as much. Judges that run beside each other differ.
+    # Examiner and candidate take turns, which costs half as much on one CPU. Servers beside each other take different ones.
     cpus = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cpus[(os.getppid() + arguments["worker"]) % len(cpus)]})
     for name in _PRELOADED:
@@ -36,41 +39,41 @@ def main(arguments: dict[str, Any]) -> None:
     confinement = Confinement(arguments["scratch"], arguments["strongest"], arguments["limits"])
     prepare(confinement, arguments["limits"])
 
-    judge: _Examiner | None = None
+    examiner: _ExaminerProcess | None = None
 
     def answer(request: dict[str, Any]) -> dict[str, Any]:
-        nonlocal judge
+        nonlocal examiner
         if request["tests"] is not None:
-            if judge is not None and request["alone"]:
-                judge = judge.end()
-            judge = judge or _Examiner(confinement, request["limits"])
+            if examiner is not None and request["own_examiner"]:
+                examiner = examiner.end()
+            examiner = examiner or _ExaminerProcess(confinement, request["limits"])
             for module in request["imports"]:
-                judge.prepare(module)
-            run = _run_tests(request, judge, confinement)
-            alive = judge.alive()
+                examiner.prepare(module)
+            result = _run_tests(request, examiner, confinement)
+            alive = examiner.alive()
             if not alive:
-                run["cause"] = "lost"
-            if not alive or request["alone"] or run["cause"] not in ("exit", "signal"):
-                judge = judge.end()
-            return {"runs": [run]}
+                result["cause"] = "lost"
+            if not alive or request["own_examiner"] or result["cause"] not in ("exit", "signal"):
+                examiner = examiner.end()
+            return {"results": [result]}
         if request["entry_point"] is not None:
             groups = [request["inputs"]]
         else:
             groups = [[text] for text in request["inputs"]]
-        runs = []
+        results = []
         for group in groups:
-            runs.append(_run(request, group, confinement))
-            if runs[-1]["cause"] != "exit":
+            results.append(_run(request, group, confinement))
+            if results[-1]["cause"] != "exit":
                 break
-        return {"runs": runs}
+        return {"results": results}
 
     serve(answer, {"level": confinement.level, "protections": probe(confinement, arguments["limits"])})
     if confinement.root is None:
         os.rmdir(confinement.folder)
 
 
-class _Examiner:
-    """An examiner's process, confined as a program is, to which programs are given one after the other."""
+class _ExaminerProcess:
+    """An examiner in a process of its own, confined as a program is; it takes programs one after the other."""
 
     def __init__(self, confinement: Confinement, limits: dict[str, Any]) -> None:
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -79,14 +82,14 @@ class _Examiner:
             try:
                 fd = theirs.detach()
                 enter((), fd, {**limits, "cpu_seconds": 1e8}, 1, confinement)
-                examiner.serve(socket.socket(fileno=REPORT))
+                serve_examiner(socket.socket(fileno=REPORT))
             finally:
                 os._exit(70)
         theirs.close()
         self.imported: set[str] = set()
 
     def prepare(self, module: str) -> None:
-        """Import what tests need before their time begins."""
+        """Let the examiner import a module before the time of the tests begins."""
         if module not in self.imported:
             self.imported.add(module)
             self.control.send(module.encode())
@@ -96,6 +99,7 @@ class _Examiner:
         return os.waitpid(self.pid, os.WNOHANG)[0] == 0
 
     def end(self) -> None:
+        """Kill the examiner. Return None, to take its place."""
         self.control.close()
         try:
             os.kill(self.pid, signal.SIGKILL)
@@ -104,30 +108,31 @@ class _Examiner:
             pass
 
 
-def _run_tests(request: dict[str, Any], judge: _Examiner, confinement: Confinement) -> dict[str, Any]:
-    limits, wanted = request["limits"], request["steps"] + 1
+def _run_tests(request: dict[str, Any], examiner: _ExaminerProcess, confinement: Confinement) -> dict[str, Any]:
+    limits, wanted = request["limits"], request["test_count"] + 1
 
-    def start(channel: int, report: int) -> None:
+    def start(connection: int, report: int) -> None:
         tests = os.open(request["tests"], os.O_RDONLY)
         try:
-            socket.send_fds(judge.control, [str(limits["answers_mb"] << 20).encode()], [tests, channel, report])
+            answers = str(limits["answers_mb"] << 20).encode()
+            socket.send_fds(examiner.control, [answers], [tests, connection, report])
         except OSError:
             pass  # it has died, and its report is at its end
         os.close(tests)
 
     def child(fd: int) -> None:
         enter((), fd, limits, wanted, confinement)
-        run_checked(request["source"], request["names"], request["mirrored"])
+        run_checked(request["source"], request["names"], request["mock_patches"])
 
-    ending = run_forked(child, **_budget(limits, wanted), examiner=Helper(judge.pid, start))
+    ending = run_forked(child, **_budget(limits, wanted), reporter=Reporter(examiner.pid, start))
     confinement.clean()
     lines = _lines(ending, wanted)
     return {"lines": lines, "cause": ending.cause, "code": ending.code, "stdout": ""}
 
 
-def _budget(limits: dict[str, Any], steps: int) -> dict[str, Any]:
+def _budget(limits: dict[str, Any], budgets: int) -> dict[str, Any]:
     return {"cpu_seconds": limits["cpu_seconds"], "wall_seconds": limits["wall_seconds"],
-            "max_bytes": limits["output_mb"] << 20, "steps": steps}  # fmt: skip
+            "max_bytes": limits["output_mb"] << 20, "budgets": budgets}  # fmt: skip
 
 
 def _lines(ending: Ending, wanted: int) -> list[str]:

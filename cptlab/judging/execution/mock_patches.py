@@ -1,8 +1,8 @@
-"""What a unittest does to its own process, done to the candidate's as well: mock.patch, seeds, the working directory.
+"""Repeat in the candidate's process what a unittest does to its own: mock.patch, seeds, the working directory.
 
 Such tests are written for one process in which they can replace `os.listdir` under the program's feet. Here the
-replacement lives in the examiner and the program gets a stand-in for it (channel.py). Not mirrored: whatever else tests
-may change in place, such as logging handlers and sys.path.
+replacement lives in the examiner and the program gets a proxy for it (proxies.py). Nothing else that tests may change in
+place is repeated, such as logging handlers and sys.path.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from cptlab.judging.execution.rpc import Channel
+from cptlab.judging.execution.rpc import Connection
 
 _MAIN = "__main__"
 
 
-def install(channel: Channel) -> None:
-    """In the examiner, before the tests are loaded; for good."""
+def install(connection: Connection) -> None:
+    """Install in the examiner, for good and before the tests are loaded, what repeats patches in the candidate."""
     from unittest import mock
 
     for module, name in ((random, "seed"), (os, "chdir"), (getattr(sys.modules.get("numpy"), "random", None), "seed")):
         if module is not None:
-            setattr(module, name, _both(channel, module.__name__, name, getattr(module, name)))
+            setattr(module, name, _in_both(connection, module.__name__, name, getattr(module, name)))
     patcher, dictionary = mock._patch, mock._patch_dict  # what patch, patch.object, patch.multiple and patch.dict make
     enter, leave, enter_dict, leave_dict = (
         patcher.__enter__,
@@ -40,21 +40,21 @@ def install(channel: Channel) -> None:
         value = enter(self)
         owner = _path(self.target)
         if owner is not None and owner != ["sys"]:  # the program's output comes here anyway
-            channel.ask("patch", owner, self.attribute, getattr(self.target, self.attribute))
+            connection.request("patch", owner, self.attribute, getattr(self.target, self.attribute))
         return value
 
     def restored(self: Any, *error: Any) -> Any:
         owner = _path(self.target)
         result = leave(self, *error)
         if owner is not None and owner != ["sys"]:
-            channel.ask("restore", owner, self.attribute)
+            connection.request("restore", owner, self.attribute)
         return result
 
     def environment(change: Callable[..., Any]) -> Callable[..., Any]:
         def changed(self: Any, *arguments: Any) -> Any:
             result = change(self, *arguments)
             if self.in_dict is os.environ:
-                channel.ask("environment", dict(os.environ))
+                connection.request("environment", dict(os.environ))
             return result
 
         return changed
@@ -63,17 +63,17 @@ def install(channel: Channel) -> None:
     dictionary.__enter__, dictionary.__exit__ = environment(enter_dict), environment(leave_dict)
 
 
-def _both(channel: Channel, module: str, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+def _in_both(connection: Connection, module: str, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def here_and_there(*arguments: Any) -> Any:
-        channel.ask("same", module, name, *arguments)
+        connection.request("same_call", module, name, *arguments)
         return function(*arguments)
 
     return here_and_there
 
 
 def _path(target: Any) -> list[str] | None:
-    """How the other process finds the module or class `target`."""
+    """Return the names by which the other process finds the module or class `target`; None for anything else."""
     if isinstance(target, types.ModuleType):
         return [target.__name__]
     if isinstance(target, type):
@@ -81,8 +81,8 @@ def _path(target: Any) -> list[str] | None:
     return None
 
 
-def functions(program: types.ModuleType) -> dict[str, Callable[..., Any]]:
-    """In the candidate: what the examiner may ask for."""
+def operations(program: types.ModuleType) -> dict[str, Callable[..., Any]]:
+    """Return the operations that the examiner may request of the candidate's process."""
     before: dict[tuple[str, ...], list[Any]] = {}
     missing = object()
 
@@ -108,12 +108,18 @@ def functions(program: types.ModuleType) -> dict[str, Callable[..., Any]]:
         os.environ.clear()
         os.environ.update(content)
 
-    def same(module: str, name: str, *arguments: Any) -> None:
+    def same_call(module: str, name: str, *arguments: Any) -> None:
         getattr(importlib.import_module(module), name)(*arguments)
 
-    def imported(modules: dict[str, str]) -> None:
+    def import_modules(modules: dict[str, str]) -> None:
         for name, module in modules.items():
             if not hasattr(program, name):
                 setattr(program, name, importlib.import_module(module))
 
-    return {"imported": imported, "patch": patch, "restore": restore, "environment": environment, "same": same}
+    return {
+        "import": import_modules,
+        "patch": patch,
+        "restore": restore,
+        "environment": environment,
+        "same_call": same_call,
+    }

@@ -1,7 +1,7 @@
-"""Which calls of a benchmark's tests are known before the tests run.
+"""Find the calls of a benchmark's tests that can be prefetched, because they are known before the tests run.
 
 A test such as `assert candidate([1, 2]) == 3` calls the program once, with values that stand in its text. The calls of
-the first tests of that form are asked for all at once, which spares two changes between processes for each.
+the first tests of that form are requested all at once, which saves two changes between processes for each.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from cptlab.judging.execution.wire import encode
 _CONDITIONAL = (ast.BoolOp, ast.IfExp, ast.Lambda, ast.comprehension, ast.NamedExpr, ast.Await, ast.Yield)
 
 
-def calls_ahead(tests: Sequence[str], names: Sequence[str]) -> list[tuple[str, str]]:
-    """(name, JSON of the encoded arguments) for each of the first tests that make one known call of one of `names`."""
+def known_calls(tests: Sequence[str], names: Sequence[str]) -> list[tuple[str, str]]:
+    """Return (name, JSON of the encoded arguments) for each of the first tests that make one known call of one of `names`."""
     calls = []
     for test in tests:
         call = _only_call(test, names)
@@ -42,10 +42,10 @@ def _only_call(test: str, names: Sequence[str]) -> tuple[str, str] | None:
         return None
     try:
         arguments = [encode(ast.literal_eval(argument), _refuse) for argument in calls[0].args]
-    except ValueError:  # no literal, or none that travels by value
+    except ValueError:  # no literal, or none that goes by value
         return None
     return uses[0].id, json.dumps(arguments)
 
 
 def _refuse(value: object) -> None:
-    raise ValueError(f"{type(value)} does not travel by value")
+    raise ValueError(f"{type(value)} does not go by value")

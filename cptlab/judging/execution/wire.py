@@ -1,7 +1,7 @@
-"""Python values as JSON that keeps their types apart: all that passes between a candidate, its examiner and the judge.
+"""Encode Python values as JSON that keeps their types apart: the only form in which values leave a candidate.
 
 None, bool, int, float, str and list stand for themselves (ints beyond 63 bits as {"int": hex}); everything else is an
-object with one key, its kind. Subclasses count as their plain base. Decoding makes plain values only, never code.
+object with one key, its kind. Subclasses count as their built-in base. Decoding makes data only, never code.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ _SCALARS = {  # (module, class) -> how it is written
     ("array", "array"): lambda value: [value.typecode, value.tolist()],
 }
 
-Keep = Callable[[Any], Any]
+HandOver = Callable[[Any], Any]
 
 
-def encode(value: Any, keep: Keep | None = None, depth: int = 0, budget: list[int] | None = None) -> Any:
-    """`value` as JSON data; what is not plain is {"other": type name}, or whatever `keep` makes of it.
+def encode(value: Any, hand_over: HandOver | None = None, depth: int = 0, budget: list[int] | None = None) -> Any:
+    """Encode `value` as JSON data. What is no data becomes {"other": type name}, or whatever `hand_over` makes of it.
 
-    With `keep`, values of a few more types (Decimal, datetime, Counter, numpy arrays, ...) are told apart and kept.
+    With `hand_over`, a few more types are encoded as themselves (Decimal, datetime, Counter, numpy arrays, ...).
     ValueError where the value is deeper than 100 or has more than five million items.
     """
     budget = budget if budget is not None else [MAX_ITEMS]
@@ -65,8 +65,8 @@ def encode(value: Any, keep: Keep | None = None, depth: int = 0, budget: list[in
     kind = type(value)
     if value is None or kind is bool:
         return value
-    if keep is not None:
-        special = _encode_special(value, kind, keep, depth, budget)
+    if hand_over is not None:
+        special = _encode_special(value, kind, hand_over, depth, budget)
         if special is not None:
             return special
     if issubclass(kind, int):
@@ -76,42 +76,43 @@ def encode(value: Any, keep: Keep | None = None, depth: int = 0, budget: list[in
         return float.__add__(value, 0.0)
     if issubclass(kind, str):
         return str.__str__(value)
-    if kind is list and keep is not None and len(value) > _LONG:
+    if kind is list and hand_over is not None and len(value) > _LONG:
         rows = _encode_rows(value)
         if rows is not None:
             return rows
     if issubclass(kind, list):
-        return [encode(item, keep, depth + 1, budget) for item in list.__iter__(value)]
+        return [encode(item, hand_over, depth + 1, budget) for item in list.__iter__(value)]
     if issubclass(kind, tuple):
-        return {"tuple": [encode(item, keep, depth + 1, budget) for item in tuple.__iter__(value)]}
+        return {"tuple": [encode(item, hand_over, depth + 1, budget) for item in tuple.__iter__(value)]}
     if issubclass(kind, dict):
-        return {"dict": _encode_pairs(value, keep, depth, budget)}
+        return {"dict": _encode_pairs(value, hand_over, depth, budget)}
     if issubclass(kind, (set, frozenset)):
-        name = "frozenset" if keep is not None and kind is frozenset else "set"
+        name = "frozenset" if hand_over is not None and kind is frozenset else "set"
         items = set.__iter__(value) if issubclass(kind, set) else frozenset.__iter__(value)
-        return {name: [encode(item, keep, depth + 1, budget) for item in items]}
+        return {name: [encode(item, hand_over, depth + 1, budget) for item in items]}
     if issubclass(kind, bytes):
         return {"bytes": bytes.hex(value)}
     if issubclass(kind, complex):
         return {"complex": [value.real, value.imag]}
-    if keep is not None:
-        return keep(value)
+    if hand_over is not None:
+        return hand_over(value)
     numpy = sys.modules.get("numpy")
     if numpy is not None and issubclass(kind, (numpy.bool_, numpy.number)):
-        return encode(value.item(), keep, depth + 1, budget)
+        return encode(value.item(), hand_over, depth + 1, budget)
     return {"other": kind.__name__}
 
 
-def _encode_pairs(value: dict, keep: Keep | None, depth: int, budget: list[int]) -> list[Any]:
+def _encode_pairs(value: dict, hand_over: HandOver | None, depth: int, budget: list[int]) -> list[Any]:
     return [
-        [encode(key, keep, depth + 1, budget), encode(item, keep, depth + 1, budget)] for key, item in dict.items(value)
+        [encode(key, hand_over, depth + 1, budget), encode(item, hand_over, depth + 1, budget)]
+        for key, item in dict.items(value)
     ]
 
 
 def _encode_rows(value: list) -> Any:
-    """A long list of tuples that share few objects: the objects once, and for each row their numbers; None for others.
+    """Encode a long list of tuples that share few objects: each object once, and for each row their numbers.
 
-    Some references return gigabytes of such tuples, which would take minutes item by item.
+    None for other lists. Some canonical solutions return gigabytes of such tuples, which would take minutes item by item.
     """
     if set(map(type, value)) != {tuple}:
         return None
@@ -133,16 +134,16 @@ def _decode_rows(objects: list[Any], lengths: str, cells: str) -> list[tuple]:
     return [tuple(itertools.islice(items, length)) for length in array.array("I", base64.b64decode(lengths))]
 
 
-def _encode_special(value: Any, kind: type, keep: Keep, depth: int, budget: list[int]) -> Any:
-    """What `encode` tells apart only for an examiner, or None."""
+def _encode_special(value: Any, kind: type, hand_over: HandOver, depth: int, budget: list[int]) -> Any:
+    """Encode a type that only an examiner gets as itself; None for other types."""
     if kind in (int, float, str, list, tuple, dict, set):
         return None
     if kind in (collections.Counter, collections.OrderedDict):
-        return {kind.__name__: _encode_pairs(value, keep, depth, budget)}
+        return {kind.__name__: _encode_pairs(value, hand_over, depth, budget)}
     if kind is collections.defaultdict:
-        return {"defaultdict": [_TYPE_NAMES.get(value.default_factory), _encode_pairs(value, keep, depth, budget)]}
+        return {"defaultdict": [_TYPE_NAMES.get(value.default_factory), _encode_pairs(value, hand_over, depth, budget)]}
     if kind is collections.deque:
-        return {"deque": [value.maxlen, [encode(item, keep, depth + 1, budget) for item in value]]}
+        return {"deque": [value.maxlen, [encode(item, hand_over, depth + 1, budget) for item in value]]}
     if kind is range:
         return {"range": [encode(number) for number in (value.start, value.stop, value.step)]}
     if kind is bytearray:
@@ -151,7 +152,7 @@ def _encode_special(value: Any, kind: type, keep: Keep, depth: int, budget: list
     if (
         written is not None
         and kind is getattr(sys.modules.get(kind.__module__), kind.__name__, None)
-        and _plain_zone(value)
+        and _has_fixed_zone(value)
     ):
         return {kind.__name__: written(value)}
     if kind is type and value in _TYPE_NAMES:
@@ -165,13 +166,14 @@ def _encode_special(value: Any, kind: type, keep: Keep, depth: int, budget: list
     return None
 
 
-def _plain_zone(value: Any) -> bool:
+def _has_fixed_zone(value: Any) -> bool:
+    """Whether a date or time has no time zone, or one at a fixed distance from UTC."""
     zone = getattr(value, "tzinfo", None)
     return zone is None or type(zone) is sys.modules["datetime"].timezone
 
 
 def decode(data: Any, resolve: Callable[[str, Any], Any] | None = None) -> Any:
-    """The value that `encode` wrote. Kinds that are not plain go to `resolve(kind, content)`. ValueError for nonsense."""
+    """Return the value that `encode` wrote. Kinds that are no data go to `resolve(kind, content)`. ValueError for nonsense."""
     if data is None or isinstance(data, (bool, int, str)):
         return data
     if isinstance(data, float):
@@ -241,6 +243,6 @@ def _decode_numpy(name: str, shape: list[int] | None, items: list[Any]) -> Any:
 
     dtype = numpy.dtype(name)
     if dtype.kind not in "biufcSU":
-        raise ValueError("not a plain array")
+        raise ValueError("not an array of data")
     values = numpy.array([decode(item) for item in items], dtype=dtype)
     return values[0] if shape is None else values.reshape(shape)

@@ -1,1 +1,1 @@
-"""The pylint score of programs."""
+"""Linting: score programs with pylint."""

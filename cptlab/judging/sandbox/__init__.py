@@ -1,1 +1,1 @@
-"""What holds a program in."""
+"""Sandbox: confine a process that runs untrusted code."""

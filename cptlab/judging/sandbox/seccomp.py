@@ -1,5 +1,7 @@
-"""A system-call filter for the candidate process: no new processes or programs, no sockets, no signals to others, no changes of
-priority, no objects of inter-process communication or keys, which would outlive the process.
+"""A system-call filter for the candidate's process.
+
+It refuses new processes and programs, sockets, signals to others, changes of priority, and keys and objects of
+inter-process communication, which would outlive the process.
 
 RLIMIT_NPROC does not bind root and counts a whole user; this filter binds everyone and concerns one process alone.
 Threads stay allowed. A refused call fails with EPERM, so Python raises PermissionError.
@@ -11,7 +13,7 @@ import ctypes
 import os
 import struct
 
-from cptlab.judging.workers.fork_server import libc
+from cptlab.judging.workers.libc import libc
 
 _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS, _FILTER = 22, 38, 2
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # BPF: ld abs, jeq, jge, jset, ret
@@ -50,12 +52,12 @@ _TABLES = {
 
 
 def no_new_privileges() -> bool:
-    """No program that this process starts gains privileges; what the filter and Landlock ask for first."""
+    """Promise that no program started by this process gains privileges; the filter and Landlock require it."""
     return libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
 
 
 def works() -> bool:
-    """Whether a child can be confined."""
+    """Try whether a child can be confined."""
     pid = os.fork()
     if pid == 0:
         os._exit(0 if no_new_privileges() and confine_server() and confine(for_child()) else 1)
@@ -63,16 +65,16 @@ def works() -> bool:
 
 
 def confine_server() -> bool:
-    """Install in this process, for good, what no child of it may do either; False where there is no such filter.
+    """Install in this process, for good, what no child of it may do either. Return False where there is no such filter.
 
-    The larger part of the filter: the kernel takes a while over each, and so it does this one once.
+    This is the larger part of the filter. It is installed once, because each filter takes the kernel a while.
     """
     program = _for_server()
     return program is not None and program.install()
 
 
 class Filter:
-    """A filter where the kernel reads it, and where in it the number of the process stands that it is for."""
+    """A filter program in memory, and the places in it where the id of the filtered process goes."""
 
     def __init__(self, program: bytes) -> None:
         self.code = ctypes.create_string_buffer(program, len(program))
@@ -88,7 +90,7 @@ class Filter:
 
 
 def confine(program: Filter | None) -> bool:
-    """Install `for_child()` in this process, for good: no processes, signals and limits but its own."""
+    """Install `for_child()` in this process, for good: no new processes, and signals and limits only for itself."""
     if program is None:
         return False
     for place in program.places:
@@ -97,7 +99,7 @@ def confine(program: Filter | None) -> bool:
 
 
 def drop_capabilities(all_of_them: bool) -> None:
-    """Give up root's powers. Only reading any file may stay, which an interpreter below /root needs outside a jail.
+    """Give up root's powers. Only reading any file may stay: without a root of its own, an interpreter below /root needs it.
 
     A process with more capabilities, such as the judge, can then no longer be traced or have its memory read.
     """
@@ -122,7 +124,7 @@ def _for_server() -> Filter | None:
 
 
 def for_child() -> Filter | None:
-    """What concerns a child alone. The server's filter has looked at the architecture."""
+    """Return the part of the filter that concerns a child alone; the server's part checks the architecture."""
     if os.uname().machine not in _TABLES:
         return None
     own = _TABLES[os.uname().machine][2]

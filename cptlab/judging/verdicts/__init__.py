@@ -1,1 +1,1 @@
-"""From answers to verdicts."""
+"""Verdicts: compare results with expected values."""

@@ -1,4 +1,4 @@
-"""APPS's own comparison rules, `official`, so that figures can stand beside published ones; `strict` is to be trusted.
+"""APPS's own comparison rules (`official`), for figures beside published ones. The rule `strict` is the one to trust.
 
 Source: Hendrycks et al. 2021, github.com/hendrycks/apps, eval/testing_util.py (run_test, custom_compare_), commit
 362aedc3. Only the comparison is reproduced, not the execution: there the program is rewritten as a function body,
@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 
-def same_output_official(expected: str | list[str], printed: str) -> bool:
-    """Whether `printed`, the whole standard output, passes for `expected` (a list stands for its lines).
+def accepts_output(expected: str | list[str], printed: str) -> bool:
+    """Whether APPS accepts `printed`, the whole standard output, for `expected` (a list stands for its lines).
 
     Time and memory are linear in both. What is neither text nor a list of texts equals nothing: the harness raises.
     """
@@ -80,8 +80,8 @@ def _rounded(token: str) -> float:
     return round(float(token), 3)
 
 
-def same_value_official(expected: Any, value: Any) -> bool:
-    """Whether the returned `value` passes for the JSON value `expected`, one entry of "outputs" as it stands there.
+def accepts_value(expected: Any, value: Any) -> bool:
+    """Whether APPS accepts the returned `value` for the JSON value `expected`, one entry of "outputs" as it stands there.
 
     A tuple counts as a list at the top; against `expected[0]`, so do all items if the first is one. A dict that is
     `expected` or its first item gets integer keys if all can be read so. Items are compared by Python's ==, but a NaN
@@ -96,7 +96,7 @@ def same_value_official(expected: Any, value: Any) -> bool:
         if not isinstance(output[0], tuple) or not isinstance(wanted[0], list) or len(output) != len(wanted[0]):
             return False
         return all(len(row) == len(items) and _equal(items, list(row)) for items, row in zip(wanted[0], output))
-    except Exception:  # the two cannot be compared, which the harness counts as wrong, too
+    except (TypeError, LookupError, ValueError, ArithmeticError, RecursionError):  # not comparable: wrong there, too
         return False
 
 

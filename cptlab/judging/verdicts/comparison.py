@@ -1,9 +1,10 @@
-"""Whether what came back is what was expected: the rules `strict` and `official`.
+"""Compare answers with expected values, by the rules `strict` and `official`.
 
-Call-based, strict: exact, with types told apart (1, 1.0 and True differ; NaN equals NaN). A tuple counts as the list of
-its items, because tests are JSON and cannot tell them apart; subclasses (Counter, namedtuple, IntEnum) and numpy's numbers
-count as their plain base; dict keys are strings; anything that is not plain data equals nothing. Script, strict: stdout as
-text, without blanks at the ends of lines and without blank lines at the end. `official` is APPS's own (official.py).
+Strict, returned values: exact, with types told apart (1, 1.0 and True differ; NaN equals NaN). A tuple counts as the list of
+its items, because tests are JSON and cannot tell them apart. Subclasses (Counter, namedtuple, IntEnum) and numpy's numbers
+count as their built-in base. Dict keys are strings. An object that is not data equals nothing.
+Strict, standard output: as text, without blanks at the ends of lines and without blank lines at the end.
+The rule `official` is APPS's own (apps_rules.py).
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from cptlab.judging.verdicts.apps_rules import same_output_official, same_value_official
+from cptlab.judging.verdicts import apps_rules
 
 
 def same_value(expected: Any, encoded: Any) -> bool:
-    """Whether `encoded`, made by `plain.encode` or by an adversary, stands for the JSON value `expected`."""
+    """Whether `encoded`, made by `wire.encode` or by an adversary, stands for the JSON value `expected`."""
     if isinstance(expected, (list, tuple)):
         items = encoded["tuple"] if isinstance(encoded, dict) and list(encoded) == ["tuple"] else encoded
         if not isinstance(items, list) or len(items) != len(expected):
@@ -48,23 +49,23 @@ def _lines(text: str) -> list[str]:
     return lines
 
 
-def same_json_value(rule: str, expected: Any, encoded: Any) -> bool:
-    """Whether `encoded` stands for the JSON value `expected` under a rule."""
+def value_matches(rule: str, expected: Any, encoded: Any) -> bool:
+    """Whether `encoded` stands for the JSON value `expected` under `rule`."""
     if rule == "strict":
         return same_value(expected, encoded)
     try:
-        return same_value_official(expected, _json_value(encoded))
+        return apps_rules.accepts_value(expected, _json_value(encoded))
     except (ValueError, RecursionError):
         return False
 
 
-def same_text(rule: str, expected: str, printed: str) -> bool:
-    """Whether a script's output is the expected one under a rule."""
-    return same_output(expected, printed) if rule == "strict" else same_output_official(expected, printed)
+def output_matches(rule: str, expected: str, printed: str) -> bool:
+    """Whether a script's output is the expected one under `rule`."""
+    return same_output(expected, printed) if rule == "strict" else apps_rules.accepts_output(expected, printed)
 
 
 def _json_value(encoded: Any) -> Any:
-    """The value that `encoded` stands for, if tests can expect it. ValueError for others, which can be costly to make."""
+    """Return the value that `encoded` stands for, if tests can expect it. ValueError for others, which can be costly."""
     if isinstance(encoded, list):
         return [_json_value(item) for item in encoded]
     if not isinstance(encoded, dict):
@@ -78,4 +79,4 @@ def _json_value(encoded: Any) -> Any:
         pairs = [pair for pair in content if isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)]
         if len(pairs) == len(content):
             return {key: _json_value(item) for key, item in pairs}
-    raise ValueError("no value that JSON has")
+    raise ValueError("not JSON data")

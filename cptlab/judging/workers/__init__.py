@@ -1,1 +1,1 @@
-"""Server processes that fork for every program, and the pool that keeps them busy."""
+"""Workers: server processes that fork a child for every program, and the pool that keeps them busy."""

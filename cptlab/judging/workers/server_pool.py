@@ -1,4 +1,4 @@
-"""A few server processes and the loop that keeps them busy. Used by quality.py and sandbox.py.
+"""A few server processes and the loop that keeps them busy.
 
 Each server is a fresh interpreter that talks over pipes, so a main process full of torch threads is never forked.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import cptlab
-from cptlab.judging.workers.fork_server import read_message, write_message
+from cptlab.judging.workers.messages import read_message, write_message
 
 _PACKAGE_PARENT = str(Path(cptlab.__file__).resolve().parents[1])
 # The package's parent leaves sys.path again: judged programs must not see what lies beside the package in a clone.
@@ -25,25 +25,26 @@ import importlib, json, os, sys
 module, parent, arguments = sys.argv[1:]
 sys.path.insert(0, parent)
 server = importlib.import_module(module)
-from cptlab.judging.workers.fork_server import tidy
+from cptlab.judging.workers.fork_server import remove_pool_folder
 sys.path.remove(parent)
 del sys.argv[1:]
 arguments = json.loads(arguments)
 server.main(arguments)
-tidy(arguments["scratch"])
+remove_pool_folder(arguments["scratch"])
 """
 
 
 def available_cpus() -> int:
-    """The number of CPUs this process may use."""
+    """Return the number of CPUs that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 class ServerPool:
     """`workers` servers of one kind, started when entered and gone when left.
 
-    `module` has `main(arguments)`, which calls `forkserver.serve`. `arguments` is JSON data; added to it are
-    'scratch', a folder that is removed with the pool, and 'worker', the number of the server. `environment` replaces the servers' environment.
+    `module` has a function `main(arguments)`, which calls `fork_server.serve`. `arguments` is JSON data; the pool adds
+    'scratch', a folder that is removed with the pool, and 'worker', the number of the server. `environment` replaces the
+    environment of the servers.
     """
 
     def __init__(self, module: str, arguments: dict[str, Any], workers: int, environment: dict[str, str]) -> None:
@@ -74,7 +75,7 @@ class ServerPool:
         self._scratch.cleanup()
 
     def answers(self, requests: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
-        """For each (key, request) one (key, answer), in the order in which they are ready.
+        """Yield one (key, answer) for each (key, request), in the order in which the answers are ready.
 
         The answer is None for a request on which a server died twice.
         """

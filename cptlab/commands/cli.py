@@ -1,0 +1,47 @@
+"""The console script `cptlab`: it runs one command of this folder, each a module with `main(arguments)`."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from importlib.util import find_spec
+
+from cptlab import __version__
+
+COMMANDS = {
+    "train": "build the pairs, train an adapter, export it",
+    "evaluate": "compare systems on held-out tasks, or judge programs that other tools made",
+    "pairs": "build the pairs alone",
+    "report": "remake the tables, figures and report of an evaluation from its stored files",
+    "compare": "compare systems of any evaluations, paired by task",
+    "omega": "tune the strength of Selective Prompt Anchoring on validation tasks",
+    "omega-curve": "draw the curve over omega of a sweep or a tuning",
+    "dilution": "measure the attention on the prompt, token by token",
+    "settings": "print every setting with its type, default, range and meaning",
+    "pretrain": "train kata-lm, the embedded language model, from nothing",
+}
+OVERRIDES = "train, evaluate, pairs, omega and dilution take Hydra's overrides: name=value, -m for sweeps, --cfg job."
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command that is named first; return its exit code."""
+    name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if name in ("-h", "--help"):
+        width = max(map(len, COMMANDS))
+        lines = [f"  {command:<{width}}  {text}" for command, text in COMMANDS.items()]
+        print("\n".join(["usage: cptlab COMMAND [arguments]", "", *lines, "", OVERRIDES]))
+        return 0
+    if name == "--version":
+        print(f"cptlab {__version__}")
+        return 0
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, 1)
+        hint = f"Did you mean {near[0]}?" if near else "`cptlab --help` lists the commands."
+        print(f"error: There is no command {name!r}. {hint}", file=sys.stderr)
+        return 2
+    module = f"cptlab.commands.{name.replace('-', '_')}"
+    spec = find_spec(module)
+    assert spec is not None and spec.origin is not None
+    sys.argv = [spec.origin, *rest]  # what Lightning starts further processes of a job with
+    return importlib.import_module(module).main(rest)

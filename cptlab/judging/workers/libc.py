@@ -1,0 +1,12 @@
+"""The C library, for system calls that Python does not offer (Linux)."""
+
+from __future__ import annotations
+
+import ctypes
+
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 1, 4, 36
+
+libc = ctypes.CDLL(None, use_errno=True)
+libc.prctl.argtypes = [ctypes.c_int] + 4 * [ctypes.c_ulong]
+# os.fork would call the hooks that modules registered, which costs a child 100 pages; a server has no threads to look after.
+libc_holding_the_gil = ctypes.PyDLL(None)

@@ -1,0 +1,214 @@
+"""The settings of the commands themselves: those at the top of conf/<command>.yaml and of groups that build nothing.
+
+Everything else in a config has a `_target_`, whose own parameters are declared where it is defined. A field without
+`Setting` is known to a config and is no setting: a part that is built, or a name that the command gives itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Annotated, Any, Literal, get_type_hints
+
+from cptlab.settings.setting import Setting
+
+SANDBOX_LEVELS = ("namespaces", "landlock", "seccomp", "limits")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paths:
+    """Group paths."""
+
+    logs: Annotated[str, Setting("Directory of the runs.")] = "logs"
+    cache: Annotated[str, Setting("Directory of programs, scores, verdicts and pairs that runs share.")] = ".cache"
+    data_dir: Annotated[
+        str | None, Setting("Directory of benchmark files; null, or a file that is not there: the Hugging Face hub.")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """Group decoding: the parts that are built, and what they share."""
+
+    sampling: Any = None
+    strategy: Any = None
+    guidance: Any = None
+    negative: Any = None
+    gate: Any = None
+    rule: Any = None
+    omega: Annotated[
+        float | Literal["tuned"],
+        Setting("Weight ω of the second stream: 1 is plain decoding; tuned: what the omega command found."),
+    ]
+    token_budget: Annotated[
+        int, Setting("Cached tokens at a time; of Code Llama 7B in half precision 65536 are 32 GB.", at_least=1)
+    ] = 65536
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Group data."""
+
+    pairs_file: Annotated[
+        str | None, Setting("Pairs to train on; null: those that group pairs gives for this backbone, built if needed.")
+    ] = None
+    loader: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandSettings:
+    """What every command has."""
+
+    task_name: str
+    print_config: Annotated[bool, Setting("Whether the config is printed first.")] = True
+    paths: Paths = Paths()
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgingSettings(CommandSettings):
+    """What every command has that runs programs."""
+
+    sandbox: Annotated[
+        str, Setting("What programs must at least be held in by, from strong to weak.", choices=SANDBOX_LEVELS)
+    ] = "landlock"
+    workers: Annotated[int | None, Setting("Processes that judge programs; null: one per core.", at_least=1)] = None
+    decoding: Decoding
+    experiment_name: Annotated[str, Setting("Name of the experiment, the group of its runs in W&B.")] = "default"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings(JudgingSettings):
+    """conf/train.yaml."""
+
+    data: Data = Data()
+    seed: Annotated[
+        int, Setting("Seed of the adapter's start and the order of the pairs; the pairs have pairs.seed.", at_least=0)
+    ] = 0
+    tags: Annotated[Sequence[str], Setting("Tags of the run in W&B.")] = ()
+    estimate: Annotated[bool, Setting("true: only print what the run would take of memory, disk and time.")] = False
+    optimized_metric: Annotated[
+        str | None, Setting("What a sweep optimises and the command returns, such as comparative/val_accuracy.")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings(JudgingSettings):
+    """conf/evaluate.yaml."""
+
+    run: Annotated[
+        str | None,
+        Setting("Training run of the systems that need one: its directory, or latest; null: none (name a backbone)."),
+    ] = "latest"
+    completions: Annotated[
+        str | None,
+        Setting(
+            "A JSONL file (.gz too) of programs that another tool made, rows with task_id and completion or solution. "
+            "They are judged instead of a model; name the benchmark."
+        ),
+    ] = None
+    against: Annotated[str | None, Setting("A second such file, which `completions` is compared with.")] = None
+    device: Annotated[
+        str | None, Setting("Device of the backbone, such as cpu or cuda; null: that of the training run.")
+    ] = None
+    split: Annotated[str, Setting("Split of the tasks to evaluate, such as validation or test.")] = "test"
+    limit: Annotated[
+        int | None,
+        Setting("Tasks to evaluate, as many of each difficulty as possible; null: all.", at_least=1),
+    ] = None
+    n: Annotated[int, Setting("Programs per task.", at_least=1)] = 20
+    ks: Annotated[
+        Sequence[int] | None, Setting("k of pass@k; null: those of 1, 5, 10 and 100 that n allows.", at_least=1)
+    ] = None
+    seed: Annotated[int, Setting("Seed of the sampling.", at_least=0)] = 0
+    extra_disabled: Annotated[
+        Sequence[str],
+        Setting("Pylint checks to leave out beside the frozen list: CPT's Table XII does without [W0621,E0602]."),
+    ] = ()
+    tags: Annotated[Sequence[str], Setting("Tags of the run in W&B.")] = ()
+    optimized_metric: Annotated[
+        str | None, Setting("What the command returns to a sweep, such as tuned/all/pylint_mean.")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairsSettings(JudgingSettings):
+    """conf/pairs.yaml."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OmegaSettings(JudgingSettings):
+    """conf/omega.yaml."""
+
+    run: Annotated[
+        str | None,
+        Setting("Training run of the systems that need one: its directory, or latest; null: none (name a backbone)."),
+    ] = "latest"
+    device: Annotated[
+        str | None, Setting("Device of the backbone, such as cpu or cuda; null: that of the training run.")
+    ] = None
+    low: Annotated[float, Setting("Start of the grid of ω: low, low + step, … up to high; 1 is always in it.")] = 1.0
+    high: Annotated[float, Setting("End of the grid of ω.")] = 2.0
+    step: Annotated[float, Setting("Step of the grid of ω.", above=0)] = 0.05
+    method: Annotated[
+        str,
+        Setting("Search that assumes one peak and checks it, or every ω of the grid.", choices=("unimodal", "grid")),
+    ] = "unimodal"
+    probes: Annotated[int, Setting("Values of ω that are tried for the check alone.", at_least=0)] = 3
+    metric: Annotated[str, Setting("What is maximised: pass@k, pylint_mean, pylint_max or pylint_min.")] = "pass@1"
+    n: Annotated[int, Setting("Programs per task.", at_least=1)] = 20
+    seed: Annotated[int, Setting("Seed of the sampling, the same for every ω.", at_least=0)] = 0
+    validation_split: Annotated[str, Setting("Split of the tasks that choose ω.")] = "validation"
+    validation_tasks: Annotated[
+        int | None,
+        Setting("How many tasks choose ω, as many of each difficulty as possible; null: all.", at_least=1),
+    ] = None
+    test_split: Annotated[
+        str, Setting("Split of the tasks that ω is reported on; those that chose it are left out.")
+    ] = "test"
+    test_tasks: Annotated[int | None, Setting("How many tasks ω is reported on; null: all.", at_least=1)] = None
+    extra_disabled: Annotated[
+        Sequence[str], Setting("Pylint checks to leave out beside the frozen list, such as [W0621,E0602].")
+    ] = ()
+    tags: Annotated[Sequence[str], Setting("Tags of the run.")] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DilutionSettings(CommandSettings):
+    """conf/dilution.yaml."""
+
+    decoding: Decoding
+    run: Annotated[
+        str | None,
+        Setting("A training run's directory, or latest: the model with that adapter; null: without (name a backbone)."),
+    ] = None
+    split: Annotated[str, Setting("Split of the tasks to measure, such as validation or test.")] = "test"
+    limit: Annotated[
+        int | None, Setting("Tasks to measure, as many of each difficulty as possible; null: all.", at_least=1)
+    ] = None
+    max_tokens: Annotated[
+        int, Setting("Generated tokens that are measured at most, as in SPA Fig. 2 and 3.", at_least=1)
+    ] = 400
+    gradient: Annotated[bool, Setting("false: attention alone, which needs no backward passes.")] = True
+    top_logits: Annotated[
+        int, Setting("The gradient is that of the sum of so many largest logits (the authors' code: 100).", at_least=1)
+    ] = 100
+    seed: Annotated[int, Setting("Seed of the sampling, where decoding samples.", at_least=0)] = 0
+    compare: Annotated[
+        Sequence[str],
+        Setting("Directories of earlier dilution runs whose lines are drawn in the same figures."),
+    ] = ()
+
+
+COMMANDS: dict[str, type[CommandSettings]] = {
+    "train": TrainSettings,
+    "evaluate": EvaluateSettings,
+    "pairs": PairsSettings,
+    "omega": OmegaSettings,
+    "dilution": DilutionSettings,
+}
+
+
+def nodes(settings: type) -> dict[str, type]:
+    """The nodes of a command's config that are declared here, by name: paths, decoding, data."""
+    hints = get_type_hints(settings)
+    return {field.name: hints[field.name] for field in fields(settings) if is_dataclass(hints[field.name])}

@@ -1,0 +1,1 @@
+"""Where a result comes from (`provenance`), and the loggers that mirror it (`loggers`)."""

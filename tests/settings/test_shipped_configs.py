@@ -1,0 +1,60 @@
+"""Every file in conf/ composes with the commands that can use it, passes validation, and says how it is used."""
+
+import re
+
+import pytest
+
+from cptlab.settings.config_source import compose_config, config_directory
+from cptlab.settings.entry import prepare
+from cptlab.settings.instantiate import instantiate
+
+EVALUATED = ("backbone", "benchmark", "decoding")
+USES = {
+    "train": ("*",),
+    "evaluate": (*EVALUATED, "logger", "paths", "system", "judge", "experiment", "decoding/*"),
+    "omega": EVALUATED,
+    "dilution": EVALUATED,
+    "pairs": (*EVALUATED, "pairs"),
+}
+NOT_OF_TRAIN = {
+    "hydra",
+    "hparams_search",
+    "system",
+    *(f"decoding/{part}" for part in ("negative", "gate", "rule", "strategy")),
+}
+
+
+def groups() -> list[str]:
+    return sorted({str(path.parent.relative_to(config_directory())) for path in config_directory().glob("*/**/*.yaml")})
+
+
+def cases() -> list[tuple[str, str, str]]:
+    found = []
+    for group in groups():
+        for command, uses in USES.items():
+            everything = "*" in uses and group not in NOT_OF_TRAIN
+            if everything or group in uses or (f"{group.partition('/')[0]}/*" in uses and "/" in group):
+                options = sorted(path.stem for path in (config_directory() / group).glob("*.yaml"))
+                found += [(command, group, option) for option in options]
+    return found
+
+
+@pytest.mark.parametrize("command, group, option", cases())
+def test_every_shipped_config_composes(command, group, option):
+    guided = ["decoding=spa"] if group.startswith("decoding/") else []
+    config = compose_config(command, "print_config=false", *guided, f"{group}={option}")
+    prepare(config)
+    if group.startswith("decoding"):
+        for part in ("sampling", "guidance", "strategy"):
+            assert config.decoding[part] is None or instantiate(config.decoding[part], part)
+
+
+def test_every_group_is_composed_by_some_command():
+    assert set(groups()) - {group for _, group, _ in cases()} == {"hydra", "hparams_search"}
+
+
+@pytest.mark.parametrize("path", sorted(config_directory().glob("**/*.yaml")), ids=lambda path: path.stem)
+def test_the_first_line_is_a_command(path):
+    first = path.read_text().splitlines()
+    opening = first[1] if first[0].startswith("# @package") else first[0]
+    assert re.match(r"# (python (train|evaluate)\.py|cptlab \w+)", opening)
