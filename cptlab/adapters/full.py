@@ -38,7 +38,8 @@ class FullFineTuning(Adapter):
 
     def _hold(self, backbone: Backbone, model: PreTrainedModel) -> None:
         super().__init__()
-        self.model = model.to(torch.promote_types(backbone.dtype, torch.float32)).requires_grad_(True).eval()
+        dtype = torch.promote_types(next(model.parameters()).dtype, torch.float32)
+        self.model = model.to(dtype).requires_grad_(True).eval()
         self._policy = Policy(backbone.around(self.model))
 
     def policy(self, backbone: Backbone) -> Policy:

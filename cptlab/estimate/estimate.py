@@ -71,8 +71,7 @@ class Estimate:
     def lines(self) -> list[str]:
         """Return the table, in words and units."""
         pairs = f"{self.train_pairs:,} train, {self.validation_pairs:,} validation"
-        disk = f"{readable(self.reference_bytes)} on disk" if self.reference_bytes else "not kept"
-        known = "exact"
+        disk, known = f"{readable(self.reference_bytes)} on disk", "exact"
         if self.pairs_assumed:
             pairs, disk, known = "unknown", disk + " per pair", "assumed: there are no pairs yet"
         rows = [
@@ -86,7 +85,9 @@ class Estimate:
             ("  with gradient and AdamW's state", readable(self.state_bytes), "exact"),
             ("Pairs", pairs, known),
             ("  median length", f"{self.median_tokens:g} tokens", "instruction and both programs, shared ones once"),
-            ("Reference", disk, known),
+            ("Reference", disk, known)
+            if self.reference_bytes
+            else ("Reference", "not kept", "computed where it is needed"),
             *self._measured(),
         ]
         first, second = (max(len(row[column]) for row in rows) for column in (0, 1))
