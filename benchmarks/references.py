@@ -58,10 +58,19 @@ def main() -> None:
             {"task": task.id, "status": verdict.status, "reason": verdict.reason, "needs": _packages_missing(task)}
             for (_, task), verdict in zip(items, verdicts, strict=True) if not verdict.passed
         ]  # fmt: skip
-        results["benchmarks"][name] = {"references": len(items), "passed": passed, "seconds": seconds, "failures": failures}
+        results["benchmarks"][name] = {
+            "references": len(items),
+            "passed": passed,
+            "seconds": seconds,
+            "failures": failures,
+        }
     for name, result in results["benchmarks"].items():
         for failure in result["failures"]:
-            why = f"its tests import {failure['needs']}" if failure["needs"] else failure["reason"].replace("\n", " ")[:110]
+            why = (
+                f"its tests import {failure['needs']}"
+                if failure["needs"]
+                else failure["reason"].replace("\n", " ")[:110]
+            )
             print(f"  {name} {failure['task']}: {failure['status']}: {why}")
         if any(failure["needs"] for failure in result["failures"]):
             counts = Counter(failure["needs"] for failure in result["failures"] if failure["needs"])

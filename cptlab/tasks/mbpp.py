@@ -25,27 +25,28 @@ SANITIZED = Source("mbpp/sanitized-mbpp.json", ("google-research-datasets/mbpp",
 PLUS = Source("mbppplus/MbppPlus-OriginFmt.jsonl", ("evalplus/mbppplus",), ("test",))
 
 SHOTS = (2, 3, 4)  # the tasks that the paper shows as examples
-# of tasks whose reference takes more than half a second for a test
+# of tasks whose canonical solution takes more than half a second for a test
 _CPU_SECONDS = {123: 20.0}
-_PLUS_MEMORY_MB = {255: 6144}  # its reference returns 1.7 million tuples of 77
+_PLUS_MEMORY_MB = {255: 6144}  # its canonical solution returns 1.7 million tuples of 77
 _PLUS_CPU_SECONDS = {123: 10.0, 255: 60.0, 271: 60.0, 389: 10.0, 392: 60.0, 583: 10.0, 599: 60.0}
 
 
 def mbpp(data_dir: str | None = None, shots: int = 0, fractions: Sequence[float] | None = None) -> Benchmark:
-    """974 tasks in the splits of the paper: prompt 1-10, test 11-510, validation 511-600, train 601-974.
+    """Load the 974 tasks in the splits of the paper: prompt 1-10, test 11-510, validation 511-600, train 601-974.
 
-    `shots`: how many solved tasks (of 2, 3 and 4, as in the paper) the prompt shows first.
+    `shots`: how many solved tasks (of 2, 3 and 4, as in the paper) the prompt shows first. `fractions` divide the tasks
+    anew.
     """
     return _original("mbpp", FULL, data_dir, shots, fractions)
 
 
 def mbpp_sanitized(data_dir: str | None = None, shots: int = 0, fractions: Sequence[float] | None = None) -> Benchmark:
-    """The 427 tasks that the authors verified by hand, in the splits of `mbpp`."""
+    """Load the 427 tasks that the authors verified by hand, in the splits of `mbpp`."""
     return _original("mbpp_sanitized", SANITIZED, data_dir, shots, fractions)
 
 
 def mbpp_plus(data_dir: str | None = None, fractions: Sequence[float] | None = None) -> Benchmark:
-    """EvalPlus's 378 tasks with its prompts, which show one assertion; in split test unless `fractions` divide them."""
+    """Load EvalPlus's 378 tasks with its prompts, which show one assertion; in split test unless `fractions` divide them."""
     return Benchmark("mbpp_plus", divided(make_tasks(read_rows(PLUS, data_dir), _plus_task), fractions))
 
 
@@ -54,7 +55,7 @@ def _original(
 ) -> Benchmark:
     if not 0 <= shots <= len(SHOTS):
         raise UserError(
-            f"benchmark.shots={shots} cannot be: the paper's examples are {len(SHOTS)}. Give 0 to {len(SHOTS)}."
+            f"benchmark.shots must be from 0 to {len(SHOTS)}, got {shots}: the paper shows {len(SHOTS)} tasks. Correct that value."
         )
     rows = list(read_rows(source, data_dir))
     by_id = {row.get("task_id"): row for _, row in rows}
@@ -138,16 +139,16 @@ def _prompt(text: str, tests: Sequence[str], examples: Sequence[dict[str, Any]])
 
 
 def _entry_point(code: str, assertion: str) -> str:
-    """The function of the reference that the assertion calls (of several, the outermost)."""
+    """Return the function of the canonical solution that the assertion calls (of several, the outermost)."""
     defined = {node.name for node in ast.parse(code).body if isinstance(node, ast.FunctionDef)}
     for node in ast.walk(ast.parse(assertion)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in defined:
             return node.func.id
-    raise ValueError(f"the test {assertion!r} calls no function of the reference")
+    raise ValueError(f"the test {assertion!r} calls no function of the canonical solution")
 
 
 def needed_names(code: str, tests: str) -> tuple[list[str], tuple[str, ...]]:
-    """What `tests` take from the program `code`: the imports that they rely on, and the names that it defines.
+    """Return what `tests` need of the program `code`: the imports that they rely on, and the names that it defines.
 
     A name that the tests bind themselves is theirs.
     """
@@ -165,7 +166,7 @@ def needed_names(code: str, tests: str) -> tuple[list[str], tuple[str, ...]]:
 
 
 def _bound(statement: ast.stmt) -> list[str]:
-    """The names that a statement at the top of a module binds."""
+    """Return the names that a statement at the top of a module binds."""
     if isinstance(statement, (ast.FunctionDef, ast.ClassDef)):
         return [statement.name]
     if isinstance(statement, (ast.Import, ast.ImportFrom)):
