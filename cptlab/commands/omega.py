@@ -1,7 +1,7 @@
 """Tune ω for a model and a benchmark, store it, and report it on other tasks.
 
-    python -m cptlab.analysis.omega run=null backbone=kata_lm benchmark=kata
-    python -m cptlab.analysis.omega run=latest decoding=spa 'decoding.negative.spans=[nl,tests]'
+    cptlab omega run=null backbone=kata_lm benchmark=kata
+    cptlab omega run=latest decoding=spa 'decoding.negative.spans=[nl,tests]'
     python evaluate.py decoding=spa decoding.omega=tuned            (uses what was stored)
 
 A thin entry like evaluate.py; it needs the clone's conf/ folder. A killed command goes on where it was.
@@ -15,8 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from cptlab.analysis.omega.search import METHODS, omega_grid
@@ -27,8 +25,7 @@ from cptlab.errors import UserError
 from cptlab.records import Task
 from cptlab.reporting.omega_curve import make_omega_report, print_curve
 from cptlab.reporting.omega_sweep import read_curve
-from cptlab.settings.config_source import config_directory
-from cptlab.settings.entry import entry, job
+from cptlab.settings.entry import hydra_command
 from cptlab.settings.instantiate import instantiate
 from cptlab.storage.atomic import write_json
 from cptlab.storage.jsonl import write_jsonl
@@ -184,11 +181,7 @@ def draw_with(system: LoadedSystem, n: int, judge: Judge, seed: int, directory: 
     return draw
 
 
-@hydra.main(version_base="1.3", config_path=str(config_directory()), config_name="omega")
-def main(config: DictConfig) -> None:
-    fresh = Path(HydraConfig.get().runtime.output_dir)
-    job(lambda config: tune_omega(config, fresh), config)
-
+main = hydra_command("omega", tune_omega)
 
 if __name__ == "__main__":
-    entry(main)
+    main()

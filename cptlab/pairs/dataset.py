@@ -81,7 +81,7 @@ def read_pairs(path: str | os.PathLike, encode: Encode | None = None) -> list[Pa
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"There is no pairs file {path}. Check the path, or make it with `python -m cptlab.pairs`.")
+        raise UserError(f"There is no pairs file {path}. Check the path, or make it with `cptlab pairs`.")
     pairs: list[Pair] = []
     split_of: dict[str, str] = {}
     with open(path, "rb") as file:
@@ -99,7 +99,7 @@ def read_pairs(path: str | os.PathLike, encode: Encode | None = None) -> list[Pa
                 _check_tokenizer(pair, encode, f"{path}, line {number}")
             pairs.append(pair)
     if not pairs:
-        raise UserError(f"{path} holds no pairs. Remake it with `python -m cptlab.pairs`.")
+        raise UserError(f"{path} holds no pairs. Remake it with `cptlab pairs`.")
     return pairs
 
 
@@ -122,7 +122,7 @@ def _check_tokenizer(pair: Pair, encode: Encode, where: str) -> None:
             raise UserError(
                 f"{where}: {name}_mask has {entries} entries, but the backbone's tokenizer cuts that program into "
                 f"{tokens} tokens: the file was made with another tokenizer. Use the backbone that the pairs were "
-                "made with, or remake them with this one (`python -m cptlab.pairs`)."
+                "made with, or remake them with this one (`cptlab pairs`)."
             )
 
 
