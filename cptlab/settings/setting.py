@@ -13,6 +13,7 @@ against these declarations before any work (validation.py), and objects made in 
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 import types
@@ -71,6 +72,7 @@ class Declaration:
 REQUIRED: Any = inspect.Parameter.empty
 
 
+@functools.cache
 def declarations(target: Callable[..., Any]) -> dict[str, Declaration]:
     """The settings among the parameters of a function or class, in order."""
     signature = inspect.signature(target)
@@ -124,7 +126,8 @@ def _fits(value: Any, kind: Any, setting: Setting) -> bool:
     if origin is not None and issubclass(origin, Mapping):
         return isinstance(value, Mapping)
     if origin is not None and issubclass(origin, Sequence):
-        return isinstance(value, (list, tuple)) and all(_fits(item, parts[0], setting) for item in value)
+        several = isinstance(value, Sequence) and not isinstance(value, str)  # OmegaConf's lists are sequences, too
+        return several and all(_fits(item, parts[0], setting) for item in value)
     raise TypeError(f"{kind} is no type of a setting")
 
 
@@ -178,6 +181,6 @@ def shown(value: Any) -> str:
     """A value as it is written on the command line."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, Sequence) and not isinstance(value, str):
         return f"[{','.join(map(shown, value))}]"
     return str(value)
