@@ -1,7 +1,7 @@
-"""Evaluate a trained prefix: the base model against the tuned one on held-out tasks. Or programs from elsewhere.
+"""Evaluate systems on held-out tasks: by default the base model and the tuned one. Or programs from elsewhere.
 
-    python evaluate.py run=logs/train/runs/<time>
     python evaluate.py                                  (the latest training run)
+    python evaluate.py run=logs/train/runs/<time> system=[base,tuned,best_of_n,ruff_fix]
     python evaluate.py -m decoding=paper,spa
     python evaluate.py completions=programs.jsonl benchmark=humaneval    (rows with task_id and completion or solution)
     python evaluate.py completions=new.jsonl against=old.jsonl benchmark=mbpp

@@ -12,42 +12,56 @@ from omegaconf import DictConfig, OmegaConf
 from cptlab.commands.common import PAIRS_FILE, STATISTICS_FILE, say
 from cptlab.errors import UserError
 from cptlab.pairs.selection import FilterCounts
+from cptlab.records import Task
 from cptlab.settings.instantiate import instantiate
 from cptlab.storage.atomic import write_json
 from cptlab.storage.digests import fingerprint
 from cptlab.storage.locks import locked
+from cptlab.systems.decoding import Decoding, build_decoding
 
 
 def build_pairs(config: DictConfig, backbone: Any = None) -> Path:
-    """Algorithm 1 for the tasks of splits train and validation; the directory with pairs.jsonl and statistics.json.
+    """Run Algorithm 1 on the tasks of splits train and validation; return the directory with pairs and statistics.
 
-    Kept in the cache under all that it depends on; a killed build goes on where it was. Raises UserError where no
-    pair is left, with what each filter dropped. Where `pairs.dataset` names ready-made pairs, they are read instead.
+    The directory lies in the cache, named by all that the pairs depend on; a killed build goes on where it was. Raises
+    UserError where no pair is left, with what each filter dropped. Ready-made pairs of `pairs.dataset` are read instead.
     """
     from cptlab import pairs
-    from cptlab.systems.samples import prompt_of, sample_and_judge
+    from cptlab.adapters import Policy
+    from cptlab.systems.judge import Judge
+    from cptlab.systems.loading import LoadedSystem
+    from cptlab.systems.samples import sample_and_judge
 
     backbone = backbone or instantiate(config.backbone, "backbone")
     if "dataset" in config.pairs:
         return _ready_pairs(config, backbone)
-    directory, tasks, sampling = _place(config, backbone)
+    directory, tasks, decoding = _place(config, backbone)
     options = instantiate(config.pairs.selection, "pairs.selection")
-    cache = Path(config.paths.cache)
+    system = LoadedSystem("pairs", Policy(backbone), decoding)
+    judge = Judge(Path(config.paths.cache), workers=config.workers, sandbox=config.sandbox)
     with locked(directory):
         if (directory / STATISTICS_FILE).is_file():
             say(f"Pairs: found in {directory}")
             return directory
-        judged = sample_and_judge(backbone, tasks, config.pairs.n, sampling, cache=cache, seed=config.pairs.seed,
-                                  token_budget=config.decoding.token_budget, workers=config.workers, sandbox=config.sandbox, title="pairs")
+        judged = sample_and_judge(system, tasks, config.pairs.n, judge, seed=config.pairs.seed)
         by_id = {task.id: task for task in tasks}
         counts, found = FilterCounts(), []
         for task_id, completions, qualities, verdicts in judged.by_task():
-            task = dataclasses.replace(by_id[task_id], prompt=prompt_of(by_id[task_id], backbone))
+            task = dataclasses.replace(by_id[task_id], prompt=system.shown_prompt(by_id[task_id]))
             choice, dropped = pairs.select_pair(task, completions, qualities, verdicts, options)
             counts += dropped
             if choice is not None:
-                found.append(pairs.make_pair(task, choice, completions, qualities, backbone.encode_completion,
-                                             backbone.decode, refine=config.pairs.refine))
+                found.append(
+                    pairs.make_pair(
+                        task,
+                        choice,
+                        completions,
+                        qualities,
+                        backbone.encode_completion,
+                        backbone.decode,
+                        refine=config.pairs.refine,
+                    )
+                )
         if not any(pair.split == "train" for pair in found):
             raise pairs.no_pairs_left(counts, options)
         statistics = pairs.pair_statistics(found, backbone.encode_completion, backbone.decode)
@@ -59,35 +73,46 @@ def build_pairs(config: DictConfig, backbone: Any = None) -> Path:
 
 
 def find_pairs(config: DictConfig, backbone: Any) -> Path | None:
-    """The file of the pairs that `build_pairs` would give, if it would not have to make them."""
+    """Return the file of the pairs that `build_pairs` gives; None where it would have to make them first."""
     if "dataset" in config.pairs:
         return _ready_pairs(config, backbone) / PAIRS_FILE
     directory = _place(config, backbone)[0]
     return directory / PAIRS_FILE if (directory / STATISTICS_FILE).is_file() else None
 
 
-def _place(config: DictConfig, backbone: Any) -> tuple[Path, list[Any], Any]:
-    """Where the pairs of these settings are kept; the tasks, and how programs are sampled."""
-    if config.decoding.guidance or config.decoding.strategy:
-        raise UserError("Pairs are made of the model's plain samples, so this decoding is for evaluate.py. Use decoding=paper "
-                        "or decoding=llm here.")
+def _place(config: DictConfig, backbone: Any) -> tuple[Path, list[Task], Decoding]:
+    """Return where the pairs of these settings are kept, the tasks, and how programs are sampled."""
+    decoding = build_decoding(config.decoding)
+    if decoding.guidance or decoding.strategy:
+        raise UserError(
+            "Pairs are made of the model's plain samples, so this decoding is for evaluate.py. Use decoding=paper "
+            "or decoding=llm here."
+        )
     benchmark = instantiate(config.benchmark, "benchmark")
-    tasks = [task for split in ("train", "validation") for task in benchmark.split(split, config.pairs[f"{split}_tasks"])]
-    sampling = instantiate(config.decoding.sampling, "decoding.sampling")
+    tasks = [
+        task for split in ("train", "validation") for task in benchmark.split(split, config.pairs[f"{split}_tasks"])
+    ]
     work = {
-        "pairs": OmegaConf.to_container(config.pairs, resolve=True), "backbone": backbone.fingerprint,
-        "template": backbone.prompt_template, "tasks": [repr(task) for task in tasks],
-        "sampling": dataclasses.asdict(sampling), "seed": config.pairs.seed,
+        "pairs": OmegaConf.to_container(config.pairs, resolve=True),
+        "backbone": backbone.fingerprint,
+        "template": backbone.prompt_template,
+        "tasks": [repr(task) for task in tasks],
+        "sampling": dataclasses.asdict(decoding.sampling),
+        "seed": config.pairs.seed,
     }
-    return Path(config.paths.cache) / "pairs" / fingerprint(work), tasks, sampling
+    return Path(config.paths.cache) / "pairs" / fingerprint(work), tasks, decoding
 
 
 def _ready_pairs(config: DictConfig, backbone: Any) -> Path:
-    """The pairs of a data set, in this backbone's tokens, as `build_pairs` leaves its own."""
+    """Write the pairs of a data set, in this backbone's tokens, as `build_pairs` leaves its own; return their directory."""
     from cptlab import pairs
 
-    found, counts = instantiate(config.pairs.dataset, "pairs.dataset", encode=backbone.encode_completion,
-                                   max_tokens=backbone.context_length - config.pairs.reserved)
+    found, counts = instantiate(
+        config.pairs.dataset,
+        "pairs.dataset",
+        encode=backbone.encode_completion,
+        max_tokens=backbone.context_length - config.pairs.reserved,
+    )
     content = hashlib.sha256(repr(found).encode()).hexdigest()
     directory = Path(config.paths.cache) / "pairs" / fingerprint({"ready": content})
     with locked(directory):

@@ -41,7 +41,7 @@ def dilution(config: DictConfig, fresh: Path) -> None:
     started = time.monotonic()
     _check(config)
     earlier = [_earlier(directory, config.gradient) for directory in config.compare]
-    trained = training_run(config.run, Path(config.paths.logs))
+    trained = training_run(config.run, Path(config.paths.logs), ("prefix",)) if config.run is not None else None
     from cptlab.adapters import load_prefix
     from cptlab.analysis.dilution import summary
     from cptlab.analysis.dilution.attention_share import Shares, measure

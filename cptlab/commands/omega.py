@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -21,70 +22,67 @@ from omegaconf import DictConfig, OmegaConf
 from cptlab.analysis.omega.search import METHODS, omega_grid
 from cptlab.analysis.omega.tuning import Draw, check_metric, sentences, tune
 from cptlab.commands.common import ROOT, begin, sandbox_of, say
+from cptlab.commands.systems import build_backbone, choose_systems, shared_setting
 from cptlab.errors import UserError
 from cptlab.records import Task
 from cptlab.reporting.omega_curve import make_omega_report, print_curve
 from cptlab.reporting.omega_sweep import read_curve
+from cptlab.settings.config_source import config_directory
 from cptlab.settings.entry import entry, job
 from cptlab.settings.instantiate import instantiate
 from cptlab.storage.atomic import write_json
 from cptlab.storage.jsonl import write_jsonl
-from cptlab.storage.run_directory import CONFIG_FILE, training_run
+from cptlab.storage.run_directory import CONFIG_FILE
 from cptlab.systems import tuned_omega as store
-from cptlab.systems.guidance import strategy_of
+from cptlab.systems.decoding import build_decoding
 from cptlab.tracking.provenance import collect_provenance
 
-CONF = Path(__file__).resolve().parents[3] / "conf"
+if TYPE_CHECKING:
+    from cptlab.systems.judge import Judge
+    from cptlab.systems.loading import LoadedSystem
 
 
 def tune_omega(config: DictConfig, fresh: Path) -> Path:
-    """Every system's ω stored in the cache; the run directory with omega.json, omega_curve.* and omega_test.csv."""
+    """Tune and store the ω of every system; return the run directory with omega.json, omega_curve.* and omega_test.csv."""
     started = time.monotonic()
-    from cptlab.adapters import load_prefix
+    from cptlab.systems.judge import Judge
+    from cptlab.systems.loading import check_system, load_system
 
+    # 1. What is tuned. Every mistake in it is found here, before any work.
     grid = check(config)
-    trained = training_run(config.run, Path(config.paths.logs))
-    sandbox = sandbox_of(config)
-    source = OmegaConf.load(trained / CONFIG_FILE) if trained else config
-    benchmark = instantiate(config.get("benchmark") or source.benchmark, "benchmark")
+    decoding = build_decoding(config.decoding, tune_omega=True)
+    chosen = choose_systems(config, tune_omega=True)
+    benchmark = instantiate(shared_setting(config, chosen, "benchmark"), "benchmark")
     validation = benchmark.split(config.validation_split, config.validation_tasks)
     test = benchmark.split(config.test_split, config.test_tasks)
-    node = (config.get("backbone") or source.backbone).copy()
-    if config.device is not None:
-        node.device = config.device
-    backbone = instantiate(node, "backbone")
-    guidance = instantiate(config.decoding.guidance, "decoding.guidance", omega=2.0)  # any but 1
-    sampling = instantiate(config.decoding.sampling, "decoding.sampling")
-    strategy = strategy_of(config)
-    systems: dict[str, Any] = {"base": None}
-    if trained:
-        systems["tuned"] = load_prefix(trained / "prefix", backbone.shape).to(backbone.device)
-    systems = choose_systems(systems, config.systems, guidance)
-    both = store.tuned_on(store.contents(validation), test)
-    test = [task for task in test if task not in both]
+    in_both = store.tuned_on(store.contents(validation), test)
+    test = [task for task in test if task not in in_both]
     if not test:
         raise UserError(
             f"Every task of split {config.test_split} chose ω, so none is left to report it on. Give another "
             "test_split or validation_split."
         )
+    backbone = build_backbone(config, chosen)
+    systems = with_omega_to_tune([load_system(system, backbone, decoding) for system in chosen])
+    for system in systems:
+        check_system(system, [*validation, *test], config.n)
+    sandbox = sandbox_of(config)
     say(
         f"ω is tuned on {len(validation)} tasks of {benchmark.name} and reported on {len(test)} others"
-        + (f" ({len(both)} tasks that are in both splits are left out of these)." if both else ".")
+        + (f" ({len(in_both)} tasks that are in both splits are left out of these)." if in_both else ".")
     )
-    run = begin(config, fresh, "omega", run=str(trained))
+
+    # 2. The run directory.
+    runs = {system.name: system.run for system in chosen if system.run is not None}
+    run = begin(config, fresh, "omega", runs=runs)
     OmegaConf.save(config, run.directory / CONFIG_FILE, resolve=True)
+
+    # 3. The search, system by system.
+    cache = Path(config.paths.cache)
+    judge = Judge(cache, tuple(config.extra_disabled), config.workers, config.sandbox)
     found: dict[str, Any] = {}
-    facts: dict[str, Any] = {
-        "about": f"{backbone.name} on {benchmark.name}, split {config.validation_split}, n = {config.n}",
-        "metrics": [config.metric, "pylint_mean" if "pass@" in config.metric else "pass@1"], "metric": config.metric,
-        "benchmark": benchmark.name, "benchmark_fingerprint": benchmark.fingerprint(), "n": config.n,
-        "seed": config.seed, "backbone": backbone.name, "backbone_fingerprint": backbone.fingerprint,
-        "training_run": str(trained) if trained else None, "sandbox": sandbox,
-        "validation_tasks": [task.id for task in validation], "test_tasks": [task.id for task in test],
-        "in_both_and_left_out": [task.id for task in both],
-    }  # fmt: skip
-    for system, prefix in systems.items():
-        draw = draw_with(config, backbone, prefix, guidance, sampling, strategy, run.directory / system, test)
+    for system in systems:
+        draw = draw_with(system, config.n, judge, config.seed, run.directory / system.name, test)
         tuned = tune(
             draw,
             validation,
@@ -94,26 +92,42 @@ def tune_omega(config: DictConfig, fresh: Path) -> Path:
             config.method,
             config.probes,
             config.seed,
-            lambda text, system=system: say(f"{system}: {text}"),
+            lambda text, name=system.name: say(f"{name}: {text}"),
         )
-        record = tuned.record() | {"sentences": sentences(system, tuned, config.metric)}
-        setting = store.find_setting(backbone, prefix, benchmark, guidance, sampling, strategy)
+        record = tuned.record() | {"sentences": sentences(system.name, tuned, config.metric)}
         provenance = collect_provenance(
             ROOT, run=str(run.directory), metric=config.metric, n=config.n, seed=config.seed
         )
         file = store.store(
-            Path(config.paths.cache),
-            setting,
+            cache,
+            store.omega_setting(system, backbone, benchmark),
             validation,
             tuned.search.best,
             **{name: record[name] for name in record if name not in ("omega", "per_task")},
             **provenance,
         )
-        found[system] = record | {"stored": str(file)}
+        found[system.name] = record | {"stored": str(file)}
+
+    # 4. The curve and its report.
+    facts: dict[str, Any] = {
+        "about": f"{backbone.name} on {benchmark.name}, split {config.validation_split}, n = {config.n}",
+        "metrics": [config.metric, "pylint_mean" if "pass@" in config.metric else "pass@1"],
+        "metric": config.metric,
+        "benchmark": benchmark.name,
+        "benchmark_fingerprint": benchmark.fingerprint(),
+        "n": config.n,
+        "seed": config.seed,
+        "backbone": backbone.name,
+        "backbone_fingerprint": backbone.fingerprint,
+        "training_run": next(iter(runs.values()), None),
+        "parts": {system.name: system.parts() | {"run": system.run} for system in chosen},
+        "sandbox": sandbox,
+        "validation_tasks": [task.id for task in validation],
+        "test_tasks": [task.id for task in test],
+        "in_both_and_left_out": [task.id for task in in_both],
+    }
     write_jsonl(run.directory / "tasks.jsonl", [*validation, *test])
-    provenance = collect_provenance(
-        ROOT, wall_seconds=round(time.monotonic() - started, 1), resumed=run.resumed
-    )
+    provenance = collect_provenance(ROOT, wall_seconds=round(time.monotonic() - started, 1), resumed=run.resumed)
     write_json(run.directory / "omega.json", {"systems": found, **facts, **provenance})
     curve = read_curve([run.directory])
     page = make_omega_report([run.directory], curve)
@@ -126,7 +140,7 @@ def tune_omega(config: DictConfig, fresh: Path) -> Path:
 
 
 def check(config: DictConfig) -> tuple[float, ...]:
-    """The grid; UserError for a setting that cannot be, before anything is loaded."""
+    """Return the grid of ω. Raises UserError for a setting that cannot be, before anything is loaded."""
     for name in ("n", "validation_tasks", "test_tasks"):
         number = config[name]
         if number is not None and (type(number) is not int or number < 1):
@@ -143,40 +157,26 @@ def check(config: DictConfig) -> tuple[float, ...]:
     return omega_grid(config.low, config.high, config.step)
 
 
-def choose_systems(systems: dict[str, Any], asked: Sequence[str] | None, guidance: Any) -> dict[str, Any]:
-    """Those asked for; all if none is named, but without the base model where the guidance needs a prefix."""
-    if asked is None:
-        needs_prefix = getattr(guidance.negative, "needs_prefix", False) and "tuned" in systems
-        return {name: prefix for name, prefix in systems.items() if prefix is not None or not needs_prefix}
-    unknown = [name for name in asked if name not in systems]
-    if unknown or not asked:
+def with_omega_to_tune(systems: list[LoadedSystem]) -> list[LoadedSystem]:
+    """Leave out the systems without a second stream, which is said. Raises UserError where none is left."""
+    left = [system.name for system in systems if system.decoding.guidance is None]
+    if len(left) == len(systems):
         raise UserError(
-            f"systems={list(asked)} cannot be. Choose from {', '.join(systems)}"
-            + ("." if "tuned" in systems else "; tuned needs run=<training run>.")
+            f"There is no ω to tune: {', '.join(left)} has no second stream, or one that needs a prefix. Give run=<a "
+            "training run> and system=[tuned], or another decoding/negative."
         )
-    return {name: systems[name] for name in asked}
+    if left:
+        say(f"Left out, for they have no ω here: {', '.join(left)}.")
+    return [system for system in systems if system.name not in left]
 
 
-def draw_with(
-    config: DictConfig,
-    backbone: Any,
-    prefix: Any,
-    guidance: Any,
-    sampling: Any,
-    strategy: Any,
-    directory: Path,
-    test: Sequence[Task],
-) -> Draw:
-    """How the search gets programs of one ω judged. What was made for the tasks reported is kept in `directory`."""
+def draw_with(system: LoadedSystem, n: int, judge: Judge, seed: int, directory: Path, test: Sequence[Task]) -> Draw:
+    """Return how the search gets programs of one ω judged. Those for the tasks `test` are written to `directory`."""
     from cptlab.systems.samples import sample_and_judge
 
     def draw(tasks: Sequence[Task], omega: float) -> Any:
-        judged = sample_and_judge(
-            backbone, tasks, config.n, sampling, cache=Path(config.paths.cache), seed=config.seed, prefix=prefix,
-            guidance=store.with_omega(guidance, omega), strategy=strategy, token_budget=config.decoding.token_budget,
-            extra_disabled=config.extra_disabled, workers=config.workers, sandbox=config.sandbox,
-            title=f"{directory.name}, ω = {omega:g}",
-        )  # fmt: skip
+        named = replace(system, name=f"{system.name}, ω = {omega:g}", decoding=system.decoding.with_omega(omega))
+        judged = sample_and_judge(named, tasks, n, judge, seed=seed)
         if tasks is test:
             judged.write(directory / f"omega_{omega:g}")
         return judged.results()
@@ -184,7 +184,7 @@ def draw_with(
     return draw
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="omega")
+@hydra.main(version_base="1.3", config_path=str(config_directory()), config_name="omega")
 def main(config: DictConfig) -> None:
     fresh = Path(HydraConfig.get().runtime.output_dir)
     job(lambda config: tune_omega(config, fresh), config)

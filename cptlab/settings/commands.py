@@ -97,7 +97,7 @@ class EvaluateSettings(JudgingSettings):
 
     run: Annotated[
         str | None,
-        Setting("A training run's directory; latest: the newest finished one; null: none (name a backbone)."),
+        Setting("Training run of the systems that need one: its directory, or latest; null: none (name a backbone)."),
     ] = "latest"
     completions: Annotated[
         str | None,
@@ -141,11 +141,8 @@ class OmegaSettings(JudgingSettings):
 
     run: Annotated[
         str | None,
-        Setting("A training run's directory; latest: the newest finished one; null: the base model (name a backbone)."),
+        Setting("Training run of the systems that need one: its directory, or latest; null: none (name a backbone)."),
     ] = "latest"
-    systems: Annotated[
-        Sequence[str] | None, Setting("Systems to tune ω for, such as [tuned]; null: each that there is.")
-    ] = None
     device: Annotated[
         str | None, Setting("Device of the backbone, such as cpu or cuda; null: that of the training run.")
     ] = None

@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,25 +75,36 @@ def open_run(fresh: Path, logs: Path, digest: str) -> RunDirectory:
     return _begin(fresh, digest, False, lock)
 
 
-def latest_run(logs: Path) -> Path:
-    """Return the newest finished run below `logs`. Raises UserError if there is none."""
+def finished_runs(logs: Path) -> list[Path]:
+    """Return the finished runs below `logs`, the newest first."""
     finished = [file.parent for file in logs.glob(f"*runs/**/{RUN_FILE}") if _read(file).get("finished")]
-    if not finished:
-        raise UserError(f"There is no finished training run below {logs}. Run python train.py first, or give run=DIR.")
-    return max(finished, key=lambda path: (path / RUN_FILE).stat().st_mtime)
+    return sorted(finished, key=lambda path: (path / RUN_FILE).stat().st_mtime, reverse=True)
 
 
-def training_run(run: str | None, logs: Path) -> Path | None:
-    """The training run to evaluate: `run` is a directory, 'latest', or None for the base model alone."""
-    if run is None:
-        return None
-    directory = latest_run(logs / "train") if run == "latest" else Path(run)
-    for needed in (CONFIG_FILE, "prefix"):
-        if not (directory / needed).exists():
-            raise UserError(
-                f"{directory} is no finished training run: it has no {needed}. Give run=<directory that "
-                "python train.py named>, or run=latest."
-            )
+def training_run(run: str, logs: Path, adapters: Sequence[str]) -> Path:
+    """Find a training run that has an adapter of one of these kinds: `run` is its directory, or 'latest'.
+
+    A kind is the name of a folder in the run's directory. Raises UserError where there is none.
+    """
+    wanted = " or ".join(adapters)
+    if run == "latest":
+        for directory in finished_runs(logs / "train"):
+            if any((directory / kind).is_dir() for kind in adapters):
+                return directory.resolve()
+        raise UserError(
+            f"There is no finished training run with an adapter ({wanted}) below {logs / 'train'}. Run python train.py "
+            "first, or give run=DIR."
+        )
+    directory = Path(run)
+    if not (directory / CONFIG_FILE).is_file():
+        raise UserError(
+            f"{directory} is no finished training run: it has no {CONFIG_FILE}. Give run=<directory that python train.py "
+            "named>, or run=latest."
+        )
+    if not any((directory / kind).is_dir() for kind in adapters):
+        raise UserError(
+            f"{directory} has no adapter of this kind ({wanted}). Give the directory of a finished training run that has."
+        )
     return directory.resolve()
 
 

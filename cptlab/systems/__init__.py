@@ -1,1 +1,5 @@
-"""What is evaluated: a model with an adapter, a prompt, a decoding, a selection and a post-processing."""
+"""What an evaluation compares: systems, each with its adapter, prompt, decoding, selection and post-processing."""
+
+from cptlab.systems.system import System
+
+__all__ = ["System"]

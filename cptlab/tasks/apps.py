@@ -15,15 +15,16 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from cptlab.errors import UserError
 from cptlab.records import DIFFICULTIES, Prompt, Task, Test
+from cptlab.settings.setting import Setting
 from cptlab.storage.jsonl import integers_of_any_length
-from cptlab.tasks.benchmark import Benchmark, divided
+from cptlab.tasks.benchmark import Benchmark, Fractions, divided
 from cptlab.tasks.files import Row, Source, check_data_dir, file_rows, find_file, make_tasks, read_rows
 from cptlab.tasks.spans import spans_of
 
@@ -44,11 +45,21 @@ from heapq import *
 sys.set_int_max_str_digits(0)
 """
 _EXAMPLES = re.compile(r"^[\W_]*(?:for\s+)?(?:sample|example)s?\b[\w ]{0,20}[^\w\n]*$", re.IGNORECASE | re.MULTILINE)
-_SECTION = re.compile(r"^(?:-{3,}.*|#+ .*|\W*(?:notes?|constraints|follow[- ]up|hints?)\W*)$", re.IGNORECASE | re.MULTILINE)
+_SECTION = re.compile(
+    r"^(?:-{3,}.*|#+ .*|\W*(?:notes?|constraints|follow[- ]up|hints?)\W*)$", re.IGNORECASE | re.MULTILINE
+)
 
 
 def apps(
-    data_dir: str | None = None, source: str | None = None, fractions: Sequence[float] | None = None
+    data_dir: str | None = None,
+    source: Annotated[
+        str | None,
+        Setting(
+            "A file or folder below <data_dir>/apps, or a whole path; null: train and test if they are there, else the first "
+            "that is, else the hub."
+        ),
+    ] = None,
+    fractions: Fractions = None,
 ) -> Benchmark:
     """The tasks that have tests, each with its difficulty.
 
@@ -88,7 +99,9 @@ def _rows(data_dir: str | None, source: str | None) -> Iterator[Row]:
     if source is not None:
         found = _at(data_dir, source)
         if found is None:
-            raise UserError(f"There is no {Path(data_dir or '.', 'apps', source)}. Correct benchmark.source, or set it to null.")
+            raise UserError(
+                f"There is no {Path(data_dir or '.', 'apps', source)}. Correct benchmark.source, or set it to null."
+            )
         return _read(found)
     places = [place for name in SOURCES if (place := _at(data_dir, name)) is not None]
     if not places:
@@ -133,7 +146,9 @@ def _folder_rows(place: Path) -> Iterator[Row]:
                 "starter_code": text.get("starter_code.py", ""),
             }
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{folder} is not an APPS problem: {error} is wrong or missing. Take a fresh copy.") from None
+            raise UserError(
+                f"{folder} is not an APPS problem: {error} is wrong or missing. Take a fresh copy."
+            ) from None
         yield str(folder), row
 
 
@@ -206,7 +221,9 @@ def _examples(question: str) -> tuple[int, int]:
     if first is None:
         return len(question), len(question)
     for section in _SECTION.finditer(question, first.end()):
-        if not _EXAMPLES.match(section.group()) and not re.search(r"\b(input|output)\b", section.group(), re.IGNORECASE):
+        if not _EXAMPLES.match(section.group()) and not re.search(
+            r"\b(input|output)\b", section.group(), re.IGNORECASE
+        ):
             return first.start(), section.start()
     return first.start(), len(question)
 

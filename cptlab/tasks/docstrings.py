@@ -58,7 +58,9 @@ def _docstring(text: str, entry_point: str) -> tuple[int, int]:
         begin = starts[line - 1]
         return begin + len(text[begin : starts[line]].encode()[:column].decode())
 
-    functions = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef) and node.name == entry_point]
+    functions = [
+        node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef) and node.name == entry_point
+    ]
     if not functions:
         raise ValueError(f"the prompt does not define {entry_point}")
     for node in functions[-1].body:  # not always the first statement: HumanEval/115 imports before it

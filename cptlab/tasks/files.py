@@ -46,8 +46,10 @@ def read_rows(source: Source, data_dir: str | os.PathLike | None) -> Iterator[Ro
 def check_data_dir(data_dir: str | os.PathLike | None) -> None:
     """UserError unless `data_dir` is None or a directory."""
     if data_dir is not None and not Path(data_dir).is_dir():
-        raise UserError(f"There is no data directory {data_dir}. Correct paths.data_dir (or the environment variable "
-                        "CPTLAB_DATA_DIR), or set it to null to load benchmarks from the Hugging Face hub.")
+        raise UserError(
+            f"There is no data directory {data_dir}. Correct paths.data_dir (or the environment variable "
+            "CPTLAB_DATA_DIR), or set it to null to load benchmarks from the Hugging Face hub."
+        )
 
 
 def find_file(data_dir: str | os.PathLike | None, name: str) -> Path | None:

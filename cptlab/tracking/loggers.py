@@ -12,9 +12,10 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlparse
 
+from cptlab.settings.setting import Setting
 from cptlab.storage.atomic import write_text
 
 
@@ -27,7 +28,12 @@ def csv_logger(save_dir: str) -> Any:
 
 
 def wandb_logger(
-    save_dir: str, project: str, group: str | None, job_type: str, tags: list[str], name: str | None = None
+    save_dir: str,
+    job_type: str,
+    tags: list[str],
+    project: Annotated[str, Setting("W&B project.")] = "cptlab",
+    group: Annotated[str | None, Setting("W&B group of the run.")] = None,
+    name: Annotated[str | None, Setting("W&B name of the run; null: W&B makes one up.")] = None,
 ) -> Any:
     """Open Lightning's W&B logger, offline if nobody is logged in."""
     from lightning.pytorch.loggers import WandbLogger

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 import yaml
 from run_commands import config
 
@@ -23,6 +22,7 @@ from cptlab.records import Completion, Prompt, Quality, Task, Verdict
 from cptlab.reporting.omega_sweep import read_curve
 from cptlab.storage.jsonl import write_jsonl
 from cptlab.systems import tuned_omega as store
+from cptlab.systems.decoding import Decoding
 
 GRID = omega_grid()
 SHAPES = {  # true curves, in logits
@@ -238,11 +238,16 @@ class MadeGuidance:
     gate: str = "always"
 
 
-def a_setting(prefix=None, benchmark="kata", content="c1", guidance=None, strategy=None, mask=7, **sampling):
+def a_system(adapter=None, guidance=None, strategy=None, prompt=None, **sampling):
+    sampling = SimpleNamespace(**({"temperature": 0.4, "top_p": 0.95, "top_k": 0, "stop": ()} | sampling))
+    decoding = Decoding(sampling, strategy, guidance or MadeGuidance())
+    return SimpleNamespace(decoding=decoding, adapter_digest=adapter, prompt=prompt, selection=None, post_processing=())
+
+
+def a_setting(benchmark="kata", content="c1", mask=7, **system):
     backbone = SimpleNamespace(fingerprint="abc123", prompt_template=None, mask_id=mask)
     benchmark = SimpleNamespace(name=benchmark, fingerprint=lambda: content)
-    sampling = SimpleNamespace(**({"temperature": 0.4, "top_p": 0.95, "top_k": 0, "stop": ()} | sampling))
-    return store.find_setting(backbone, prefix, benchmark, guidance or MadeGuidance(), sampling, strategy)
+    return store.omega_setting(a_system(**system), backbone, benchmark)
 
 
 def test_a_stored_omega_comes_back_for_other_tasks_alone(tmp_path):
@@ -251,7 +256,7 @@ def test_a_stored_omega_comes_back_for_other_tasks_alone(tmp_path):
     with pytest.raises(UserError, match="python -m cptlab.analysis.omega"):
         store.stored_omega(tmp_path, setting, test)
     file = store.store(tmp_path, setting, validation, 1.15, flat=True)
-    assert file.parent == tmp_path / "omega" and file.name.startswith("abc123-base-kata-")
+    assert file.parent == tmp_path / "omega" and file.name.startswith("abc123-alone-kata-")
     record = json.loads(file.read_text())
     assert record["flat"] and record["number_of_tasks"] == 5 and set(record["validation_tasks"]) == {t.id for t in validation}
     assert store.stored_omega(tmp_path, setting, test) == 1.15
@@ -266,23 +271,23 @@ def test_a_stored_omega_comes_back_for_other_tasks_alone(tmp_path):
 
 def test_an_omega_is_stored_for_what_decides_and_nothing_else(tmp_path):
     mine = a_setting()
-    prefix = SimpleNamespace(collapsed=lambda: torch.ones(3))
-    others = [a_setting(prefix), a_setting(benchmark="mbpp"), a_setting(content="c2"), a_setting(temperature=0.0),
+    others = [a_setting(adapter="d" * 64), a_setting(prompt="clean"), a_setting(benchmark="mbpp"), a_setting(content="c2"), a_setting(temperature=0.0),
               a_setting(guidance=MadeGuidance(MadeNegative(("nl", "tests")))), a_setting(strategy="beams"),
               a_setting(guidance=MadeGuidance(gate="entropy")), a_setting(mask=8)]
-    assert len({setting.file(tmp_path) for setting in [mine, *others]}) == 9
+    assert len({setting.file(tmp_path) for setting in [mine, *others]}) == 10
     assert mine == a_setting(guidance=MadeGuidance(omega=1.5)) == a_setting(stop=("\n",))
     store.store(tmp_path, mine, [make_task(0)], 1.2)
     for other in others:
         with pytest.raises(UserError, match="No ω was tuned"):
             store.stored_omega(tmp_path, other, [])
     with pytest.raises(UserError, match="tuned for another decoding"):
-        store.stored_omega(tmp_path, others[3], [])
+        store.stored_omega(tmp_path, others[4], [])
 
 
 def test_omega_one_is_the_plain_model():
-    assert store.with_omega(MadeGuidance(), 1.0) is None
-    assert store.with_omega(MadeGuidance(), 1.5) == MadeGuidance(omega=1.5)
+    decoding = a_system().decoding
+    assert decoding.with_omega(1.0).guidance is None
+    assert decoding.with_omega(1.5).guidance == MadeGuidance(omega=1.5)
 
 
 # ---- the command
@@ -314,7 +319,7 @@ def test_the_command_tunes_stores_and_reports_on_other_tasks(tmp_path, capsys):
 @pytest.mark.parametrize("override, said", [
     ("decoding=paper", "no ω"), ("metric=accuracy", "no metric 'accuracy'"), ("metric=pass@5", "n=2"), ("step=0", "step=0"),
     ("method=newton", "unimodal, grid"), ("validation_split=validatoin", "no split 'validatoin'"),
-    ("test_split=validation", "none is left"), ("systems=[tuned]", "run=<training run>"), ("probes=-1", "probes=-1"),
+    ("test_split=validation", "none is left"), ("system=[tuned]", "run=<directory>"), ("probes=-1", "probes=-1"),
 ])
 def test_mistakes_are_one_sentence(tmp_path, override, said):
     with pytest.raises(UserError, match=re.escape(said)):

@@ -7,7 +7,7 @@ import torch
 from test_spa import PROMPTS, tagged
 from tiny_models import double
 
-from cptlab.adapters import Prefix
+from cptlab.adapters import Policy, Prefix
 from cptlab.decoding import (
     Always,
     Deviation,
@@ -181,13 +181,13 @@ def test_the_floor_keeps_plausible_tokens_alone():
 @pytest.mark.parametrize(
     "make, said",
     [
-        (lambda: Guidance(Masked(), float("nan")), "omega is nan"),
-        (lambda: Guidance(Masked(), "much"), "omega is 'much'"),
+        (lambda: Guidance(Masked(), float("nan")), "omega=nan cannot be: it must be a number"),
+        (lambda: Guidance(Masked(), "much"), "omega=much cannot be: it must be a number"),
         (lambda: Masked([]), "No span is anchored"),
         (lambda: Masked(["body"]), "no prompt span 'body'"),
-        (lambda: Entropy(0), "every step would be mixed"),
-        (lambda: Deviation(0), "share of the largest deviation"),
-        (lambda: Plausible(0), "without a floor, use rule=linear"),
+        (lambda: Entropy(0), "Entropy: threshold=0 cannot be: it must be a number above 0"),
+        (lambda: Deviation(0), "above 0 and at most 1"),
+        (lambda: Plausible(0), "floor=0 cannot be: it must be a number above 0 and at most 1"),
         (lambda: Plausible(2), "above 0 and at most 1"),
     ],
 )
@@ -210,6 +210,9 @@ def test_only_some_samples_can_be_made():
 
 def test_a_program_is_made_again_where_it_failed_its_public_tests(tmp_path):
     from cptlab.backbone import load_backbone
+    from cptlab.systems.decoding import Decoding
+    from cptlab.systems.judge import Judge
+    from cptlab.systems.loading import LoadedSystem
     from cptlab.systems.samples import sample_and_judge
     from cptlab.tasks.kata import kata
 
@@ -217,18 +220,25 @@ def test_a_program_is_made_again_where_it_failed_its_public_tests(tmp_path):
     tasks = [task for task in kata().split("validation") if task.kind == "call"][:4]
     sampling, n = Sampling(max_new_tokens=96), 3
     guidance = Guidance(Masked(), 1.5, FailedTests())
-    plain = sample_and_judge(backbone, tasks, n, sampling, cache=tmp_path / "a")
-    again = sample_and_judge(backbone, tasks, n, sampling, cache=tmp_path / "b", guidance=guidance)
+    base = LoadedSystem("base", Policy(backbone), Decoding(sampling))
+    guided = LoadedSystem("guided", Policy(backbone), Decoding(sampling, guidance=guidance))
+    plain = sample_and_judge(base, tasks, n, Judge(tmp_path / "a"))
+    again = sample_and_judge(guided, tasks, n, Judge(tmp_path / "b"))
     always = list(generate(backbone, [(t.id, t.prompt) for t in tasks], n, sampling, guidance=Guidance(Masked(), 1.5)))
     other = [completion for row in always for completion in row]
     failed = [verdict.public_passed < verdict.public_total for verdict in plain.verdicts]
     assert 0 < sum(failed) < len(failed)
     for i, made_again in enumerate(failed):
         assert again.completions[i].program == (other if made_again else plain.completions)[i].program
-    assert sum(v.passed for v in again.verdicts) >= sum(v.passed for v in plain.verdicts)  # claim S9
+    made = [plain.completions[i].tokens for i in range(len(failed))] + [
+        other[i].tokens for i, made_again in enumerate(failed) if made_again
+    ]
+    assert again.cost.programs == len(made) / len(failed) and again.cost.tokens == sum(made) / len(failed)
+    assert plain.cost.programs == 1
+    assert sum(v.passed for v in again.verdicts) >= sum(v.passed for v in plain.verdicts)  # a second try costs none that passed
     bare = [type(task)(**(vars(task) | {"public_tests": ()})) for task in tasks]
     with pytest.raises(UserError, match="asks for public tests"):
-        sample_and_judge(backbone, bare, n, sampling, cache=tmp_path / "c", guidance=guidance)
+        sample_and_judge(guided, bare, n, Judge(tmp_path / "c"))
 
 
 def test_spans_may_overlap_and_touch():
@@ -256,7 +266,7 @@ def test_gates_need_not_be_hashable_and_edited_ones_make_other_programs(tmp_path
     import sys
     import types
 
-    from cptlab.systems.samples import _code
+    from cptlab.systems.code_digest import code_digest
 
     @dataclasses.dataclass(frozen=True)
     class Some:
@@ -276,7 +286,7 @@ def test_gates_need_not_be_hashable_and_edited_ones_make_other_programs(tmp_path
         module.__file__ = str(file)
         exec(compile(file.read_text(), str(file), "exec"), module.__dict__)
         sys.modules["gate_of_mine"] = module
-        digests.append(_code(module.Gate()))
+        digests.append(code_digest(module.Gate()))
     assert len(set(digests)) == 2
 
 

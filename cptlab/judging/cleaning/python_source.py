@@ -1,6 +1,6 @@
-"""Python source as text with a syntax tree: parsing within a budget, names, and cutting statements out.
+"""Python source as text with a syntax tree: parse within a budget, find names, cut statements out.
 
-For cleaning.py. Nothing is run. Lines count from 1, as in `ast`.
+Nothing is run. Lines count from 1, as in `ast`.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _TEST_RUN = re.compile(
 
 
 class Parser:
-    """`ast.parse` that never raises, and gives None for all that follows when its budget is used up (`left` is 0)."""
+    """`ast.parse` that never raises. When its budget is used up (`left` is 0), it gives None for everything."""
 
     def __init__(self) -> None:
         self.left = BUDGET
 
     def parse(self, text: str) -> ast.Module | SyntaxError | None:
-        """The tree; a SyntaxError that says where; or None where there is no saying (too deep, too long)."""
+        """Return the tree, a SyntaxError that says where, or None for a text that is too deep or too long."""
         if len(text) > self.left:
             self.left = 0
             return None
@@ -55,7 +55,7 @@ def leaves_function(statement: ast.stmt) -> bool:
 
 
 def _own_nodes(statement: ast.stmt) -> Iterable[ast.AST]:
-    """The nodes of a statement that run in the module's own scope; of functions and classes only the node itself."""
+    """Yield the nodes of a statement that run in the module's own scope; of functions and classes only the node itself."""
     stack: list[ast.AST] = [statement]
     while stack:
         node = stack.pop()
@@ -65,7 +65,7 @@ def _own_nodes(statement: ast.stmt) -> Iterable[ast.AST]:
 
 
 def bound_names(statement: ast.stmt) -> set[str]:
-    """The module-level names that a top-level statement binds; '*' for a star import."""
+    """Return the module-level names that a top-level statement binds; '*' for a star import."""
     names: set[str] = set()
     for node in _own_nodes(statement):
         if isinstance(node, _SCOPES):
@@ -78,7 +78,7 @@ def bound_names(statement: ast.stmt) -> set[str]:
 
 
 def read_names(statements: Iterable[ast.stmt]) -> set[str]:
-    """The names that these top-level statements read and do not bind in a scope of their own."""
+    """Return the names that these top-level statements read and do not bind in a scope of their own."""
     names: set[str] = set()
     for statement in statements:
         read, bound = set(), set()
@@ -96,7 +96,7 @@ def read_names(statements: Iterable[ast.stmt]) -> set[str]:
 
 
 def first_line(statement: ast.stmt) -> int:
-    """With its decorators."""
+    """Return the first line of a statement, with its decorators."""
     return min([statement.lineno, *(node.lineno for node in getattr(statement, "decorator_list", ()))])
 
 
@@ -112,12 +112,12 @@ def is_inert(statement: ast.stmt) -> bool:
 def unneeded_after(
     tree: ast.Module, defines: Callable[[ast.stmt], bool], roots: set[str], definitions_too: bool
 ) -> list[ast.stmt]:
-    """The statements after the one that `defines` the entry point which only show or test it.
+    """Return the statements behind the one that `defines` the entry point which only show or test it.
 
     Those are asserts, print and test calls, bare expressions, `if __name__ == "__main__"`, loops and branches over such
-    statements, and values computed with the entry point or read from stdin that nothing else needs. Before it too: bare
-    words that no statement gives a meaning. `roots` are the names that must stay. `definitions_too`: functions, classes
-    and values that the entry point does not need, as well.
+    statements, and values computed with the entry point or read from stdin that nothing else needs. Bare words that no
+    statement gives a meaning are among them in front of it, too. `roots` are the names that must stay. `definitions_too`:
+    include functions, classes and values that the entry point does not need.
     """
     first = next(index for index, statement in enumerate(tree.body) if defines(statement))
     doubtful = [s for s in tree.body[:first] if is_inert(s)]
@@ -192,10 +192,10 @@ def _is_dotted(node: ast.expr) -> bool:
 
 
 def without(text: str, tree: ast.Module, dropped: Sequence[ast.stmt]) -> str:
-    """`text` without the lines of these top-level statements and the comments that lead to them.
+    """Return `text` without the lines of these top-level statements and the comments that lead to them.
 
-    What follows the last statement that stays goes too, where anything after it was dropped. A statement that shares
-    a line with one that stays, stays.
+    If anything behind the last remaining statement is dropped, everything behind it goes. A statement that shares a line
+    with one that stays, stays.
     """
     if not dropped:
         return text
@@ -218,7 +218,7 @@ def without(text: str, tree: ast.Module, dropped: Sequence[ast.stmt]) -> str:
 
 
 def with_missing(program: str, donors: Iterable[str], roots: set[str], parser: Parser) -> str:
-    """The program, preceded by the donors' imports and definitions of names that it reads but does not bind.
+    """Return the program behind the donors' imports and definitions of names that it reads but does not bind.
 
     `roots` are names that it must bind whether or not it reads them. Donors that do not parse give nothing.
     """
@@ -245,7 +245,7 @@ def with_missing(program: str, donors: Iterable[str], roots: set[str], parser: P
 
 
 def _providers(tree: ast.Module, missing: set[str]) -> set[int]:
-    """The ids of the top-level statements that give the missing names, and what those need themselves."""
+    """Return the ids of the top-level statements that give the missing names, and of those that they need themselves."""
     kinds = (*_SCOPES, ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign)
     found: set[int] = set()
     wanted, grew = set(missing), True

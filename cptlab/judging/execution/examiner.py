@@ -179,7 +179,9 @@ def _attribute(target: Any, name: str, *value: Any) -> Any:
     is_mock = mock is not None and isinstance(target, mock.NonCallableMock)
     if name.startswith("_") or isinstance(target, (types.FunctionType, types.MethodType, types.ModuleType, type)):
         raise AttributeError(f"{name} is not for the program")
-    if is_mock and (hasattr(mock.Mock, name) or name.startswith("assert") or isinstance((*value, None)[0], CandidateObject)):
+    if is_mock and (
+        hasattr(mock.Mock, name) or name.startswith("assert") or isinstance((*value, None)[0], CandidateObject)
+    ):
         raise AttributeError(f"{name} of a mock is not for the program")
     return setattr(target, name, *value) if value else getattr(target, name)
 

@@ -104,7 +104,8 @@ def encode(value: Any, hand_over: HandOver | None = None, depth: int = 0, budget
 
 def _encode_pairs(value: dict, hand_over: HandOver | None, depth: int, budget: list[int]) -> list[Any]:
     return [
-        [encode(key, hand_over, depth + 1, budget), encode(item, hand_over, depth + 1, budget)] for key, item in dict.items(value)
+        [encode(key, hand_over, depth + 1, budget), encode(item, hand_over, depth + 1, budget)]
+        for key, item in dict.items(value)
     ]
 
 

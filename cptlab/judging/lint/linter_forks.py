@@ -1,9 +1,9 @@
-"""The processes of a linter server: stems that share the cost of parsing imported modules, and a child for every file.
+"""The processes of a linter server: stems, which share the cost of parsing imported modules, and a child for every file.
 
 Parsing a module such as `typing` costs ten times what a program does, and it changes trees that are already there (it
-adds attributes to those of builtins). So trees are shared only among files that open with the same imports: for each such
-opening there is a stem, a fork of the server that has parsed those modules in their order, as the command does when it
-comes to those imports. Its children check the files. What else a file imports its own child parses.
+adds attributes to those of builtins). So trees are shared only among files that open with the same imports. For each such
+opening there is a stem: a fork of the server that has parsed those modules in their order, as the command does when it
+comes to those imports. Its children check the files, and each child parses whatever else its file imports.
 """
 
 from __future__ import annotations
@@ -21,17 +21,11 @@ from typing import Any
 
 from astroid import MANAGER
 
-from cptlab.judging.lint.linter_server import StoppedLinter
-from cptlab.judging.workers.fork_server import (
-    PR_SET_PDEATHSIG,
-    HangUp,
-    libc,
-    read_message,
-    run_forked,
-    serve,
-    write_all,
-    write_message,
-)
+from cptlab.judging.lint.stopped_linter import StoppedLinter
+from cptlab.judging.workers.fork_server import serve
+from cptlab.judging.workers.forked_child import run_forked
+from cptlab.judging.workers.libc import PR_SET_PDEATHSIG, libc
+from cptlab.judging.workers.messages import HangUp, read_message, write_all, write_message
 
 COSTLY = frozenset(  # 20 to 180 ms, where a short program takes 10
     "collections collections.abc contextlib dataclasses datetime decimal enum fractions functools os re statistics typing"
@@ -45,7 +39,7 @@ _COMMAND_DEPTH = 4  # frames down to PyLinter.check in the `pylint` command: scr
 
 @dataclass(frozen=True)
 class Stem:
-    """A process that checks files with the trees of some modules at hand; the ends of its pipes."""
+    """A process that checks files and has parsed some modules: its id, and our ends of its pipes."""
 
     pid: int
     requests: int
@@ -53,7 +47,7 @@ class Stem:
 
 
 def opening(source: str) -> tuple[str, ...]:
-    """What a program imports before any other statement, up to the last of COSTLY, in order."""
+    """Return the modules that a program imports before any other statement, up to the last of COSTLY, in order."""
     names: list[str] = []
     for line in source.split("\n"):
         if not line.strip() or line.lstrip().startswith("#"):
@@ -71,7 +65,7 @@ def opening(source: str) -> tuple[str, ...]:
 
 
 def serve_files(linter: StoppedLinter, cpu_seconds: float, memory_mb: int) -> None:
-    """Serve requests {source} on descriptors 0 and 1; a file may take `cpu_seconds` and `memory_mb` of address space."""
+    """Serve requests {source} on descriptors 0 and 1. A file may take `cpu_seconds` and `memory_mb` of address space."""
     stems: dict[tuple[str, ...], Stem] = {}  # the one used last is last
 
     def check(_: Any) -> dict[str, Any]:  # in a stem
@@ -126,7 +120,7 @@ def serve_files(linter: StoppedLinter, cpu_seconds: float, memory_mb: int) -> No
 
 
 def _reply(stem: Stem) -> Any:
-    """What the stem says, unless the main process goes away first."""
+    """Return the answer of a stem. HangUp if the main process goes away first."""
     poll = select.poll()
     poll.register(0, 0)  # hang-up only
     poll.register(stem.answers, select.POLLIN)
@@ -152,7 +146,7 @@ def _lint(linter: StoppedLinter, fd: int, memory: int) -> None:
         os.dup2(silence, standard)
     # Where pylint gives up on deep nesting depends on the frames above it; make them count as the command's do.
     sys.setrecursionlimit(sys.getrecursionlimit() + _stack_depth() + 1 - _COMMAND_DEPTH)
-    linter.go_on()
+    linter.finish()
     messages = [(m.msg_id, m.symbol, m.line) for m in linter.reporter.messages]
     answer = {"statements": linter.stats.statement, "messages": messages, "pragmas": linter.pragmas}
     write_all(fd, json.dumps(answer).encode())

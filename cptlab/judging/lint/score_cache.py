@@ -1,4 +1,4 @@
-"""Quality scores kept on disk by content: one SQLite file that several processes may use at once."""
+"""Scores kept on disk by content: one SQLite file that several processes may use at once."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from cptlab.records import Quality
 from cptlab.storage.jsonl import from_json, to_json
 
 
-class QualityCache:
-    """Scores under `context`, a text that names everything but the program that a score depends on."""
+class ScoreCache:
+    """Scores under `context`: a text that names everything that a score depends on besides the program."""
 
     def __init__(self, directory: str | os.PathLike, context: str) -> None:
         self.path = Path(directory) / "quality.sqlite"
         self.context = context
 
-    def __enter__(self) -> QualityCache:
+    def __enter__(self) -> ScoreCache:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._base = sqlite3.connect(self.path, timeout=120, isolation_level=None)  # each statement is a transaction
         self._base.execute("PRAGMA synchronous=OFF")  # a power cut may lose the cache, a killed process loses nothing

@@ -15,7 +15,15 @@ from cptlab.judging.workers.libc import libc
 
 # System calls and rights of linux/landlock.h; later kernels know further rights, which stay unhandled.
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF, _PATH_BENEATH = 444, 445, 446, 1
-_READ, _READ_FILE, _WRITE_FILE, _ALL_V1, _REFER, _TRUNCATE, _IOCTL = 0b1101, 0b101, 0b10, (1 << 13) - 1, 1 << 13, 1 << 14, 1 << 15
+_READ, _READ_FILE, _WRITE_FILE, _ALL_V1, _REFER, _TRUNCATE, _IOCTL = (
+    0b1101,
+    0b101,
+    0b10,
+    (1 << 13) - 1,
+    1 << 13,
+    1 << 14,
+    1 << 15,
+)
 
 
 def version() -> int:

@@ -96,6 +96,4 @@ def _compile_tests(task: Task) -> bytes:
         ) from None
     prefetched = known_calls(texts, ("candidate", *task.names))
     with_patches = "unittest" in task.setup
-    return marshal.dumps(
-        (task.entry_point, task.names, with_patches, prefetched, setup, tests, len(task.public_tests))
-    )
+    return marshal.dumps((task.entry_point, task.names, with_patches, prefetched, setup, tests, len(task.public_tests)))

@@ -1,0 +1,99 @@
+"""The systems that a configuration names: their training runs, and the backbone and benchmark that they share."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from cptlab.commands.common import say
+from cptlab.errors import UserError
+from cptlab.settings.instantiate import instantiate
+from cptlab.storage.run_directory import CONFIG_FILE, training_run
+from cptlab.systems.decoding import build_decoding
+from cptlab.systems.system import ANY, System
+
+DEVICE = "device"  # of a backbone; it may differ between training runs and evaluations
+
+
+def choose_systems(config: DictConfig, **decoding: Any) -> list[System]:
+    """Build the systems of the node `system`, in order, each with the directory of its training run.
+
+    Those that need a training run are left out where `run` is null, which is said. `decoding`: see `build_decoding`.
+    Raises UserError where none is left, and where there is no such training run.
+    """
+    systems, without = [], []
+    for name, node in (config.get("system") or {}).items():
+        if node is None or "_target_" not in node:
+            raise UserError(
+                f"system.{name} has no _target_. Give it _target_: cptlab.systems.System, as the files in conf/system have."
+            )
+        system = _build(str(name), node, decoding)
+        if system.adapter is not None and system.run is None:
+            without.append(system.name)
+            continue
+        systems.append(system if system.run is None else _with_run_found(system, config))
+    if not systems:
+        left = f"{', '.join(without)} needs a training run; give run=<directory> or run=latest" if without else ""
+        raise UserError(f"There is no system to evaluate: {left or 'name some, such as system=[base,tuned]'}.")
+    if without:
+        say(f"Left out, for want of a training run (run=null): {', '.join(without)}.")
+    return systems
+
+
+def _build(name: str, node: DictConfig, decoding: dict[str, Any]) -> System:
+    content: dict[str, Any] = OmegaConf.to_container(node, resolve=True)  # type: ignore[assignment]
+    has_decoding = content.pop("decoding", None) is not None
+    # as Hydra would otherwise put the objects of a list into a config of its own
+    made = instantiate(OmegaConf.create(content | {"name": name, "_convert_": "all"}), f"system.{name}")
+    if not has_decoding:
+        return made
+    return replace(made, decoding=build_decoding(node.decoding, f"system.{name}.decoding", **decoding))
+
+
+def _with_run_found(system: System, config: DictConfig) -> System:
+    """Return the system with the directory of its training run, and the kind of adapter that this has."""
+    from cptlab.adapters.loading import KINDS, adapter_kind
+
+    kinds = KINDS if system.adapter == ANY else (str(system.adapter),)
+    try:
+        directory = training_run(str(system.run), Path(config.paths.logs), kinds)
+    except UserError as error:
+        raise UserError(f"System {system.name}: {error}") from None
+    return replace(system, run=str(directory), adapter=adapter_kind(directory))
+
+
+def shared_setting(config: DictConfig, systems: list[System], group: str) -> DictConfig:
+    """Return the node of conf group backbone or benchmark: as the configuration names it, or as the training runs have it.
+
+    Raises UserError where nothing names one, and where the training runs differ.
+    """
+    if config.get(group):
+        return config[group]
+    runs = list(dict.fromkeys(Path(system.run) for system in systems if system.run is not None))
+    if not runs and config.run is not None:
+        from cptlab.adapters.loading import KINDS
+
+        runs = [training_run(config.run, Path(config.paths.logs), KINDS)]
+    if not runs:
+        usual = {"benchmark": "kata", "backbone": "kata_lm"}[group]
+        raise UserError(f"Nothing says which {group} to evaluate on. Add {group}={usual}, or run=<a training run>.")
+    nodes = [OmegaConf.load(run / CONFIG_FILE)[group] for run in runs]
+    first, *others = [{key: value for key, value in node.items() if key != DEVICE} for node in nodes]
+    for run, other in zip(runs[1:], others, strict=True):
+        if other != first:
+            raise UserError(
+                f"The training runs {runs[0]} and {run} have different {group}s, so their systems cannot be compared. "
+                f"Evaluate them apart, or name one with {group}=…."
+            )
+    return nodes[0]
+
+
+def build_backbone(config: DictConfig, systems: list[System]) -> Any:
+    """Load the frozen backbone that all systems share, on `device` if that is named."""
+    node = shared_setting(config, systems, "backbone").copy()
+    if config.device is not None:
+        node.device = config.device
+    return instantiate(node, "backbone")

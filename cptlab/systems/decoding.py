@@ -1,0 +1,96 @@
+"""What of the `decoding` configuration applies to a system: its sampling, its strategy, its second stream and its ω."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cptlab.errors import UserError
+from cptlab.settings.commands import Decoding as DecodingSettings
+from cptlab.settings.instantiate import instantiate
+from cptlab.settings.setting import check_settings
+
+if TYPE_CHECKING:  # a System is made without torch
+    from cptlab.decoding import Guidance, Sampling, Strategy
+
+TUNED = "tuned"
+ANY_OTHER_OMEGA = 2.0  # stands for an ω that is yet to be found; with 1 there would be no second stream
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How tokens are chosen. `strategy` None: one after the other. `guidance` None: no second stream.
+
+    `token_budget`: cached tokens at a time. `omega_is_tuned`: the ω of `guidance` is yet to be looked up.
+    """
+
+    sampling: Sampling
+    strategy: Strategy | None = None
+    guidance: Guidance | None = None
+    token_budget: int = DecodingSettings.token_budget
+    omega_is_tuned: bool = False
+
+    @property
+    def needs_prefix(self) -> bool:
+        return self.guidance is not None and getattr(self.guidance.negative, "needs_prefix", False)
+
+    @property
+    def after_failure(self) -> bool:
+        """Whether only programs that failed their public tests are made with the second stream."""
+        return self.guidance is not None and getattr(self.guidance.gate, "after_failure", False)
+
+    def plain(self) -> Decoding:
+        """Return the same without a second stream."""
+        return dataclasses.replace(self, guidance=None, omega_is_tuned=False)
+
+    def with_omega(self, omega: float) -> Decoding:
+        """Return the same with another ω; for ω = 1, which is the plain model whatever would be mixed, without guidance."""
+        if omega == 1 or self.guidance is None:
+            return self.plain()
+        return dataclasses.replace(self, guidance=dataclasses.replace(self.guidance, omega=omega), omega_is_tuned=False)
+
+    def facts(self) -> dict[str, Any]:
+        """Say how programs were decoded, for metrics.json."""
+        guidance = None
+        if self.guidance is not None:
+            fields = {field.name: getattr(self.guidance, field.name) for field in dataclasses.fields(self.guidance)}
+            guidance = {name: value if name == "omega" else repr(value) for name, value in fields.items()}
+        return {
+            "sampling": dataclasses.asdict(self.sampling),
+            "strategy": None if self.strategy is None else repr(self.strategy),
+            "guidance": guidance,
+        }
+
+
+def build_decoding(node: Any, name: str = "decoding", *, tune_omega: bool = False) -> Decoding:
+    """Build the decoding of a configuration node that stands at `name`. `tune_omega`: its ω is to be found anew."""
+    budget = node.get("token_budget", DecodingSettings.token_budget)
+    check_settings(DecodingSettings, token_budget=budget)
+    tuned = tune_omega or node.get("omega") == TUNED
+    guidance = None
+    if node.guidance:
+        placeholder = {"omega": ANY_OTHER_OMEGA} if tuned else {}
+        guidance = instantiate(node.guidance, f"{name}.guidance", **placeholder)
+    return Decoding(
+        instantiate(node.sampling, f"{name}.sampling"),
+        instantiate(node.strategy, f"{name}.strategy") if node.strategy else None,
+        guidance,
+        budget,
+        tuned and guidance is not None,
+    )
+
+
+def decoding_of_system(name: str, own: Decoding | None, evaluation: Decoding, has_prefix: bool) -> Decoding:
+    """Return the system's own decoding, or else the evaluation's: without a second stream that the system cannot have.
+
+    Raises UserError where the system's own decoding asks for a prefix that it has not.
+    """
+    if own is not None:
+        if own.needs_prefix and not has_prefix:
+            raise UserError(
+                f"The second stream of system {name} is the prompt without the trained prefix, and it has no prefix. "
+                f"Give it a training run of a prefix, or another decoding/negative."
+            )
+        return own
+    return evaluation.plain() if evaluation.needs_prefix and not has_prefix else evaluation

@@ -1,0 +1,76 @@
+"""Score and run a system's stored programs, once for each program, judge and set of limits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+
+from cptlab.judging.lint.pylint_score import score_programs
+from cptlab.judging.sandbox.limits import Limits
+from cptlab.judging.verdicts.judge import judge_programs
+from cptlab.records import Prompt, Quality, Task, Verdict
+from cptlab.storage.chunk_store import ChunkStore
+from cptlab.systems.chunks import TaskChunks
+from cptlab.tasks.benchmark import digest_of
+
+
+@dataclass(frozen=True)
+class Judge:
+    """How programs are judged, and below which directory the results are kept.
+
+    `extra_disabled`: pylint checks to leave out beside the frozen list. `workers`: processes; None: one per core.
+    `sandbox`: the weakest level that will do (judging/sandbox/levels.py).
+    """
+
+    cache: Path
+    extra_disabled: Sequence[str] = ()
+    workers: int | None = None
+    sandbox: str = "landlock"
+    limits: Limits = field(default_factory=Limits)
+
+    def score(self, programs: ChunkStore, chunks: TaskChunks, title: str) -> ChunkStore:
+        """Score stored completions with pylint; the store of their Quality."""
+        work = {
+            "completions": programs.fingerprint,
+            "pylint": version("pylint"),
+            "off": sorted(self.extra_disabled),
+        }
+        scored = ChunkStore(self.cache / "quality", Quality, work, chunks.keys)
+
+        def score(key: str, advance: Callable[[int], None]) -> list[Quality]:
+            return score_programs(
+                [completion.program for completion in programs.read(key)],
+                workers=self.workers,
+                extra_disabled=self.extra_disabled,
+                cache_dir=self.cache / "pylint",
+                progress=advance,
+            )
+
+        chunks.compute(scored, f"{title}: scoring with pylint", score)
+        return scored
+
+    def run_tests(self, programs: ChunkStore, chunks: TaskChunks, title: str) -> ChunkStore:
+        """Run stored completions on the tests of their tasks; the store of their Verdict."""
+        by_id = {task.id: task for task in chunks.tasks}
+        work = {
+            "completions": programs.fingerprint,
+            "tests": digest_of_tests(chunks.tasks),
+            "limits": asdict(self.limits),
+        }
+        judged = ChunkStore(self.cache / "verdicts", Verdict, work, chunks.keys)
+
+        def judge(key: str, advance: Callable[[int], None]) -> list[Verdict]:
+            items = [(completion.program, by_id[completion.task_id]) for completion in programs.read(key)]
+            return judge_programs(
+                items, workers=self.workers, limits=self.limits, progress=advance, at_least=self.sandbox
+            )
+
+        chunks.compute(judged, f"{title}: running the tests", judge)
+        return judged
+
+
+def digest_of_tests(tasks: Sequence[Task]) -> str:
+    """Return a digest of all that a verdict on these tasks depends on."""
+    return digest_of([replace(task, prompt=Prompt(""), canonical_solution=None) for task in tasks])

@@ -1,0 +1,155 @@
+"""Judge a file of programs that other tools made, as a model's own programs are judged.
+
+Texts and results stay on disk: memory grows by about a kilobyte a row. Every finished program is a line of a journal, so
+a killed run goes on where it was and ends with the same files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from cptlab.judging.cleaning.clean import clean
+from cptlab.judging.lint.pylint_score import score_stream
+from cptlab.judging.verdicts.judge import judge_stream
+from cptlab.progress import progress_bar
+from cptlab.records import Completion, Quality, Task, Verdict
+from cptlab.storage.atomic import write_lines
+from cptlab.storage.journal import Journal
+from cptlab.storage.jsonl import dump_line, to_json
+from cptlab.systems.completions import CompletionsFile, TaskIds, read_rows
+
+COMPLETIONS, QUALITY, VERDICTS = "completions.jsonl", "quality.jsonl", "verdicts.jsonl"
+Todo = Iterable[tuple[int, dict[str, Any]]]  # rows and their completions
+
+
+def judge_file(
+    file: CompletionsFile,
+    tasks: Sequence[Task],
+    directory: Path,
+    *,
+    cache: Path,
+    extra_disabled: Sequence[str] = (),
+    workers: int | None = None,
+    sandbox: str = "landlock",
+    title: str = "given",
+) -> None:
+    """Write completions, quality and verdicts of the file's rows into `directory`, line i of each for row i.
+
+    Goes on with what an earlier call left there for the same file, tasks and options. Equal programs for a task are
+    run once, equal programs linted once. `sandbox`: the weakest level that will do (judging/sandbox/levels.py).
+    """
+    by_id = {task.id: task for task in tasks}
+    directory.mkdir(parents=True, exist_ok=True)
+    completions = directory / COMPLETIONS
+    if not completions.exists():
+        with progress_bar(f"{title}: cleaning programs", file.rows, "programs") as advance:
+            write_lines(completions, _counted(_completions(file, by_id), advance))
+
+    def verdicts(todo: Todo) -> Iterator[tuple[int, Verdict]]:
+        items = ((row, completion["program"], by_id[completion["task_id"]]) for row, completion in todo)
+        return judge_stream(items, workers=workers, at_least=sandbox)
+
+    def qualities(todo: Todo) -> Iterator[tuple[int, Quality]]:
+        items = ((row, completion["program"]) for row, completion in todo)
+        return score_stream(items, workers=workers, extra_disabled=extra_disabled, cache_dir=cache / "pylint")
+
+    _write_results(completions, directory / VERDICTS, ("task_id", "program"), verdicts, f"{title}: running the tests")
+    _write_results(completions, directory / QUALITY, ("program",), qualities, f"{title}: scoring with pylint")
+
+
+def _completions(file: CompletionsFile, by_id: dict[str, Task]) -> Iterator[str]:
+    samples: Counter[str] = Counter()
+    for task_id, text, is_solution in read_rows(file.path, TaskIds(list(by_id.values()))):
+        program = clean(text, by_id[task_id], is_solution)
+        yield to_json(Completion(task_id, samples[task_id], text, program, tokens=0, finished=True))
+        samples[task_id] += 1
+
+
+def _write_results(
+    completions: Path, results: Path, same: Sequence[str], work: Callable[[Todo], Iterator[tuple[int, Any]]], title: str
+) -> None:
+    """Write `results`, a record for each completion. Those whose fields `same` are equal are worked on once."""
+    if results.exists():
+        return
+    first: dict[bytes, int] = {}  # the first row of equal programs
+    rows = array("q")
+    for completion in _read(completions):
+        key = hashlib.sha256(repr([completion[name] for name in same]).encode()).digest()[:16]
+        rows.append(first.setdefault(key, len(rows)))
+    equals = Counter(rows)
+    del first
+    with Journal(journal_of(results)) as journal:
+        todo = (
+            (row, completion)
+            for row, completion in enumerate(_read(completions))
+            if rows[row] == row and row not in journal
+        )
+        with progress_bar(title, len(rows), "programs") as advance:
+            advance(sum(equals[row] for row in journal))
+            if len(journal) < len(equals):
+                for row, record in work(todo):
+                    journal.add(row, record)
+                    advance(equals[row])
+        write_lines(results, (journal.read(row) for row in rows))
+
+
+def journal_of(results: Path) -> Path:
+    return results.with_suffix(".journal")
+
+
+def drop_journals(directory: Path) -> None:
+    """Remove what only a run that goes on needs."""
+    for name in (QUALITY, VERDICTS):
+        journal_of(directory / name).unlink(missing_ok=True)
+
+
+def write_row_verdicts(path: Path, directory: Path) -> None:
+    """Write one line a row in file order: {row, task_id, verdict, reason, tests, quality, messages}, and by_rule if any."""
+    write_lines(path, map(dump_line, _row_verdicts(directory)))
+
+
+def _row_verdicts(directory: Path) -> Iterator[dict[str, Any]]:
+    for row, (completion, quality, verdict) in enumerate(_results(directory)):
+        tests = {part: verdict[f"public_{part}"] + verdict[f"hidden_{part}"] for part in ("passed", "total")}
+        yield {
+            "row": row,
+            "task_id": completion["task_id"],
+            "verdict": verdict["status"],
+            "reason": verdict["reason"],
+            "tests": tests,
+            "quality": quality["score"],
+            "messages": [{name: message[name] for name in ("id", "line", "symbol")} for message in quality["messages"]],
+        } | ({"by_rule": verdict["by_rule"]} if verdict["by_rule"] else {})
+
+
+def results_by_task(directory: Path) -> tuple[dict[str, list[Quality]], dict[str, list[Verdict]]]:
+    """Return (qualities, verdicts) of each task for metrics.summary, without messages and reasons to save memory."""
+    qualities: dict[str, list[Quality]] = {}
+    verdicts: dict[str, list[Verdict]] = {}
+    for completion, quality, verdict in _results(directory):
+        score = Quality(quality["score"], quality["statements"], quality["fatal"])
+        qualities.setdefault(completion["task_id"], []).append(score)
+        verdicts.setdefault(completion["task_id"], []).append(Verdict(verdict["status"], by_rule=verdict["by_rule"]))
+    return qualities, verdicts
+
+
+def _results(directory: Path) -> Iterator[tuple[dict[str, Any], ...]]:
+    return zip(*(_read(directory / name) for name in (COMPLETIONS, QUALITY, VERDICTS)), strict=True)
+
+
+def _read(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the records of a file that this module wrote."""
+    with open(path, encoding="utf-8") as file:
+        yield from map(json.loads, file)
+
+
+def _counted(lines: Iterable[str], advance: Callable[[int], None]) -> Iterator[str]:
+    for line in lines:
+        yield line
+        advance(1)

@@ -1,0 +1,75 @@
+"""A system's programs with their scores and verdicts, and what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from cptlab.records import Completion, Quality, Verdict
+from cptlab.storage.jsonl import write_jsonl
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What was drawn for every program that is kept: programs, and the model's tokens in them."""
+
+    programs: float
+    tokens: float
+
+    def as_dict(self) -> dict[str, float]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class JudgedPrograms:
+    """Line-aligned: the i-th completion, its score and its verdict. n completions a task, in task order."""
+
+    completions: list[Completion]
+    qualities: list[Quality]
+    verdicts: list[Verdict]
+    cost: Cost
+
+    def by_task(self) -> Iterator[tuple[str, list[Completion], list[Quality], list[Verdict]]]:
+        """Yield (task id, completions, qualities, verdicts) for each task."""
+        start = 0
+        while start < len(self.completions):
+            task_id, end = self.completions[start].task_id, start
+            while end < len(self.completions) and self.completions[end].task_id == task_id:
+                end += 1
+            yield task_id, self.completions[start:end], self.qualities[start:end], self.verdicts[start:end]
+            start = end
+
+    def results(self) -> tuple[dict[str, list[Quality]], dict[str, list[Verdict]]]:
+        """Return (qualities, verdicts) of each task, as metrics.summary takes them."""
+        rows = list(self.by_task())
+        return {row[0]: row[2] for row in rows}, {row[0]: row[3] for row in rows}
+
+    def of(self, task_ids: Sequence[str]) -> JudgedPrograms:
+        """Return the rows of these tasks."""
+        wanted = set(task_ids)
+        rows = [i for i, completion in enumerate(self.completions) if completion.task_id in wanted]
+        parts = ([part[i] for i in rows] for part in (self.completions, self.qualities, self.verdicts))
+        return JudgedPrograms(*parts, self.cost)
+
+    def failing_public(self) -> list[list[int]]:
+        """Return, for each task, the samples that do not pass all public tests."""
+        return [
+            [
+                completion.sample
+                for completion, verdict in zip(completions, verdicts, strict=True)
+                if verdict.public_passed < verdict.public_total
+            ]
+            for _, completions, _, verdicts in self.by_task()
+        ]
+
+    def replaced(self, made: Sequence[Completion]) -> list[Completion]:
+        """Return the completions, with those of `made` in the place of their namesakes."""
+        new = {(completion.task_id, completion.sample): completion for completion in made}
+        return [new.get((old.task_id, old.sample), old) for old in self.completions]
+
+    def write(self, directory: Path) -> None:
+        """Write completions.jsonl, quality.jsonl and verdicts.jsonl of a system in an evaluation run."""
+        write_jsonl(directory / "completions.jsonl", self.completions)
+        write_jsonl(directory / "quality.jsonl", self.qualities)
+        write_jsonl(directory / "verdicts.jsonl", self.verdicts)

@@ -1,0 +1,97 @@
+"""A system on its backbone: its model is loaded, its decoding is known, and it was checked that the two go together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from cptlab.adapters import Policy, load_adapter
+from cptlab.backbone import Backbone
+from cptlab.errors import UserError
+from cptlab.records import Prompt, Task
+from cptlab.systems.decoding import Decoding, decoding_of_system
+from cptlab.systems.system import PostProcessing, PromptChange, Selection, System
+from cptlab.tasks.template import apply_template
+
+
+@dataclass(frozen=True)
+class LoadedSystem:
+    """What makes programs. `adapter_digest` is that of the policy's adapter; None: the backbone alone."""
+
+    name: str
+    policy: Policy
+    decoding: Decoding
+    adapter_digest: str | None = None
+    prompt: PromptChange | None = None
+    selection: Selection | None = None
+    post_processing: tuple[PostProcessing, ...] = ()
+
+    @property
+    def draws(self) -> int:
+        """How many programs are drawn for every one that is kept."""
+        return 1 if self.selection is None else self.selection.draws
+
+    def shown_prompt(self, task: Task) -> Prompt:
+        """Return what the model is shown for a task: the changed prompt in the backbone's template, if it has one."""
+        prompt = task.prompt if self.prompt is None else self.prompt.apply(task.prompt)
+        return apply_template(prompt, self.policy.backbone.prompt_template)
+
+    def with_decoding(self, decoding: Decoding, name: str) -> LoadedSystem:
+        """Return the same model and prompt with another decoding, every drawn program kept as it is."""
+        return replace(self, name=name, decoding=decoding, selection=None, post_processing=())
+
+
+def load_system(system: System, backbone: Backbone, evaluation: Decoding) -> LoadedSystem:
+    """Load the adapter of the system's training run, which is a directory by now, onto the frozen `backbone`.
+
+    `evaluation` is the decoding of systems without one of their own.
+
+    Raises UserError for an adapter that does not fit the backbone, and for a decoding that needs a prefix.
+    """
+    adapter = None if system.run is None else load_adapter(system.run, backbone)
+    policy = Policy(backbone) if adapter is None else adapter.policy(backbone)
+    decoding = decoding_of_system(system.name, system.decoding, evaluation, policy.prefix is not None)
+    return LoadedSystem(
+        system.name,
+        policy,
+        decoding,
+        None if adapter is None else adapter.digest(),
+        system.prompt,
+        system.selection,
+        tuple(system.post_processing),
+    )
+
+
+def check_system(system: LoadedSystem, tasks: Sequence[Task], n: int) -> None:
+    """Raise UserError for what would end the work on these tasks, or would change nothing about it."""
+    decoding, backbone = system.decoding, system.policy.backbone
+    if decoding.strategy is not None:
+        decoding.strategy.check(n * system.draws, decoding.sampling, decoding.guidance)
+    if decoding.after_failure:
+        refuse_without_public_tests(tasks)
+    if system.prompt is not None and all(system.prompt.apply(task.prompt) == task.prompt for task in tasks):
+        raise UserError(
+            f"None of the {len(tasks)} prompts has a description, so the prompt of system {system.name} changes nothing. "
+            "Leave that system out, or evaluate on another benchmark."
+        )
+    for step in system.post_processing:
+        step.apply([])  # its tool is there and understands its settings
+    guidance = decoding.guidance
+    if guidance is not None and guidance.omega != 1:
+        has_prefix = system.policy.prefix is not None
+        prompts = [system.shown_prompt(task) for task in tasks]
+        if all(guidance.stream(backbone, prompt, has_prefix) is None for prompt in prompts):
+            raise UserError(
+                f"None of the {len(prompts)} prompts has what {guidance.negative} leaves out, so nothing would be mixed. "
+                "Choose other spans or another decoding/negative."
+            )
+
+
+def refuse_without_public_tests(tasks: Sequence[Task]) -> None:
+    """Raise UserError where a gate waits for failed public tests and some task has none."""
+    without = [task.id for task in tasks if not task.public_tests]
+    if without:
+        raise UserError(
+            f"decoding/gate=failed_tests asks for public tests, and {len(without)} of {len(tasks)} tasks have none, such "
+            f"as {without[0]}. Choose another gate, or another benchmark."
+        )

@@ -1,0 +1,5 @@
+"""Ways to choose which of several programs is kept, one file each."""
+
+from cptlab.systems.selection.best_of import BestOf
+
+__all__ = ["BestOf"]

@@ -1,0 +1,96 @@
+"""A system: one way to get programs for tasks, and what an evaluation compares with other ways.
+
+A system is a file in conf/system/ or a few settings on the command line. Each part that it may have beside the backbone
+is a small file of its own: prompts/, selection/, post_processing/.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Protocol
+
+from cptlab.errors import UserError
+from cptlab.records import Prompt, Quality
+from cptlab.settings.setting import Setting, check_settings
+
+ANY = "any"
+
+
+class PromptChange(Protocol):
+    """Another way to put a task to the model. A frozen dataclass; its repr is part of what stored programs depend on."""
+
+    def apply(self, prompt: Prompt) -> Prompt:
+        """Return the changed prompt, before the backbone's template; the same one where it cannot be changed."""
+        ...
+
+
+class Selection(Protocol):
+    """Which of several programs is kept. A frozen dataclass with the number of programs drawn for every one kept."""
+
+    @property
+    def draws(self) -> int: ...
+
+    def choose(self, qualities: Sequence[Quality]) -> int:
+        """Return which of the `draws` programs with these pylint scores is kept."""
+        ...
+
+
+class PostProcessing(Protocol):
+    """A change of finished programs. A frozen dataclass."""
+
+    def apply(self, programs: Sequence[str]) -> list[str]:
+        """Return the changed programs, in order."""
+        ...
+
+    def versions(self) -> dict[str, str]:
+        """Return the versions of the tools that the result depends on, by name."""
+        ...
+
+
+@dataclass(frozen=True)
+class System:
+    """One column of an evaluation. `name` is its key in the node `system` of the configuration.
+
+    `prompt`, `decoding`, `selection` and `post_processing` are null or objects of the configuration; a decoding is a
+    whole node, as conf/decoding/ has them.
+    """
+
+    name: str
+    adapter: Annotated[
+        str | None,
+        Setting(
+            "Which adapter its training run must have; null: the backbone alone.",
+            choices=(ANY, "prefix", "lora", "full"),
+        ),
+    ] = None
+    run: Annotated[
+        str | None,
+        Setting("Its training run: a directory, or latest for the newest finished one that has such an adapter."),
+    ] = None
+    prompt: PromptChange | None = None
+    decoding: Any = None
+    selection: Selection | None = None
+    post_processing: Sequence[PostProcessing] = ()
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        if not re.fullmatch(r"[\w-]+", self.name):  # the name of a folder, and a part of names of metrics
+            raise UserError(f"A system cannot be called {self.name!r}. Use letters, digits, _ and - in its name.")
+        object.__setattr__(self, "post_processing", tuple(self.post_processing or ()))
+        if self.run is not None and self.adapter is None:
+            raise UserError(
+                f"System {self.name} has a training run but no adapter. Set system.{self.name}.adapter to the kind that "
+                f"the run has, or to {ANY}; or set system.{self.name}.run=null."
+            )
+
+    def parts(self) -> dict[str, Any]:
+        """Say what it is, beside its decoding, in plain data for metrics.json."""
+        return {
+            "adapter": self.adapter,
+            "run": self.run,
+            "prompt": None if self.prompt is None else repr(self.prompt),
+            "selection": None if self.selection is None else repr(self.selection),
+            "post_processing": [{"step": repr(step), "versions": step.versions()} for step in self.post_processing],
+        }
