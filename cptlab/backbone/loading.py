@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.resources
 import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from httpx import HTTPError
@@ -16,44 +16,57 @@ from transformers.utils import logging
 
 from cptlab.backbone.exactness import check_exact
 from cptlab.backbone.foreign_errors import raised_outside
-from cptlab.backbone.key_values import TESTED
 from cptlab.backbone.model import Backbone
+from cptlab.backbone.prefix_shape import TESTED
 from cptlab.backbone.quantization import quantized_loading, use_own_products
 from cptlab.errors import UserError
+from cptlab.settings.setting import Setting, check_settings
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-ATTENTION = ("eager", "sdpa")  # the kernels that take a mask of ours; flash attention takes none
 EMBEDDED = "kata-lm"
 HUB_SECONDS = 5.0
 
 
 def load_backbone(
-    path: str,
+    path: Annotated[str, Setting("A hub id, a local directory, or kata-lm, the model inside this package.")],
     *,
-    revision: str | None = None,
-    dtype: str = "float32",
-    device: str = "cpu",
-    mask_token: str | None = None,
-    prompt_template: str | None = None,
-    attn_implementation: str | None = None,
-    quantization: str | None = None,
-    local_files_only: bool = False,
+    revision: Annotated[str | None, Setting("Branch, tag or commit on the hub; null: the newest.")] = None,
+    dtype: Annotated[
+        str, Setting("Precision of the weights and of what they compute.", choices=("float32", "bfloat16", "float16"))
+    ] = "float32",
+    device: Annotated[
+        str, Setting("Device, such as cpu, cuda, cuda:1 or mps; auto: the GPU where there is one.")
+    ] = "cpu",
+    mask_token: Annotated[
+        str | None,
+        Setting(
+            "One token of the vocabulary that masks anchored text; null: the tokenizer's mask, unknown or padding token."
+        ),
+    ] = None,
+    prompt_template: Annotated[
+        str | None,
+        Setting(
+            "Text around each prompt, with the fields {nl}, {tests} and {code}, which ends it; null: the benchmark's own "
+            "prompt."
+        ),
+    ] = None,
+    attn_implementation: Annotated[
+        str | None, Setting("Attention kernel; null: transformers chooses.", choices=("eager", "sdpa"))
+    ] = None,
+    quantization: Annotated[
+        str | None,
+        Setting(
+            "Precision of the layers' weights, where bitsandbytes or torchao is installed.", choices=("8bit", "4bit")
+        ),
+    ] = None,
+    local_files_only: Annotated[bool, Setting("true: ask no hub, take what was downloaded before.")] = False,
 ) -> Backbone:
-    """The frozen model at `path`: a hub id, a local directory, or 'kata-lm', the one inside this package.
+    """Load the model at `path` and freeze it.
 
-    `device='auto'` is the GPU where there is one. `mask_token` is one token of the vocabulary (None: the tokenizer's
-    mask, unknown or padding token). `prompt_template` is kept for `cptlab.tasks.template`. `attn_implementation` is
-    'eager' or 'sdpa' (None: transformers chooses). `quantization` is '8bit' or '4bit' for the weights of the layers, where
-    bitsandbytes or torchao is installed (None: all in `dtype`, in which everything is computed). A hub that does not answer
-    within seconds is replaced by what was downloaded before. Everything that does not fit is a UserError.
+    A hub that does not answer within seconds is replaced by what was downloaded before. Raises UserError for everything
+    that does not fit.
     """
-    if dtype not in DTYPES:
-        raise UserError(f"There is no dtype {dtype!r}. Set backbone.dtype to one of {', '.join(DTYPES)}.")
-    if attn_implementation not in (None, *ATTENTION):
-        raise UserError(
-            f"A prefix cannot be exact with attn_implementation {attn_implementation!r}. "
-            "Set backbone.attn_implementation to sdpa, eager or null."
-        )
+    check_settings(load_backbone, dtype=dtype, attn_implementation=attn_implementation, quantization=quantization)
     where = resolve_device(device)
     quantized = quantized_loading(quantization, DTYPES[dtype], where) if quantization else {}
     source, options, commit = _locate(path, revision, local_files_only)

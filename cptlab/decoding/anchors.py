@@ -74,7 +74,9 @@ def mask_spans(
     spans = tuple(spans)
     hits = [any(max(a, span.start) < min(b, span.end) for span in spans) for a, b in encoded.offset_mapping]
     if any(hits) and mask_id is None:
-        raise UserError(f"The tokenizer {name} has no token to mask with. Name one of its tokens (backbone.mask_token).")
+        raise UserError(
+            f"The tokenizer {name} has no token to mask with. Name one of its tokens (backbone.mask_token)."
+        )
     ids = encoded.input_ids
     return ids, [mask_id if hit else token for token, hit in zip(ids, hits, strict=True)]
 

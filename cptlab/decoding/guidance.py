@@ -8,9 +8,8 @@ mix (`gates/`), and how (`rules/`). ω = 1 is the plain model at no extra cost, 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Annotated, Protocol
 
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from cptlab.decoding.negatives.stream import Stream
 from cptlab.decoding.rules.linear import Linear
 from cptlab.errors import UserError
 from cptlab.records import Prompt
+from cptlab.settings.setting import Setting, check_settings
 
 
 class Negative(Protocol):
@@ -49,13 +49,14 @@ class Guidance:
     """A second stream with its weight. The defaults are Selective Prompt Anchoring on the task's description."""
 
     negative: Negative = field(default_factory=Masked)
-    omega: float = 1.28  # SPA's mean best value
+    omega: Annotated[
+        float, Setting("Weight ω of the first stream: 1 is plain decoding, above 1 amplifies (1.28: SPA's mean best).")
+    ] = 1.28
     gate: Gate = Always()
     rule: Rule = Linear()
 
     def __post_init__(self) -> None:
-        if not isinstance(self.omega, (int, float)) or not math.isfinite(self.omega):
-            raise UserError(f"omega is {self.omega!r}. Give a number: 1 is the plain model, above 1 amplifies.")
+        check_settings(self)
 
     def stream(self, backbone: Backbone, prompt: Prompt, has_prefix: bool) -> Stream | None:
         """The second stream of a prompt; None where mixing would change nothing, which then costs nothing."""

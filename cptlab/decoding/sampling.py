@@ -10,13 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cptlab.decoding.stopping import Stopping
+from cptlab.decoding.stopping_criteria import StoppingCriteria
 from cptlab.errors import UserError
+from cptlab.settings.setting import Setting, check_settings
 
 _NUCLEUS_GUESS = 64  # a nucleus is rarely larger; rows where it is are sorted in full
 
@@ -29,31 +31,24 @@ class Sampling:
     temperature, top_k, top_p; tokens that tie with the last one kept are kept too.
     A program ends at the first of `stop` (which is cut off), with `function_end` where the function that its prompt opens
     is over, at an end-of-text token, or after `max_new_tokens`. `heal`: a prompt that ends within what would be one token
-    is continued from before that token (healing.py).
+    is continued from before that token (token_healing.py).
     """
 
-    temperature: float = 0.4
-    top_p: float = 0.95
-    top_k: int = 0
-    max_new_tokens: int = 256
-    stop: tuple[str, ...] = ()
-    function_end: bool = True
-    heal: bool = True
+    temperature: Annotated[float, Setting("Temperature of the sampling; 0 is greedy.", at_least=0)] = 0.4
+    top_p: Annotated[float, Setting("Mass of the likeliest tokens to sample from; 1: of all.", above=0, at_most=1)] = (
+        0.95
+    )
+    top_k: Annotated[int, Setting("How many of the likeliest tokens to sample from; 0: all.", at_least=0)] = 0
+    max_new_tokens: Annotated[int, Setting("Tokens of a program at most.", at_least=1)] = 256
+    stop: Annotated[tuple[str, ...], Setting("Texts that end a program and are cut off.")] = ()
+    function_end: Annotated[bool, Setting("A program ends with the function that its prompt opens.")] = True
+    heal: Annotated[
+        bool, Setting("A prompt that ends within what would be one token is continued from before that token.")
+    ] = True
 
     def __post_init__(self) -> None:
-        if isinstance(self.stop, str):
-            raise UserError(f"stop is the text {self.stop!r}. Give a list of texts, such as [{self.stop!r}].")
+        check_settings(self)
         object.__setattr__(self, "stop", tuple(self.stop))
-        if not self.temperature >= 0:
-            raise UserError(f"temperature is {self.temperature}. Give 0 for greedy decoding, or a positive number.")
-        if not 0 < self.top_p <= 1:
-            raise UserError(f"top_p is {self.top_p}. Give a number above 0 and at most 1 (1 keeps every token).")
-        if self.top_k < 0:
-            raise UserError(f"top_k is {self.top_k}. Give 0 to keep every token, or a positive number.")
-        if self.max_new_tokens < 1:
-            raise UserError(f"max_new_tokens is {self.max_new_tokens}. Give at least 1.")
-        if "" in self.stop:
-            raise UserError("A stop text is empty, so every program would be. Remove it from the list.")
 
     def refuse_chance(self, strategy: str) -> None:
         """UserError where a temperature is set and `strategy` draws no random tokens."""
@@ -64,8 +59,8 @@ class Sampling:
             )
 
     @property
-    def stopping(self) -> Stopping:
-        return Stopping(self.stop, self.function_end)
+    def stopping(self) -> StoppingCriteria:
+        return StoppingCriteria(self.stop, self.function_end)
 
     @property
     def greedy(self) -> bool:

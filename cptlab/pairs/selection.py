@@ -14,31 +14,37 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
 from cptlab.errors import UserError
 from cptlab.pairs.similarity import cosine_similarities
 from cptlab.records import Completion, Quality, Task, Verdict
+from cptlab.settings.setting import Setting, check_settings
 
-PREFERENCES = ("score", "similarity")
 # Q is a fraction in floats, so a gap of exactly 1 may come out as 1 + 2e-15; it must not pass "> 0.1" by that.
 FLOAT_NOISE = 1e-9
 
 
 @dataclass(frozen=True)
 class SelectionOptions:
-    """The constants of Algorithm 1. `min_gap` and `beta1` are of |dQ|/10; a pair must exceed both limits."""
+    """The constants of Algorithm 1. Raises UserError for a value that is out of its range."""
 
-    min_gap: float = 0.1
-    min_similarity: float = 0.4
-    beta1: float = 0.7
-    beta2: float = 0.3
-    prefer: str = "score"
+    min_gap: Annotated[float, Setting("A pair's score gap / 10 must exceed it.", at_least=0, below=1)] = 0.1
+    min_similarity: Annotated[float, Setting("A pair's cosine similarity must exceed it.", at_least=0, below=1)] = 0.4
+    beta1: Annotated[float, Setting("Weight of the score gap / 10 in the combined score.")] = 0.7
+    beta2: Annotated[float, Setting("Weight of the similarity in the combined score.")] = 0.3
+    prefer: Annotated[
+        str,
+        Setting(
+            "Sort pairs by the combined score, or the most similar first (not the paper's).",
+            choices=("score", "similarity"),
+        ),
+    ] = "score"
 
     def __post_init__(self) -> None:
-        if self.prefer not in PREFERENCES:
-            raise UserError(f"pairs.selection.prefer={self.prefer} is unknown. Choose one of {', '.join(PREFERENCES)}.")
+        check_settings(self)
 
 
 @dataclass(frozen=True)

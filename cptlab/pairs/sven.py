@@ -13,16 +13,16 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from cptlab.errors import UserError
 from cptlab.pairs.masks import token_masks
 from cptlab.pairs.similarity import cosine_similarities
 from cptlab.records import Pair
+from cptlab.settings.setting import Setting, check_settings
 from cptlab.tasks.files import check_data_dir, file_rows
 
 FOLDERS = {"train": "train", "validation": "val"}
-LANGUAGES = ("python", "all")
 _PYTHON_HEADER, _C_HEADER = re.compile(r":\s*(#.*)?$"), re.compile(r"\{\s*$")
 
 
@@ -30,18 +30,18 @@ def sven_pairs(
     data_dir: str | None,
     encode: Callable[[str], Sequence[int]],
     max_tokens: int,
-    language: str = "python",
-    cwes: Sequence[str] | None = None,
+    language: Annotated[
+        str, Setting("Language of the functions; all: C and C++ too.", choices=("python", "all"))
+    ] = "python",
+    cwes: Annotated[Sequence[str] | None, Setting("Weaknesses, such as [cwe-078,cwe-089]; null: all nine.")] = None,
 ) -> tuple[list[Pair], dict[str, int]]:
     """The pairs below `<data_dir>/sven`, and how many rows were `read` and left out as `equal` or `too_long`.
 
     Better is the function after the fix, scores are 1.0 and 0.0, the difficulty is the weakness, such as cwe-089.
-    `language`: python, or all (C and C++ too). `cwes`: such as [cwe-078, cwe-089]; None: all nine. A pair is too long
-    if instruction and program have more than `max_tokens` tokens. Raises UserError for missing or malformed files, and
-    where no training pair is left.
+    A pair is too long if instruction and program have more than `max_tokens` tokens. Raises UserError for missing or
+    malformed files, and where no training pair is left.
     """
-    if language not in LANGUAGES:
-        raise UserError(f"pairs.dataset.language={language} is unknown. Choose one of: {', '.join(LANGUAGES)}.")
+    check_settings(sven_pairs, language=language)
     pairs, counts = [], Counter(read=0, equal=0, too_long=0)
     for split, files in _files(data_dir, cwes).items():
         for path in files:

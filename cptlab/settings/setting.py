@@ -13,6 +13,7 @@ against these declarations before any work (validation.py), and objects made in 
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 import types
@@ -60,7 +61,7 @@ class Declaration:
         """One sentence about a value that cannot be, or None."""
         if _fits(value, self.type, self.setting):
             return None
-        return f"{name}={_shown(value)} cannot be: it must be {self.expected}. Correct that value."
+        return f"{name}={shown(value)} cannot be: it must be {self.expected}. Correct that value."
 
     @property
     def expected(self) -> str:
@@ -71,6 +72,7 @@ class Declaration:
 REQUIRED: Any = inspect.Parameter.empty
 
 
+@functools.cache
 def declarations(target: Callable[..., Any]) -> dict[str, Declaration]:
     """The settings among the parameters of a function or class, in order."""
     signature = inspect.signature(target)
@@ -124,7 +126,8 @@ def _fits(value: Any, kind: Any, setting: Setting) -> bool:
     if origin is not None and issubclass(origin, Mapping):
         return isinstance(value, Mapping)
     if origin is not None and issubclass(origin, Sequence):
-        return isinstance(value, (list, tuple)) and all(_fits(item, parts[0], setting) for item in value)
+        several = isinstance(value, Sequence) and not isinstance(value, str)  # OmegaConf's lists are sequences, too
+        return several and all(_fits(item, parts[0], setting) for item in value)
     raise TypeError(f"{kind} is no type of a setting")
 
 
@@ -151,7 +154,7 @@ def _described(kind: Any, setting: Setting) -> str:
     if origin is not None:
         item = parts[0]
         if setting.choices:
-            return f"a list of some of {', '.join(map(_shown, setting.choices))}"
+            return f"a list of some of {', '.join(map(shown, setting.choices))}"
         plural = {int: "whole numbers", float: "numbers", str: "texts"}[item]
         return f"a list of {plural}" + (_range(setting) if item is not str else "")
     return "anything"
@@ -170,14 +173,14 @@ def _range(setting: Setting) -> str:
 
 
 def _listed(choices: Sequence[Any]) -> str:
-    shown = [_shown(choice) for choice in choices]
-    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} or {shown[-1]}"
+    words = [shown(choice) for choice in choices]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value as it is written on the command line."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, (list, tuple)):
-        return f"[{','.join(map(_shown, value))}]"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return f"[{','.join(map(shown, value))}]"
     return str(value)

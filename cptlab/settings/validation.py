@@ -62,7 +62,8 @@ def _check_targets(node: Any, name: str) -> None:
         if missing:
             raise UserError(f"{name}.{missing[0]} is not set. Give it: {found.settings[missing[0]].setting.meaning}")
     for key in node:
-        _check_targets(node[key], f"{name}.{key}")
+        if not OmegaConf.is_interpolation(node, key):
+            _check_targets(node[key], f"{name}.{key}")
 
 
 def _check_values(
@@ -83,7 +84,8 @@ def _check_values(
                 raise UserError(problem)
         elif known is not None and key not in known:
             near = difflib.get_close_matches(key, known, 1)
-            remedy = f"Did you mean {place}{near[0]}?" if near else f"Choose from {', '.join(sorted(known)) or 'none'}."
+            others = f"Choose from {', '.join(sorted(known))}." if known else "Leave it out."
+            remedy = f"Did you mean {place}{near[0]}?" if near else others
             raise UserError(f"There is no setting {place}{key}. {remedy}")
 
 

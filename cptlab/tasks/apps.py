@@ -15,15 +15,16 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from cptlab.errors import UserError
 from cptlab.records import DIFFICULTIES, Prompt, Task, Test
+from cptlab.settings.setting import Setting
 from cptlab.storage.jsonl import integers_of_any_length
-from cptlab.tasks.benchmark import Benchmark, divided
+from cptlab.tasks.benchmark import Benchmark, Fractions, divided
 from cptlab.tasks.files import Row, Source, check_data_dir, file_rows, find_file, make_tasks, read_rows
 from cptlab.tasks.spans import spans_of
 
@@ -49,7 +50,17 @@ _SECTION = re.compile(
 )
 
 
-def apps(data_dir: str | None = None, source: str | None = None, fractions: Sequence[float] | None = None) -> Benchmark:
+def apps(
+    data_dir: str | None = None,
+    source: Annotated[
+        str | None,
+        Setting(
+            "A file or folder below <data_dir>/apps, or a whole path; null: train and test if they are there, else the first "
+            "that is, else the hub."
+        ),
+    ] = None,
+    fractions: Fractions = None,
+) -> Benchmark:
     """The tasks that have tests, each with its difficulty.
 
     `source` is a file or folder below `<data_dir>/apps` (or anywhere, as a whole path); None stands for train and test

@@ -5,11 +5,23 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 from cptlab.errors import UserError
 from cptlab.records import Task
+from cptlab.settings.setting import Setting
 from cptlab.storage.jsonl import integers_of_any_length
 from cptlab.tasks.splits import split_tasks
+
+# what every benchmark but kata takes
+Fractions = Annotated[
+    Sequence[float] | None,
+    Setting(
+        "Divide the tasks anew into train, validation and test, such as [8,1,1]; null: the data set's own splits, or all "
+        "in test where it has none.",
+        at_least=0,
+    ),
+]
 
 
 @dataclass(frozen=True)

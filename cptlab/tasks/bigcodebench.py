@@ -9,30 +9,34 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from cptlab.errors import UserError
 from cptlab.records import Task, Test
-from cptlab.tasks.benchmark import Benchmark, divided
+from cptlab.settings.setting import Setting, check_settings
+from cptlab.tasks.benchmark import Benchmark, Fractions, divided
 from cptlab.tasks.docstrings import docstring_prompt
 from cptlab.tasks.files import Source, make_tasks, read_rows
 
 SOURCE = Source("bigcodebench/BigCodeBench.jsonl", ("bigcode/bigcodebench",), ("v0.1.4",))
-SUBSETS = ("stdlib", "all")
 # of tasks whose reference works or sleeps longer than usual in a test: 11 s, 9 s, 5 to 7 s
 _CPU_SECONDS = {f"BigCodeBench/{number}": seconds for number, seconds in (
     (0, 60.0), (195, 30.0), (220, 20.0), (819, 20.0), (823, 20.0), (1105, 20.0))}  # fmt: skip
 
 
 def bigcodebench(
-    data_dir: str | None = None, subset: str = "stdlib", fractions: Sequence[float] | None = None
+    data_dir: str | None = None,
+    subset: Annotated[
+        str,
+        Setting(
+            "stdlib: the 364 tasks whose libraries are the standard one and numpy; all: the 1,140 of the benchmark, which "
+            "need their many libraries.",
+            choices=("stdlib", "all"),
+        ),
+    ] = "stdlib",
+    fractions: Fractions = None,
 ) -> Benchmark:
-    """`subset` stdlib: the 364 tasks whose libraries are the standard one and numpy; all: the 1,140 of the benchmark,
-    which need its many libraries installed. In split test unless `fractions` divide them.
-    """
-    if subset not in SUBSETS:
-        raise UserError(f"benchmark.subset={subset} is unknown. Choose one of: {', '.join(SUBSETS)}.")
+    """The tasks of `subset`, all in split test unless `fractions` divide them."""
+    check_settings(bigcodebench, subset=subset)
     tasks = make_tasks(read_rows(SOURCE, data_dir), lambda row: _task(row) if subset == "all" or _stdlib(row) else None)
     return Benchmark("bigcodebench", divided(tasks, fractions))
 

@@ -9,11 +9,10 @@ that can be read (docstrings.py): 379 for 137 of the 164 tasks.
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
 from typing import Any
 
 from cptlab.records import Task, Test
-from cptlab.tasks.benchmark import Benchmark, divided
+from cptlab.tasks.benchmark import Benchmark, Fractions, divided
 from cptlab.tasks.docstrings import docstring_prompt, docstring_tests
 from cptlab.tasks.evalplus import loop_tests
 from cptlab.tasks.files import Source, make_tasks, read_rows
@@ -35,13 +34,13 @@ _WRONG_EXAMPLES = {
 }
 
 
-def humaneval(data_dir: str | None = None, fractions: Sequence[float] | None = None) -> Benchmark:
+def humaneval(data_dir: str | None = None, fractions: Fractions = None) -> Benchmark:
     """164 tasks, all in split test unless `fractions` divide them."""
     tasks = make_tasks(read_rows(ORIGINAL, data_dir), lambda row: _task(row, "humaneval", check_units(row["test"])))
     return Benchmark("humaneval", divided(tasks, fractions))
 
 
-def humaneval_plus(data_dir: str | None = None, fractions: Sequence[float] | None = None) -> Benchmark:
+def humaneval_plus(data_dir: str | None = None, fractions: Fractions = None) -> Benchmark:
     """HumanEval's tasks with EvalPlus's tests and corrected references, in split test unless `fractions` divide them."""
     tasks = make_tasks(read_rows(PLUS, data_dir), lambda row: _task(row, "humaneval_plus", loop_tests(row["test"])))
     return Benchmark("humaneval_plus", divided(tasks, fractions))

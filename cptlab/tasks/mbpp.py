@@ -10,11 +10,12 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from cptlab.errors import UserError
 from cptlab.records import Prompt, Task, Test
-from cptlab.tasks.benchmark import Benchmark, divided
+from cptlab.settings.setting import Setting, check_settings
+from cptlab.tasks.benchmark import Benchmark, Fractions, divided
 from cptlab.tasks.evalplus import loop_tests
 from cptlab.tasks.files import Source, make_tasks, read_rows
 from cptlab.tasks.spans import spans_of
@@ -25,26 +26,26 @@ SANITIZED = Source("mbpp/sanitized-mbpp.json", ("google-research-datasets/mbpp",
 PLUS = Source("mbppplus/MbppPlus-OriginFmt.jsonl", ("evalplus/mbppplus",), ("test",))
 
 SHOTS = (2, 3, 4)  # the tasks that the paper shows as examples
+Shots = Annotated[
+    int, Setting("Solved tasks that each prompt shows first, the paper's examples.", at_least=0, at_most=3)
+]
 # of tasks whose reference takes more than half a second for a test
 _CPU_SECONDS = {123: 20.0}
 _PLUS_MEMORY_MB = {255: 6144}  # its reference returns 1.7 million tuples of 77
 _PLUS_CPU_SECONDS = {123: 10.0, 255: 60.0, 271: 60.0, 389: 10.0, 392: 60.0, 583: 10.0, 599: 60.0}
 
 
-def mbpp(data_dir: str | None = None, shots: int = 0, fractions: Sequence[float] | None = None) -> Benchmark:
-    """974 tasks in the splits of the paper: prompt 1-10, test 11-510, validation 511-600, train 601-974.
-
-    `shots`: how many solved tasks (of 2, 3 and 4, as in the paper) the prompt shows first.
-    """
+def mbpp(data_dir: str | None = None, shots: Shots = 0, fractions: Fractions = None) -> Benchmark:
+    """974 tasks in the splits of the paper: prompt 1-10, test 11-510, validation 511-600, train 601-974."""
     return _original("mbpp", FULL, data_dir, shots, fractions)
 
 
-def mbpp_sanitized(data_dir: str | None = None, shots: int = 0, fractions: Sequence[float] | None = None) -> Benchmark:
+def mbpp_sanitized(data_dir: str | None = None, shots: Shots = 0, fractions: Fractions = None) -> Benchmark:
     """The 427 tasks that the authors verified by hand, in the splits of `mbpp`."""
     return _original("mbpp_sanitized", SANITIZED, data_dir, shots, fractions)
 
 
-def mbpp_plus(data_dir: str | None = None, fractions: Sequence[float] | None = None) -> Benchmark:
+def mbpp_plus(data_dir: str | None = None, fractions: Fractions = None) -> Benchmark:
     """EvalPlus's 378 tasks with its prompts, which show one assertion; in split test unless `fractions` divide them."""
     return Benchmark("mbpp_plus", divided(make_tasks(read_rows(PLUS, data_dir), _plus_task), fractions))
 
@@ -52,10 +53,7 @@ def mbpp_plus(data_dir: str | None = None, fractions: Sequence[float] | None = N
 def _original(
     name: str, source: Source, data_dir: str | None, shots: int, fractions: Sequence[float] | None
 ) -> Benchmark:
-    if not 0 <= shots <= len(SHOTS):
-        raise UserError(
-            f"benchmark.shots={shots} cannot be: the paper's examples are {len(SHOTS)}. Give 0 to {len(SHOTS)}."
-        )
+    check_settings(mbpp, shots=shots)
     rows = list(read_rows(source, data_dir))
     by_id = {row.get("task_id"): row for _, row in rows}
     if missing := [number for number in SHOTS[:shots] if number not in by_id]:

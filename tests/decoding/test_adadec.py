@@ -108,7 +108,7 @@ def test_greedy_where_it_never_looks_ahead_or_sees_nothing(arch):
             eos_token_id=sorted(backbone.eos_ids), pad_token_id=backbone.pad_id,
         )  # fmt: skip
         greedy = expected[0, ids.shape[1] :].tolist()
-        for adadec in (AdaDec(math.inf), AdaDec(0, lookahead=0), AdaDec(0, candidates=1)):
+        for adadec in (AdaDec(1e9), AdaDec(0, lookahead=0), AdaDec(0, candidates=1)):
             assert decode(backbone, adadec, text) == greedy
         looking.append(decode(backbone, AdaDec(0), text) != greedy)
     assert any(looking)
@@ -185,7 +185,7 @@ def test_it_costs_only_where_it_is_unsure():
     logits = uncached(backbone, backbone.encode_prompt(TEXTS[0]))
     rows = count_rows(backbone)
     seen, confirmed = [], 0
-    for threshold in (math.inf, 4.5, 4.2, 0):
+    for threshold in (1e9, 4.5, 4.2, 0):
         _, unsure, _ = naive(backbone, AdaDec(threshold), logits, limit)
         seen.append(len(unsure))
         expected, position = [1], 0  # the prompt
@@ -274,8 +274,8 @@ def test_mistakes_are_explained():
     with pytest.raises(UserError, match="temperature is 0.4"):
         AdaDec(1.0).check(1, Sampling(), None)
     for threshold in (-0.1, math.nan):
-        with pytest.raises(UserError, match="threshold is"):
+        with pytest.raises(UserError, match="AdaDec: threshold="):
             AdaDec(threshold)
     for wrong in ({"candidates": 0}, {"lookahead": -1}):
-        with pytest.raises(UserError, match="at least 1 candidate and 0 steps"):
+        with pytest.raises(UserError, match="it must be a whole number from"):
             AdaDec(1.0, **wrong)

@@ -257,7 +257,7 @@ def test_mistakes_are_explained():
         Beams(4).check(5, GREEDY, None)
     with pytest.raises(UserError, match="temperature is 0.4"):
         Beams(4).check(1, Sampling(), None)
-    with pytest.raises(UserError, match="width is 0"):
+    with pytest.raises(UserError, match="Beams: width=0 cannot be: it must be a whole number from 1 up"):
         Beams(0)
-    with pytest.raises(UserError, match="early_stopping is 'sometimes'"):
+    with pytest.raises(UserError, match="early_stopping=sometimes cannot be: it must be true or false or never"):
         Beams(early_stopping="sometimes")

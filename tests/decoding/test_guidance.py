@@ -181,13 +181,13 @@ def test_the_floor_keeps_plausible_tokens_alone():
 @pytest.mark.parametrize(
     "make, said",
     [
-        (lambda: Guidance(Masked(), float("nan")), "omega is nan"),
-        (lambda: Guidance(Masked(), "much"), "omega is 'much'"),
+        (lambda: Guidance(Masked(), float("nan")), "omega=nan cannot be: it must be a number"),
+        (lambda: Guidance(Masked(), "much"), "omega=much cannot be: it must be a number"),
         (lambda: Masked([]), "No span is anchored"),
         (lambda: Masked(["body"]), "no prompt span 'body'"),
-        (lambda: Entropy(0), "every step would be mixed"),
-        (lambda: Deviation(0), "share of the largest deviation"),
-        (lambda: Plausible(0), "without a floor, use rule=linear"),
+        (lambda: Entropy(0), "Entropy: threshold=0 cannot be: it must be a number above 0"),
+        (lambda: Deviation(0), "above 0 and at most 1"),
+        (lambda: Plausible(0), "floor=0 cannot be: it must be a number above 0 and at most 1"),
         (lambda: Plausible(2), "above 0 and at most 1"),
     ],
 )

@@ -7,24 +7,24 @@ a sure model has one large probability and so a large deviation.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import Tensor
 
-from cptlab.errors import UserError
+from cptlab.settings.setting import Setting, check_settings
 
 
 @dataclass(frozen=True)
 class Deviation:
-    """`threshold`: of the standard deviation of the probabilities, in units of the largest possible one (a distribution with
-    all mass on one token), so that 0 < threshold < 1 whatever the vocabulary."""
+    """The threshold is in units of the largest possible deviation, that of a distribution with all mass on one token, so
+    that its range does not depend on the vocabulary."""
 
-    threshold: float = 0.5
+    threshold: Annotated[
+        float, Setting("Mix below this share of the largest possible standard deviation.", above=0, at_most=1)
+    ] = 0.5
 
     def __post_init__(self) -> None:
-        if not 0 < self.threshold <= 1:
-            raise UserError(
-                f"gate.threshold is {self.threshold}. Give a share of the largest deviation, above 0 and at most 1."
-            )
+        check_settings(self)
 
     def opens(self, logits: Tensor) -> Tensor:
         probs = logits.float().softmax(-1)

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from cptlab.errors import UserError
+from cptlab.settings.setting import Setting, check_settings
 
 
 @dataclass(frozen=True)
 class Entropy:
-    """`threshold` in nats."""
-
-    threshold: float = 0.5
+    threshold: Annotated[float, Setting("Mix above this entropy, in nats.", above=0)] = 0.5
 
     def __post_init__(self) -> None:
-        if not self.threshold > 0:
-            raise UserError(
-                f"gate.threshold is {self.threshold}, so every step would be mixed. Give more than 0 nats, or gate=always."
-            )
+        check_settings(self)
 
     def opens(self, logits: Tensor) -> Tensor:
         return entropy(logits) > self.threshold

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 from cptlab.backbone import Backbone
 from cptlab.decoding.anchors import mask_spans
 from cptlab.decoding.negatives.stream import Stream
 from cptlab.errors import UserError
 from cptlab.records import Prompt
+from cptlab.settings.setting import Setting
 
 ALL = ("nl", "code", "tests", "shots")
 SPAN_NAMES = (*ALL, "anchor")  # 'anchor': what inline tags mark, see anchors.py
@@ -22,12 +24,12 @@ SPAN_NAMES = (*ALL, "anchor")  # 'anchor': what inline tags mark, see anchors.py
 
 @dataclass(frozen=True)
 class Masked:
-    """`spans`: which named spans of the prompt are anchored; 'all' stands for nl, code, tests and shots.
+    """The paper finds the description alone ('nl') the best anchor (Table 2), and the best ω between 1.05 and 1.6."""
 
-    The paper finds the description alone ('nl') the best anchor (Table 2), and the best ω between 1.05 and 1.6.
-    """
-
-    spans: Sequence[str] = ("nl",)
+    spans: Annotated[
+        str | Sequence[str],
+        Setting("Spans of the prompt that are anchored: some of nl, code, tests, shots and anchor; or all."),
+    ] = ("nl",)
 
     def __post_init__(self) -> None:
         names = (self.spans,) if isinstance(self.spans, str) else tuple(self.spans)

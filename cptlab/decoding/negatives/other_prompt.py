@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Annotated
 
 from cptlab.backbone import Backbone
 from cptlab.decoding.negatives.stream import Stream
 from cptlab.errors import UserError
 from cptlab.records import Prompt
+from cptlab.settings.setting import Setting
 
 
 @dataclass(frozen=True)
 class OtherPrompt:
-    """`template` may hold {prompt}, the whole text, and {code}, its last part that belongs to the program."""
-
-    template: str = "{code}"
+    template: Annotated[
+        str,
+        Setting("The second prompt; {prompt} stands for the whole first one, {code} for its part of the program."),
+    ] = "{code}"
 
     def __post_init__(self) -> None:
         if self.template == "{prompt}":

@@ -8,25 +8,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from cptlab.decoding.rules.linear import mix
-from cptlab.errors import UserError
+from cptlab.settings.setting import Setting, check_settings
 
 
 @dataclass(frozen=True)
 class Plausible:
-    """`floor`: the smallest share of the likeliest token's probability, in the first stream."""
-
-    floor: float = 0.1
+    floor: Annotated[
+        float,
+        Setting("Smallest share of the likeliest token's probability, in the first stream.", above=0, at_most=1),
+    ] = 0.1
 
     def __post_init__(self) -> None:
-        if not 0 < self.floor <= 1:
-            raise UserError(
-                f"rule.floor is {self.floor}. Give a share above 0 and at most 1; without a floor, use rule=linear."
-            )
+        check_settings(self)
 
     def mix(self, clean: Tensor, second: Tensor, omega: Tensor | float) -> Tensor:
         if clean.dtype in (torch.float16, torch.bfloat16):

@@ -9,6 +9,7 @@ lookahead by text, such as a line that is not indented; only an end-of-text toke
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from cptlab.decoding.gates.entropy import entropy
 from cptlab.decoding.sampling import Sampling
 from cptlab.decoding.streams import Job, Streams
 from cptlab.errors import UserError
+from cptlab.settings.setting import Setting, check_settings
 
 
 @dataclass
@@ -40,24 +42,19 @@ class _Branch:
 
 @dataclass(frozen=True)
 class AdaDec:
-    """`threshold` is in nats: infinity, or a `lookahead` of 0, is greedy decoding.
-
-    With a guidance, entropy and scores are those of the mixture. A lookahead goes past `max_new_tokens`, so that this
+    """With a guidance, entropy and scores are those of the mixture. A lookahead goes past `max_new_tokens`, so that this
     only cuts the program, but not past the context.
     """
 
-    threshold: float
-    candidates: int = 3
-    lookahead: int = 5
+    threshold: Annotated[
+        float,
+        Setting("Look ahead above this entropy, in nats; 1 is the authors' fixed-threshold baseline.", at_least=0),
+    ] = 1.0
+    candidates: Annotated[int, Setting("How many of the likeliest tokens to compare.", at_least=1)] = 3
+    lookahead: Annotated[int, Setting("Greedy steps behind each candidate; 0: greedy decoding.", at_least=0)] = 5
 
     def __post_init__(self) -> None:
-        if not self.threshold >= 0:
-            raise UserError(f"AdaDec's threshold is {self.threshold}. Give an entropy in nats, 0 or more.")
-        if self.candidates < 1 or self.lookahead < 0:
-            raise UserError(
-                f"AdaDec compares {self.candidates} candidates over {self.lookahead} steps. "
-                "Give at least 1 candidate and 0 steps."
-            )
+        check_settings(self)
 
     def check(self, n: int, sampling: Sampling, guidance) -> None:
         """Raise UserError where AdaDec cannot give what is asked for."""

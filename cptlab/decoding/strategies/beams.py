@@ -8,7 +8,7 @@ whose second stream follows its hypothesis.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 
@@ -17,6 +17,7 @@ from cptlab.backbone import Backbone
 from cptlab.decoding.sampling import Sampling
 from cptlab.decoding.streams import Job, Streams
 from cptlab.errors import UserError
+from cptlab.settings.setting import Setting, check_settings
 
 NEVER_CHOSEN = -1e9  # the score of what must not be chosen; finite, as in transformers
 
@@ -26,21 +27,22 @@ class Beams:
     """Keep the `width` likeliest beginnings, and return the n best programs, the best first.
 
     A finished program's score is its log-probability / length ** `length_penalty`, the length in new tokens.
-    `early_stopping`: True ends the search as soon as `width` programs are finished; False when the best beginning, at
-    its present length, is no better than the worst of them; 'never' when it cannot become better.
     `width` 1 is greedy decoding, as it is in transformers. A stop text ends a program as it does there; the n programs are
     different sequences of tokens, but where they end by their text, two may become equal when that end is cut off.
     """
 
-    width: int = 4
-    length_penalty: float = 1.0
-    early_stopping: bool | Literal["never"] = False
+    width: Annotated[int, Setting("Beginnings that are kept, at least n.", at_least=1)] = 4
+    length_penalty: Annotated[float, Setting("Exponent of the length that a program's score is divided by.")] = 1.0
+    early_stopping: Annotated[
+        bool | Literal["never"],
+        Setting(
+            "true: the search ends with `width` finished programs; false: when the best beginning, at its length, is no "
+            "better than the worst of them; never: when it cannot become better."
+        ),
+    ] = False
 
     def __post_init__(self) -> None:
-        if self.width < 1:
-            raise UserError(f"The beam width is {self.width}. Give at least 1.")
-        if self.early_stopping not in (True, False, "never"):
-            raise UserError(f"early_stopping is {self.early_stopping!r}. Give true, false or 'never'.")
+        check_settings(self)
 
     def check(self, n: int, sampling: Sampling, guidance) -> None:
         """Raise UserError where beam search cannot give what is asked for."""

@@ -1,0 +1,99 @@
+"""What is refused before any work, and what debug=… and ablation=… do to a config."""
+
+import pytest
+
+from cptlab.errors import UserError
+from cptlab.settings.config_source import compose_config
+from cptlab.settings.debug import shrink
+from cptlab.settings.entry import prepare
+from cptlab.settings.validation import validate
+
+BASE = ["run=null", "backbone=kata_lm", "benchmark=kata"]
+
+
+def prepared(command, *overrides):
+    config = compose_config(command, "print_config=false", *overrides)
+    prepare(config)
+    return config
+
+
+@pytest.mark.parametrize(
+    "command, overrides, said",
+    [
+        ("train", ["seed=-1"], "seed=-1 cannot be: it must be a whole number from 0 up."),
+        ("train", ["+stages.epochs=3"], "There is no setting stages.epochs."),
+        ("train", ["+decoding.sampling.topp=0.9"], "Did you mean decoding.sampling.top_p?"),
+        ("train", ["+decoding.tokens_budget=1"], "Did you mean decoding.token_budget?"),
+        ("train", ["+sed=1"], "Did you mean seed?"),
+        ("train", ["pairs.selection.prefer=size"], "it must be score or similarity"),
+        ("train", ["decoding=spa", "+decoding.gate.treshold=1"], "There is no setting decoding.gate.treshold."),
+        ("train", ["decoding=spa", "decoding.omega=much"], "decoding.omega=much cannot be: it must be a number or tuned"),
+        ("train", ["backbone.dtype=int8"], "backbone.dtype=int8 cannot be: it must be float32, bfloat16 or float16"),
+        ("evaluate", [*BASE, "ks=[0]"], "ks=[0] cannot be"),
+        ("evaluate", [*BASE, "extra_disabled=[unused]"], "[W0621,E0602]"),
+        ("evaluate", [*BASE, "optimized_metric=pylint_mean"], "a name like tuned/all/pylint_mean"),
+        ("evaluate", ["against=x"], "needs completions"),
+        ("evaluate", ["completions=x", "benchmark=kata", "limit=3"], "Leave limit out"),
+        ("omega", [*BASE, "method=guess"], "it must be unimodal or grid"),
+        ("dilution", [*BASE, "compare=x"], "compare=x cannot be: it must be a list of texts"),
+    ],
+)
+def test_refused(command, overrides, said):
+    with pytest.raises(UserError) as error:
+        prepared(command, *overrides)
+    assert said in str(error.value)
+
+
+def test_any_system_can_be_optimised():
+    prepared("evaluate", *BASE, "optimized_metric=tuned_best_of_n/all/pass@1")
+
+
+def test_tuned_omega_is_a_value():
+    assert prepared("evaluate", *BASE, "decoding=spa", "decoding.omega=tuned").decoding.omega == "tuned"
+
+
+# The ablations that debug=fdr must leave alone: what is off, and which objective and loggers there are.
+@pytest.mark.parametrize(
+    "overrides, epochs",
+    [([], (1, 1)), (["ablation=no_bs"], (1, 0)), (["ablation=no_pt"], (0, 1)), (["objective=dpo"], (1, 0))],
+)
+def test_debug_shrinks_what_is_on(overrides, epochs):
+    config = prepared("train", "debug=fdr", *overrides)
+    assert (config.stages.first_epochs, config.stages.second_epochs) == epochs
+    assert (config.pairs.n, config.pairs.train_tasks, config.pairs.validation_tasks) == (6, 18, 6)
+    assert not config.logger
+
+
+def test_debug_keeps_the_chosen_logger_objective_and_smaller_numbers():
+    config = prepared("train", "debug=fdr", "logger=csv", "objective=dpo", "pairs.n=4", "pairs.train_tasks=null")
+    assert set(config.logger) == {"csv"} and config.objective._target_.endswith(".DPO")
+    assert (config.pairs.n, config.pairs.train_tasks) == (4, 18)
+
+
+def test_debug_passes_over_what_a_run_does_not_have():
+    config = prepared("train", "debug=fdr", "pairs=sven")
+    assert "n" not in config.pairs
+    before = compose_config("train")
+    shrink(before)
+    assert before == compose_config("train")
+
+
+@pytest.mark.parametrize(
+    "overrides, said",
+    [
+        (["ablation=no_bs", "stages.second_epochs=1"], "ablation=no_bs sets stages.second_epochs=0"),
+        (["ablation=no_pt", "stages.first_epochs=2"], "ablation=no_pt sets stages.first_epochs=0"),
+        (["ablation=no_rank", "objective.w_rank=4"], "ablation=no_rank sets objective.w_rank=0.0"),
+        (["ablation=no_rank", "objective=dpo"], "ablation=no_rank sets objective.w_rank, which"),
+        (["ablation=no_kl", "objective=dpo"], "ablation=no_kl sets objective.w_kl, which"),
+    ],
+)
+def test_an_ablation_that_would_not_hold_is_refused(overrides, said):
+    with pytest.raises(UserError) as error:
+        validate(compose_config("train", *overrides))
+    assert str(error.value).startswith(said)
+
+
+@pytest.mark.parametrize("overrides", [["ablation=no_rank", "objective.w_rank=0"], ["ablation=no_kl", "objective=sven"]])
+def test_an_ablation_that_holds_is_accepted(overrides):
+    validate(compose_config("train", *overrides))
