@@ -338,7 +338,7 @@ def test_pair_holds_completions_masks_and_lines():
     clean = [dataclasses.replace(quality, messages=()) for quality in qualities]
     refined = make_pair(TASK, choice, completions, clean, characters, as_text, refine="pylint_lines")
     assert not any(refined.better_mask + refined.worse_mask)
-    with pytest.raises(UserError, match="refine=lines is unknown"):
+    with pytest.raises(UserError, match="refine=lines cannot be: it must be none or pylint_lines"):
         make_pair(TASK, choice, completions, qualities, characters, as_text, refine="lines")
 
 
