@@ -44,8 +44,8 @@ sys.path.insert(0, str(ROOT))
 
 from cptlab.backbone import Backbone, load_backbone  # noqa: E402
 from cptlab.decoding import Guidance, Sampling, generate  # noqa: E402
+from cptlab.decoding.logits_processor import SPALogitsProcessor  # noqa: E402
 from cptlab.decoding.negatives.masked import Masked, masked_ids  # noqa: E402
-from cptlab.decoding.processor import SPALogitsProcessor  # noqa: E402
 from cptlab.records import Prompt, Span  # noqa: E402
 from cptlab.tasks.kata import kata  # noqa: E402
 from cptlab.tracking.provenance import version_of  # noqa: E402

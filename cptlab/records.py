@@ -71,7 +71,7 @@ class Task:
     entry_point: str | None = None
     public_tests: tuple[Test, ...] = ()
     hidden_tests: tuple[Test, ...] = ()
-    canonical_solution: str | None = None
+    canonical_solution: str | None = field(default=None, metadata={"earlier_name": "reference"})
     tags: tuple[str, ...] = ()
     setup: str = ""
     names: tuple[str, ...] = ()

@@ -1,9 +1,9 @@
 """Frozen causal language models, run with or without a prefix of keys and values."""
 
 from cptlab.backbone.decode_state import DecodeState
-from cptlab.backbone.key_values import FixedPrefix, KeyValuePrefix, PrefixShape, prefix_shape, split_table
 from cptlab.backbone.loading import load_backbone, load_config
 from cptlab.backbone.model import Backbone, mask_id_of
+from cptlab.backbone.prefix_shape import FixedPrefix, KeyValuePrefix, PrefixShape, prefix_shape, split_table
 
 __all__ = [
     "Backbone",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cptlab.backbone.attention import BufferedCache
+from cptlab.backbone.kv_cache import BufferedCache
 
 PREFIX_POSITION = -1  # of a prefix's keys in `positions`: before every token, and in no window
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from cptlab.backbone.foreign_errors import raised_outside
-from cptlab.backbone.key_values import REMEDY, FixedPrefix
 from cptlab.backbone.model import Backbone
+from cptlab.backbone.prefix_shape import REMEDY, FixedPrefix
 from cptlab.errors import UserError
 
 

@@ -4,7 +4,7 @@ Chen et al., Training deep nets with sublinear memory cost (arXiv 1604.06174). K
 for activations is about one layer's instead of all layers', for one more forward pass through the layers.
 
 transformers' own checkpointing needs a model in train mode and takes its cache away, prefix included; PEFT refuses both
-together. Here the cache stays. As a layer reads it twice, it must be a stateless one (`cptlab.backbone.attention.PrefixLayer`).
+together. Here the cache stays. As a layer reads it twice, it must be a stateless one (`cptlab.backbone.kv_cache.PrefixLayer`).
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ from transformers.utils import logging
 
 from cptlab.backbone.exactness import check_exact
 from cptlab.backbone.foreign_errors import raised_outside
-from cptlab.backbone.key_values import TESTED
 from cptlab.backbone.model import Backbone
+from cptlab.backbone.prefix_shape import TESTED
 from cptlab.backbone.quantization import quantized_loading, use_own_products
 from cptlab.errors import UserError
 from cptlab.settings.setting import Setting, check_settings

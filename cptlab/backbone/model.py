@@ -11,9 +11,10 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import Cache
 
-from cptlab.backbone.attention import BufferedCache, PrefixLayer, additive_mask, token_positions
+from cptlab.backbone.attention_mask import additive_mask, token_positions
 from cptlab.backbone.decode_state import PREFIX_POSITION, DecodeState
-from cptlab.backbone.key_values import KeyValuePrefix, prefix_shape, sliding_window
+from cptlab.backbone.kv_cache import BufferedCache, PrefixLayer
+from cptlab.backbone.prefix_shape import KeyValuePrefix, prefix_shape, sliding_window
 from cptlab.backbone.small_batch_linear import use_small_batch_linear
 from cptlab.errors import UserError
 

@@ -12,25 +12,10 @@ from cptlab.errors import UserError
 from cptlab.progress import is_main_process
 from cptlab.settings.instantiate import instantiate
 from cptlab.storage.digests import fingerprint
-from cptlab.storage.run_directory import RunDirectory, open_run
+from cptlab.storage.run_directory import INCIDENTAL, RunDirectory, open_run
 
 ROOT = Path(__file__).resolve().parents[2]
 PAIRS_FILE, STATISTICS_FILE, METRICS_FILE = "pairs.jsonl", "statistics.json", "metrics.json"
-# what does not change a result, and so does not make a run another run
-INCIDENTAL = (
-    "paths",
-    "logger",
-    "print_config",
-    "tags",
-    "callbacks",
-    "task_name",
-    "workers",
-    "optimized_metric",
-    "compute",
-    "estimate",
-    "ablation",
-    "debug",
-)
 
 
 def say(text: str) -> None:

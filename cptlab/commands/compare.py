@@ -1,9 +1,10 @@
 """Compare systems of one or several evaluations, paired by task.
 
-    cptlab compare plain=RUN:base SPA=RUN:base CPT=RUN:tuned [--output FOLDER]
+    cptlab compare RUN                                          all systems of an evaluation
+    cptlab compare plain=RUN:base SPA=OTHER_RUN:base RUN:tuned  some systems of any, the first with labels
+    cptlab compare RUN --output FOLDER                          writes compare.md and compare.csv too
 
-RUN is the directory of an evaluation; without a system behind the colon, its last one is taken. The first is what the
-others are compared with. Prints the table, and writes compare.md and compare.csv to the folder.
+RUN is the directory of an evaluation. The first system is the one that the others are compared with.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sys
 from pathlib import Path
 
 from cptlab.errors import UserError
-from cptlab.reporting.comparison import compare_table
+from cptlab.reporting.comparison import Choice, compare_table
 from cptlab.reporting.layout import to_csv, to_markdown, to_text
 from cptlab.storage.atomic import write_text
 
@@ -23,13 +24,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="cptlab compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("systems", nargs="+", metavar="LABEL=RUN:SYSTEM")
-    parser.add_argument("--output", type=Path, default=None, metavar="FOLDER", help="default: only print")
+    parser.add_argument("systems", nargs="+", metavar="[LABEL=]RUN[:SYSTEM]", help="what to compare, in order")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="default: only print")
     options = parser.parse_args(arguments)
     try:
-        table = compare_table([_parse(text) for text in options.systems])
+        table = compare_table([parse_choice(text) for text in options.systems])
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(error, file=sys.stderr)
         return 2
     if options.output:
         write_text(options.output / "compare.md", to_markdown(table))
@@ -38,13 +39,20 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _parse(text: str) -> tuple[str, Path, str | None]:
-    """Split LABEL=RUN:SYSTEM or LABEL=RUN."""
-    label, _, place = text.partition("=")
-    if not label or not place:
-        raise UserError(f"{text!r} is not of the form LABEL=RUN or LABEL=RUN:SYSTEM. Write it so.")
-    directory, _, system = place.rpartition(":")
-    return (label, Path(directory), system) if directory else (label, Path(place), None)
+def parse_choice(text: str) -> Choice:
+    """Split [LABEL=]RUN[:SYSTEM]. A text that is a directory as it stands has neither label nor system."""
+    if Path(text).is_dir():
+        return Choice(Path(text))
+    place, _, system = text.rpartition(":")
+    if Path(place).is_dir() and place:
+        return Choice(Path(place), system)
+    label, _, rest = text.partition("=")
+    if not label or not rest:
+        raise UserError(f"{text!r} names no directory. Write RUN, RUN:SYSTEM or LABEL=RUN:SYSTEM.")
+    if Path(rest).is_dir():
+        return Choice(Path(rest), label=label)
+    place, _, system = rest.rpartition(":")
+    return Choice(Path(place or rest), system if place else None, label)
 
 
 if __name__ == "__main__":

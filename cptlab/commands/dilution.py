@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from cptlab.errors import UserError
 from cptlab.settings.entry import entry, job
 from cptlab.settings.instantiate import instantiate
-from cptlab.storage.atomic import write_text
+from cptlab.storage.atomic import write_bytes, write_text
 from cptlab.storage.digests import fingerprint
 from cptlab.storage.run_directory import open_run, training_run
 from cptlab.tracking.provenance import collect_provenance
@@ -187,7 +187,7 @@ def _draw(directory: Path, measured: list[dict[str, Any]]) -> list[str]:
         if measure in measured[0]["by_token"]:
             for kind, picture in render(dilution_figure(models, measure, measured[0]["about"])).items():
                 drawn.append(f"{measure}.{kind}")
-                (directory / drawn[-1]).write_bytes(picture)
+                write_bytes(directory / drawn[-1], picture)
     return drawn
 
 

@@ -1,7 +1,7 @@
 """Draw the curve over ω of a sweep, or of a tuning of ω, from its stored files.
 
-    cptlab omega_curve logs/evaluate/multiruns/<time>      (a sweep: evaluate.py -m decoding.omega=…)
-    cptlab omega_curve logs/omega/runs/<time>              (what cptlab omega tried)
+    cptlab omega-curve logs/evaluate/multiruns/<time>      (a sweep: evaluate.py -m decoding.omega=…)
+    cptlab omega-curve logs/omega/runs/<time>              (what cptlab omega tried)
 
 Several directories are read as one sweep. Writes omega_curve.png, .svg, .csv and .md into the first.
 """
@@ -20,7 +20,7 @@ from cptlab.reporting.omega_sweep import read_curve
 def main(arguments: list[str] | None = None) -> int:
     """Return 0, or 2 with one sentence on standard error where the runs make no curve."""
     parser = argparse.ArgumentParser(
-        prog="cptlab omega_curve", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="cptlab omega-curve", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "runs",

@@ -1,6 +1,6 @@
-"""Remake the tables, figures and report of an evaluation run from its stored files.
+"""Remake the tables, figures and report of an evaluation from its stored files.
 
-cptlab report RUN_DIR [--train TRAIN_RUN_DIR] [--programs-per-task 10]
+cptlab report RUN [--against SYSTEM] [--train TRAINING_RUN] [--programs-per-task 10]
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ from cptlab.reporting.report import make_report, print_tables
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0, or 2 with one sentence on standard error where the run cannot be read."""
-    parser = argparse.ArgumentParser(prog="cptlab report", description=__doc__.splitlines()[0])
-    parser.add_argument("run", metavar="RUN_DIR", help="directory of an evaluation run (with metrics.json)")
+    """Return 0, or 2 with one sentence on standard error where the run cannot be read."""
+    parser = argparse.ArgumentParser(prog="cptlab report", description="Remake the tables, figures and report of an evaluation from its stored files.")
+    parser.add_argument("run", metavar="RUN", help="directory of an evaluation run (with metrics.json)")
     parser.add_argument(
-        "--train", metavar="TRAIN_RUN_DIR", help="training run whose curves the report shows (default: as stored)"
+        "--against", metavar="SYSTEM", help="the system that changes are counted against (default: the first)"
+    )
+    parser.add_argument(
+        "--train", metavar="TRAINING_RUN", help="training run whose curves the report shows (default: as stored)"
     )
     parser.add_argument(
         "--programs-per-task",
@@ -27,8 +30,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     given = parser.parse_args(arguments)
     try:
-        page = make_report(given.run, train_directory=given.train, programs_per_task=given.programs_per_task)
-        print_tables(given.run, programs_per_task=given.programs_per_task)
+        shared = {"baseline": given.against, "programs_per_task": given.programs_per_task}
+        page = make_report(given.run, train_directory=given.train, **shared)
+        print_tables(given.run, **shared)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

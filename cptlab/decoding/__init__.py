@@ -7,11 +7,11 @@ from cptlab.decoding.gates.deviation import Deviation
 from cptlab.decoding.gates.entropy import Entropy
 from cptlab.decoding.gates.failed_tests import FailedTests
 from cptlab.decoding.guidance import Guidance
+from cptlab.decoding.logits_processor import SPALogitsProcessor
 from cptlab.decoding.negatives.masked import Masked
 from cptlab.decoding.negatives.no_examples import NoExamples
 from cptlab.decoding.negatives.no_prefix import NoPrefix
 from cptlab.decoding.negatives.other_prompt import OtherPrompt
-from cptlab.decoding.processor import SPALogitsProcessor
 from cptlab.decoding.rules.linear import Linear
 from cptlab.decoding.rules.plausible import Plausible
 from cptlab.decoding.sampling import Sampling

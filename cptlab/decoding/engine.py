@@ -16,13 +16,13 @@ from torch import Tensor
 
 from cptlab.adapters import Prefix
 from cptlab.backbone import Backbone
-from cptlab.backbone.attention import GROWTH
-from cptlab.decoding.board import Board, Row
+from cptlab.backbone.kv_cache import GROWTH
 from cptlab.decoding.guidance import Guidance
-from cptlab.decoding.healing import Rest, healer_of
 from cptlab.decoding.negatives.stream import Stream
+from cptlab.decoding.running_batch import Row, RunningBatch
 from cptlab.decoding.sampling import Sampling
 from cptlab.decoding.streams import Job, Streams
+from cptlab.decoding.token_healing import Rest, healer_of
 from cptlab.errors import UserError
 from cptlab.records import Completion, Prompt
 
@@ -113,7 +113,7 @@ def _job(backbone, index: int, task_id: str, prompt: Prompt, guidance: Guidance 
 
 
 def _healed(backbone, text: str, ids: list[int], second: Stream | None) -> tuple[list[int], Stream | None, Rest | None]:
-    """Both streams without the last tokens that depend on what follows, and the text of these (healing.py)."""
+    """Both streams without the last tokens that depend on what follows, and the text of these (token_healing.py)."""
     healed = healer_of(backbone).heal(text)
     if healed.rest is None:
         return ids, second, None
@@ -208,7 +208,7 @@ def _decode(backbone, queue: _Queue, sampling: Sampling, seed: int) -> Iterator[
     """(job, sample, new token ids) as they end: up to the first end-of-text, at most the job's limit."""
     if not queue:
         return
-    board = Board(backbone, sampling, seed, max(job.limit for job in queue.jobs))
+    board = RunningBatch(backbone, sampling, seed, max(job.limit for job in queue.jobs))
     streams, fresh = queue.take(queue.most)
     board.add(fresh)
     steps, new = 0, torch.arange(len(fresh), device=backbone.device)
@@ -232,7 +232,7 @@ def _decode(backbone, queue: _Queue, sampling: Sampling, seed: int) -> Iterator[
         new = torch.arange(streams.rows, device=backbone.device)
 
 
-def _refill(streams: Streams, board: Board, idle: Tensor, queue: _Queue) -> tuple[Streams, Tensor]:
+def _refill(streams: Streams, board: RunningBatch, idle: Tensor, queue: _Queue) -> tuple[Streams, Tensor]:
     """Programs that wait in the place of ended ones; the streams, and which rows are new."""
     fresh, rows = queue.take(len(idle))
     if len(rows) == len(idle) and streams.replace(idle, fresh):

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cptlab.decoding.stopping import Stopping
+from cptlab.decoding.stopping_criteria import StoppingCriteria
 from cptlab.errors import UserError
 from cptlab.settings.setting import Setting, check_settings
 
@@ -31,7 +31,7 @@ class Sampling:
     temperature, top_k, top_p; tokens that tie with the last one kept are kept too.
     A program ends at the first of `stop` (which is cut off), with `function_end` where the function that its prompt opens
     is over, at an end-of-text token, or after `max_new_tokens`. `heal`: a prompt that ends within what would be one token
-    is continued from before that token (healing.py).
+    is continued from before that token (token_healing.py).
     """
 
     temperature: Annotated[float, Setting("Temperature of the sampling; 0 is greedy.", at_least=0)] = 0.4
@@ -59,8 +59,8 @@ class Sampling:
             )
 
     @property
-    def stopping(self) -> Stopping:
-        return Stopping(self.stop, self.function_end)
+    def stopping(self) -> StoppingCriteria:
+        return StoppingCriteria(self.stop, self.function_end)
 
     @property
     def greedy(self) -> bool:

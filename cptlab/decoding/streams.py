@@ -14,8 +14,8 @@ from torch import Tensor
 from cptlab.adapters import Prefix
 from cptlab.backbone import Backbone, DecodeState
 from cptlab.decoding.guidance import Guidance
-from cptlab.decoding.healing import Rest, healer_of
 from cptlab.decoding.negatives.stream import Stream
+from cptlab.decoding.token_healing import Rest, healer_of
 from cptlab.errors import UserError
 
 
@@ -23,7 +23,7 @@ from cptlab.errors import UserError
 class Job:
     """One prompt: its place in the caller's list, its tokens, its second stream, and how many new tokens fit.
 
-    `rest`: what the prompt's text has beyond `ids` and the model must write first (healing.py). `code`: the part of the
+    `rest`: what the prompt's text has beyond `ids` and the model must write first (token_healing.py). `code`: the part of the
     prompt that belongs to the program.
     """
 

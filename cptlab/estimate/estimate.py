@@ -17,7 +17,7 @@ import torch
 from transformers import PreTrainedConfig
 
 from cptlab.backbone import Backbone
-from cptlab.backbone.key_values import prefix_shape
+from cptlab.backbone.prefix_shape import prefix_shape
 from cptlab.estimate.calibration import Calibration
 from cptlab.estimate.costs import ModelSize, naive_flops, nll_flops, plain_flops, reference_flops, step_flops
 from cptlab.estimate.footprint import Footprint, Shapes, footprint, formula, shape_backbone, shape_pair

@@ -12,9 +12,10 @@ import functools
 import random
 from typing import Any
 
+from cptlab.kata.authors import TIDY
 from cptlab.kata.ops import OPS, TYPES
-from cptlab.kata.render import EMPTY, INPUT_NAMES, Step, function_body, script
-from cptlab.kata.style import TIDY
+from cptlab.kata.render import Step, function_body, script
+from cptlab.kata.writer import EMPTY, INPUT_NAMES
 from cptlab.records import Prompt, Span, Task, Test
 
 VERSION = 1

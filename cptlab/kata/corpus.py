@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from cptlab.kata import benchmark
-from cptlab.kata.render import INPUT_NAMES, Step, function_body, script
-from cptlab.kata.style import TIDY_SHARE, draw_author
+from cptlab.kata.authors import TIDY_SHARE, draw_author
+from cptlab.kata.render import Step, function_body, script
+from cptlab.kata.writer import INPUT_NAMES
 
 # share of documents by number of operations: long pipelines are rare in pretraining, as hard problems are
 DEPTH_SHARES = {1: 0.14, 2: 0.36, 3: 0.34, 4: 0.16}

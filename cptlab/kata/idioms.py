@@ -1,14 +1,18 @@
-"""How authors write the operations that have a form of their own: a loop, or an idiom that pylint remarks on."""
+"""Idioms: how authors write operations on a whole value, as a loop or in a way that pylint remarks on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from cptlab.kata.ops import Op
+from cptlab.kata.writer import Writer
 
-if TYPE_CHECKING:
-    from cptlab.kata.render import Writer
+
+def write_whole(writer: Writer, op: Op, k: int | None) -> None:
+    """Write an operation of the form `whole`: as its idiom if it has one, else as one assignment."""
+    expr = op.expr.format(v=writer.value, k=k)
+    idiom = IDIOMS.get(op.name)
+    writer.value = writer.assign(op, expr) if idiom is None else idiom(writer, op, k, expr)
 
 
 def distinct(writer: Writer, op: Op, k: int | None, expr: str) -> str:
@@ -98,7 +102,7 @@ def label(writer: Writer, op: Op, k: int | None, expr: str) -> str:
     return out
 
 
-# operation -> function that writes it and returns the name of its result
+# operation -> function(writer, op, k, expr) that writes it and returns the name of its result
 IDIOMS: dict[str, Callable[..., str]] = {
     "distinct": distinct, "unique_words": distinct, "gaps": gaps, "lengths": lengths,
     "digits": digits, "digit_sum": digit_sum, "letter_counts": letter_counts, "word_lengths": word_lengths,

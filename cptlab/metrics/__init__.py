@@ -1,1 +1,4 @@
-"""From scores and verdicts to figures with intervals. What reporting and analysis import; knows no judge."""
+"""From scores and verdicts to metrics with intervals. Knows no judge.
+
+`definitions` declares the metrics, `summary` computes them over tasks, `statistics` has pass@k and the bootstrap.
+"""

@@ -1,10 +1,12 @@
-"""From the stored files of an evaluation run to tables, figures and one HTML page; needs no model.
+"""From the stored files of an evaluation to tables, figures and one HTML page. Needs no model.
 
-`cptlab report RUN_DIR` remakes them all; from Python, `page = make_report(run_dir)` does, and
-`print_tables(run_dir)` prints the short form.
+    page = make_report(run_directory)     # writes them all, as `cptlab report RUN` does
+    print_tables(run_directory)           # the short form
+
+Nothing here knows a system by its name: the first is the one that the others are compared with.
 """
 
-from cptlab.reporting.evaluation import Evaluation, JudgedProgram, read_evaluation
+from cptlab.reporting.evaluation import Evaluation, read_evaluation
 from cptlab.reporting.report import make_report, print_tables
 
-__all__ = ["Evaluation", "JudgedProgram", "make_report", "print_tables", "read_evaluation"]
+__all__ = ["Evaluation", "make_report", "print_tables", "read_evaluation"]

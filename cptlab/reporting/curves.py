@@ -1,4 +1,8 @@
-"""The curves that a training run left behind: `stage1` and `stage2`, each with steps.csv and epochs.csv."""
+"""The curves of a training run: which are drawn, and how they are read from `stage1` and `stage2`.
+
+Each stage has a steps.csv and an epochs.csv. One more curve is a line in `STEP_PANELS` or `EPOCH_PANELS`, which name
+columns of these files.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +15,27 @@ from pathlib import Path
 from cptlab.errors import UserError
 
 STEPS, EPOCHS = "steps.csv", "epochs.csv"
+STEP_PANELS = {
+    "l_rank": "ranking loss (unweighted)",
+    "l_lm": "LM loss (unweighted)",
+    "l_kl": "KL loss (unweighted)",
+    "l_nll": "NLL loss (second stage)",
+}
+EPOCH_PANELS = {  # measured on the validation split after each epoch
+    "Δ log-likelihood, nats per token": {
+        "val_delta_a_per_token": "better program",
+        "val_delta_b_per_token": "worse program",
+    },
+    "share of validation pairs": {"val_accuracy": "better ranked higher", "val_fell_a": "better became less likely"},
+    "KL to the backbone, nats per token": {"val_kl_masked": "differing tokens", "val_kl_unmasked": "equal tokens"},
+    "gradient norm of each term": {"val_grad_l_rank": "ranking", "val_grad_l_lm": "LM", "val_grad_l_kl": "KL"},
+}
 Points = list[tuple[float, float]]  # (optimiser step, value)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage's rows. `start` is the number of optimiser steps before it."""
+    """The rows of one stage. `start` is the number of optimiser steps before it."""
 
     name: str
     start: int
@@ -34,14 +53,14 @@ class Stage:
 
 
 def has_curves(directory: str | os.PathLike) -> bool:
-    """Whether `read_curves` would find a stage there."""
+    """Return whether `read_curves` would find a stage there."""
     return next(Path(directory).rglob(f"stage*/{STEPS}"), None) is not None
 
 
 def read_curves(directory: str | os.PathLike) -> tuple[Stage, ...]:
-    """The stages of the training run in `directory` (or in a directory below it), in order.
+    """Read the stages of the training run in `directory`, or in a directory below it, in order.
 
-    Raises UserError where there are no curves or a row is malformed.
+    Raises UserError if there are no curves, or a row is malformed.
     """
     directory = Path(directory)
     found = sorted(directory.rglob(f"stage*/{STEPS}"))
@@ -64,7 +83,7 @@ def read_curves(directory: str | os.PathLike) -> tuple[Stage, ...]:
 
 
 def last_epochs(directory: Path) -> dict[str, float]:
-    """The last row of each stage's epochs.csv below a training directory, named `<stage>/<quantity>`."""
+    """Return the last row of each stage's epochs.csv below a training directory, named `<stage>/<quantity>`."""
     metrics: dict[str, float] = {}
     for stage, name in (("stage1", "comparative"), ("stage2", "nll")):
         path = directory / stage / EPOCHS

@@ -1,7 +1,7 @@
-"""A stored evaluation run, as read back from its directory. Nothing here needs a model.
+"""A stored evaluation, read back from its run directory. Needs no model.
 
 RUN_DIR/config.yaml  tasks.jsonl  metrics.json
-RUN_DIR/<system>/completions.jsonl  quality.jsonl  verdicts.jsonl      line i of each speaks of the same program
+RUN_DIR/<system>/completions.jsonl  quality.jsonl  verdicts.jsonl      line i of each is about the same program
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from cptlab.errors import UserError
+from cptlab.metrics.summary import Outcomes, Summary, compare, summarise
 from cptlab.records import DIFFICULTIES, Completion, Message, Quality, Task, Verdict
 from cptlab.storage.jsonl import from_json, read_jsonl
 
-BASELINE, TUNED = "base", "tuned"
 REMAKE = "Give the directory of an evaluation run, or remake it with `python evaluate.py run=<train run directory>`."
+COMPUTED = ("systems", "results", "differences", "cost")  # the keys of metrics.json that are no provenance
 
 
 @dataclass(frozen=True, slots=True)
 class JudgedProgram:
-    """One judged program. Its text stays in the file, at byte `place`, so that a run of any size can be read."""
+    """One judged program. Its text stays in the file, at byte `place`, so that an evaluation of any size can be read."""
 
     quality: Quality
     verdict: Verdict
@@ -34,6 +35,7 @@ class JudgedProgram:
 
     @property
     def completion(self) -> Completion:
+        """The stored completion, read from its file."""
         with open(self.file, "rb") as file:
             file.seek(self.place)
             return from_json(Completion, file.readline().decode("utf-8"))
@@ -47,27 +49,27 @@ class JudgedProgram:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """An evaluation evaluation. `systems[name][task_id]` holds the samples of one task in stored order.
+    """A stored evaluation. `systems[name][task_id]` holds the programs of one task in stored order.
 
-    `tasks` are those of which every system has samples, in numbers that may differ. The first system is the one that the
-    others are compared with. `provenance` is metrics.json without its figures, `ks` the k of the pass@k named there
-    (None where there are none), `config` the text of config.yaml.
+    `tasks` are those of which every system has programs, in numbers that may differ. Systems are in the order of the
+    evaluation; changes are counted against `baseline`. `provenance` is metrics.json without its figures, `ks` the k of
+    the pass@k named there (None where there are none), `cost[system]` the programs and tokens drawn per kept program
+    (empty where they were not counted), `config` the text of config.yaml.
     """
 
     directory: Path
     tasks: tuple[Task, ...]
     systems: Mapping[str, Mapping[str, tuple[JudgedProgram, ...]]]
+    baseline: str
     provenance: Mapping[str, Any]
     ks: tuple[int, ...] | None
+    cost: Mapping[str, Mapping[str, float]]
     config: str
 
     @property
-    def baseline(self) -> str:
-        return next(iter(self.systems))
-
-    @property
     def others(self) -> tuple[str, ...]:
-        return tuple(self.systems)[1:]
+        """The systems that are compared with the baseline."""
+        return tuple(name for name in self.systems if name != self.baseline)
 
     @property
     def levels(self) -> dict[str, tuple[Task, ...]]:
@@ -75,10 +77,6 @@ class Evaluation:
         groups = {level: tuple(task for task in self.tasks if task.difficulty == level) for level in DIFFICULTIES}
         groups = {level: tasks for level, tasks in groups.items() if tasks}
         return groups if self.tasks in groups.values() else groups | {"all": self.tasks}
-
-    def samples(self, system: str) -> list[JudgedProgram]:
-        """Every sample of a system, task after task."""
-        return [sample for task in self.tasks for sample in self.systems[system][task.id]]
 
     @property
     def samples_per_task(self) -> str:
@@ -88,12 +86,39 @@ class Evaluation:
         number = str(low) if low == high else f"{low} to {high}"
         return f"{number} {'sample' if number == '1' else 'samples'}"
 
+    def outcomes(self, system: str) -> Outcomes:
+        """Return (qualities, verdicts) by task of a system, as `cptlab.metrics.summary` takes them."""
+        answers = self.systems[system]
+        return (
+            {task: [program.quality for program in programs] for task, programs in answers.items()},
+            {task: [program.verdict for program in programs] for task, programs in answers.items()},
+        )
 
-def read_evaluation(directory: str | os.PathLike) -> Evaluation:
-    """The evaluation run stored in `directory`.
 
-    Raises UserError for a missing or malformed file, for files of different length, and where no task has samples of
-    every system.
+@dataclass(frozen=True)
+class Metrics:
+    """`results[system][level][metric]` and, for each system but the baseline, `differences[system][level][metric]`."""
+
+    results: Mapping[str, Summary]
+    differences: Mapping[str, Summary]
+
+
+def compute_metrics(evaluation: Evaluation) -> Metrics:
+    """Compute every metric and its paired difference to the baseline, with intervals, from the stored records."""
+    tasks, ks = evaluation.tasks, evaluation.ks
+    outcomes = {system: evaluation.outcomes(system) for system in evaluation.systems}
+    before = outcomes[evaluation.baseline]
+    return Metrics(
+        {system: summarise(tasks, *found, ks=ks) for system, found in outcomes.items()},
+        {system: compare(tasks, before, outcomes[system], ks=ks) for system in evaluation.others},
+    )
+
+
+def read_evaluation(directory: str | os.PathLike, baseline: str | None = None) -> Evaluation:
+    """Read the evaluation stored in `directory`. `baseline` None: its first system.
+
+    Raises UserError for a missing or malformed file, for files of different length, for a baseline that is none of the
+    systems, and where no task has programs of every system.
     """
     directory = Path(directory)
     if not directory.is_dir():
@@ -101,30 +126,34 @@ def read_evaluation(directory: str | os.PathLike) -> Evaluation:
     tasks = tuple(_read(directory / "tasks.jsonl", Task))
     if not tasks:
         raise UserError(f"{directory / 'tasks.jsonl'} holds no task. {REMAKE}")
-    names = {path.parent.name for path in directory.glob("*/completions.jsonl")}
-    if not names:
-        raise UserError(f"{directory} holds no system (no <system>/completions.jsonl). {REMAKE}")
-    first = [name for name in (BASELINE, TUNED) if name in names]
-    systems = {name: _read_system(directory / name, tasks) for name in first + sorted(names - set(first))}
+    metrics = _read_metrics(directory / "metrics.json")
+    names = system_names(directory, metrics)
+    baseline = baseline or names[0]
+    if baseline not in names:
+        raise UserError(f"{directory} has no system {baseline!r}. Choose one of {', '.join(names)}.")
+    systems = {name: _read_system(directory / name, tasks) for name in names}
     shared = tuple(task for task in tasks if all(answers[task.id] for answers in systems.values()))
     if not shared:
         raise UserError(f"{directory} holds no task of which every system has samples. {REMAKE}")
     systems = {name: {task.id: answers[task.id] for task in shared} for name, answers in systems.items()}
-    metrics = _read_metrics(directory / "metrics.json")
-    provenance = {key: value for key, value in metrics.items() if key not in ("results", "differences")}
-    ks = _ks(metrics.get("results"))
-    return Evaluation(directory, shared, systems, provenance, ks, _text(directory / "config.yaml"))
+    provenance = {key: value for key, value in metrics.items() if key not in COMPUTED}
+    ks, cost = _ks(metrics.get("results")), metrics.get("cost") or {}
+    return Evaluation(directory, shared, systems, baseline, provenance, ks, cost, _text(directory / "config.yaml"))
 
 
-def outcomes_of(
-    evaluation: Evaluation,
-) -> tuple[list[Task], dict[str, tuple[dict[str, list[Quality]], dict[str, list[Verdict]]]]]:
-    """The tasks and, of each system, (qualities, verdicts) by task, as judging.summary takes them."""
-    judged = {}
-    for system, answers in evaluation.systems.items():
-        qualities = {task: [sample.quality for sample in samples] for task, samples in answers.items()}
-        judged[system] = (qualities, {task: [s.verdict for s in samples] for task, samples in answers.items()})
-    return list(evaluation.tasks), judged
+def system_names(directory: Path, metrics: Mapping[str, Any]) -> list[str]:
+    """Return the systems of an evaluation in their order: as metrics.json lists them.
+
+    Where it has no list, as in evaluations of earlier versions, the folders with completions.jsonl are the systems, in
+    the order of `results`, then of the alphabet.
+    """
+    if metrics.get("systems"):
+        return list(metrics["systems"])
+    folders = sorted(path.parent.name for path in directory.glob("*/completions.jsonl"))
+    if not folders:
+        raise UserError(f"{directory} holds no system (no <system>/completions.jsonl). {REMAKE}")
+    in_order = [name for name in metrics.get("results") or {} if name in folders]
+    return in_order + [name for name in folders if name not in in_order]
 
 
 def _read_system(directory: Path, tasks: tuple[Task, ...]) -> dict[str, tuple[JudgedProgram, ...]]:
@@ -147,7 +176,7 @@ def _read_system(directory: Path, tasks: tuple[Task, ...]) -> dict[str, tuple[Ju
 
 
 def _places(path: Path) -> Iterator[tuple[str, bool, int]]:
-    """(task id, finished, byte offset) of each completion, whose texts are not kept."""
+    """Yield (task id, finished, byte offset) of each completion, without keeping its texts."""
     _require(path)
     place = 0
     with open(path, "rb") as file:
@@ -169,7 +198,7 @@ def _one(message: Message) -> Message:
 
 
 def _shared(quality: Quality) -> Quality:
-    """The same, its messages shared with all others that are equal."""
+    """Return the same score with one object for equal messages, since they repeat by the thousand."""
     return replace(quality, messages=tuple(map(_one, quality.messages)))
 
 
@@ -184,7 +213,7 @@ def _read_metrics(path: Path) -> dict[str, Any]:
 
 
 def _ks(results: Any) -> tuple[int, ...] | None:
-    """The k of every 'pass@k' key, at any depth."""
+    """Return the k of every 'pass@k' key, at any depth."""
     if not isinstance(results, dict):
         return None
     found = {int(key[5:]) for key in results if key.startswith("pass@") and key[5:].isdigit()}

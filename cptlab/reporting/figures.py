@@ -1,7 +1,7 @@
 """The figures of an evaluation and of a training run, as SVG and PNG bytes that are equal each time.
 
-Bars follow Comparative Prefix-Tuning's Fig. 7 (scores) and Fig. 8 (issues). Colours are Okabe and Ito's, told apart
-with any colour vision and in grey. matplotlib is drawn to without pyplot, so no global state is touched.
+Bars follow Comparative Prefix-Tuning's Fig. 7 (scores) and Fig. 8 (issues); for colours and fonts see
+`cptlab.reporting.style`. matplotlib is used without pyplot, so no global state is touched.
 """
 
 from __future__ import annotations
@@ -14,49 +14,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, MultipleLocator
 
-from cptlab.reporting.curves import Stage
+from cptlab.metrics.definitions import Family
+from cptlab.reporting.curves import EPOCH_PANELS, STEP_PANELS, Stage
 from cptlab.reporting.evaluation import Evaluation
-from cptlab.reporting.tables import QUALITY, Issue, Results, best_samples, count_issues, pass_at, valid_samples
+from cptlab.reporting.issues import Issue, best_programs, count_issues, ranked_issues, valid_programs
+from cptlab.reporting.style import COLOURS, INK, MUTED, STYLE
+from cptlab.reporting.tables import Results, family_title, metrics_of
 
-COLOURS = ("#E69F00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
-INK, GRID = "#333333", "#E3E3E3"
-STEP_PANELS = {
-    "l_rank": "ranking loss (unweighted)",
-    "l_lm": "LM loss (unweighted)",
-    "l_kl": "KL loss (unweighted)",
-    "l_nll": "NLL loss (second stage)",
-}
-EPOCH_PANELS = {  # measured on the validation split after each epoch
-    "Δ log-likelihood, nats per token": {
-        "val_delta_a_per_token": "better program",
-        "val_delta_b_per_token": "worse program",
-    },
-    "share of validation pairs": {"val_accuracy": "better ranked higher", "val_fell_a": "better became less likely"},
-    "KL to the backbone, nats per token": {"val_kl_masked": "differing tokens", "val_kl_unmasked": "equal tokens"},
-    "gradient norm of each term": {"val_grad_l_rank": "ranking", "val_grad_l_lm": "LM", "val_grad_l_kl": "KL"},
-}
-STYLE = {
-    "font.family": "DejaVu Sans",  # ships with matplotlib: the same picture everywhere
-    "font.size": 10,
-    "axes.titlesize": 10.5,
-    "axes.edgecolor": "#888888",
-    "axes.labelcolor": INK,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": GRID,
-    "grid.linewidth": 0.8,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "legend.frameon": False,
-    "svg.hashsalt": "cptlab",
-}
+WIDTH = 14.0  # inches, of all panels side by side
+BAR, NARROW_BAR = 0.42, 0.3  # inches; the narrow one still has room for its number
+BESIDE = 3  # systems whose legend fits beside the title
 
 
 def render(figure: Figure) -> dict[str, bytes]:
-    """The picture as {'svg': ..., 'png': ...}, without date or software version."""
+    """Return the picture as {'svg': ..., 'png': ...}, without date or software version."""
     out = {}
     with matplotlib.rc_context(STYLE):
         for kind, metadata in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
@@ -67,54 +38,42 @@ def render(figure: Figure) -> dict[str, bytes]:
     return out
 
 
-def quality_figure(evaluation: Evaluation, results: Results) -> Figure:
-    """CPT Fig. 7: Mean, Max and Min pylint score by difficulty, one bar a system."""
-    title = f"Pylint score of the generated programs ({evaluation.samples_per_task} per task)"
-    return _grouped_bars(evaluation, results, QUALITY, title, "pylint score", scale=1, top=10)
-
-
-def correctness_figure(evaluation: Evaluation, results: Results) -> Figure:
-    """The pass rates of CPT Table III, drawn like Fig. 7."""
-    title = f"Functional correctness of the generated programs ({evaluation.samples_per_task} per task)"
-    return _grouped_bars(evaluation, results, pass_at(results), title, "pass@k (%)", scale=100, top=100)
-
-
-def _grouped_bars(
-    evaluation: Evaluation,
-    results: Results,
-    metrics: Mapping[str, str],
-    title: str,
-    label: str,
-    scale: float,
-    top: float,
-) -> Figure:
-    levels, systems = evaluation.levels, list(evaluation.systems)
-    width = 0.8 / len(systems)
-    panel = max(2.3, 0.42 * len(metrics) * len(systems))
+def family_figure(evaluation: Evaluation, results: Results, family: Family) -> Figure:
+    """CPT Fig. 7: the metrics of a family by difficulty, one bar a system, with intervals."""
+    metrics, levels, systems = metrics_of(results, family), evaluation.levels, list(evaluation.systems)
+    width, bars = 0.8 / len(systems), len(metrics) * len(systems)
+    fitting = max(1, int(WIDTH / max(2.3, NARROW_BAR * bars)))
+    rows = -(-len(levels) // fitting)
+    columns = -(-len(levels) // rows)
+    panel = max(2.3, min(BAR * bars, WIDTH / columns))
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(0.8 + panel * len(levels), 4.0), layout="constrained")
-        panels = figure.subplots(1, len(levels), sharey=True, squeeze=False)[0]
-        for axes, (level, tasks) in zip(panels, levels.items(), strict=True):
+        figure = Figure(figsize=(0.8 + panel * columns, 0.6 + 3.4 * rows), layout="constrained")
+        panels = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
+        for axes, (level, tasks) in zip(panels, levels.items(), strict=False):
             for i, system in enumerate(systems):
+                found = results[system][level]
                 places = [j + (i - (len(systems) - 1) / 2) * width for j in range(len(metrics))]
-                values = [scale * results[system][level][metric] for metric in metrics]
-                ends = [[scale * end for end in results[system][level][f"{metric}_ci"]] for metric in metrics]
+                values = [family.scale * found[metric.name] for metric in metrics]
+                ends = [[family.scale * end for end in found[f"{metric.name}_ci"]] for metric in metrics]
                 axes.bar(places, values, 0.94 * width, color=COLOURS[i % len(COLOURS)], label=system)
                 below = [max(0.0, value - low) for value, (low, _) in zip(values, ends, strict=True)]
                 above = [max(0.0, high - value) for value, (_, high) in zip(values, ends, strict=True)]
                 axes.errorbar(places, values, [below, above], fmt="none", ecolor=INK, elinewidth=1, capsize=2.5)
                 for place, value, (_, high) in zip(places, values, ends, strict=True):
-                    text = f"{value:.{1 if scale == 1 else 0}f}"
-                    height = max(high, value) + 0.012 * top
-                    axes.text(place, height, text, ha="center", va="bottom", fontsize=8)
+                    height = max(high, value) + 0.012 * family.top
+                    axes.text(place, height, f"{value:.{family.digits - 1}f}", ha="center", va="bottom", fontsize=8)
             axes.set_title(f"{level} ({len(tasks)} tasks)")
-            axes.set_xticks(range(len(metrics)), metrics.values())
+            axes.set_xticks(range(len(metrics)), [metric.heading for metric in metrics])
             axes.tick_params(length=0)
-            axes.set_ylim(0, 1.06 * top)
-            axes.yaxis.set_major_locator(MultipleLocator(top / 5))
+            axes.set_ylim(0, 1.06 * family.top)
+            axes.yaxis.set_major_locator(MultipleLocator(family.top / 5))
             axes.grid(True, axis="y")
-        panels[0].set_ylabel(label)
-        _captions(figure, title, "bars: mean over tasks; whiskers: 95% bootstrap interval over tasks", panels[0])
+        for axes in panels[len(levels) :]:
+            axes.set_visible(False)
+        for axes in panels[::columns]:
+            axes.set_ylabel(f"{family.unit} (%)" if family.percent else family.unit)
+        note = "bars: mean over tasks; whiskers: 95% bootstrap interval over tasks"
+        _captions(figure, family_title(evaluation, family), note, panels[0])
     return figure
 
 
@@ -124,30 +83,23 @@ def issues_figure(evaluation: Evaluation, per_task: int | None = None, limit: in
     Left over the programs that parse (those of the issues table), right, as in the paper, over the program with the
     highest score of each task. Both panels show the issues that are most frequent on the left.
     """
-    every = {system: valid_samples(evaluation, system, per_task) for system in evaluation.systems}
-    best = {system: best_samples(evaluation, system) for system in evaluation.systems}
-    counted = [{system: count_issues(samples) for system, samples in group.items()} for group in (every, best)]
-    peaks: dict[str, int] = {}
-    for issues in counted[0].values():
-        for code, issue in issues.items():
-            peaks[code] = max(peaks.get(code, 0), issue.count)
-    codes = sorted(peaks, key=lambda code: (-peaks[code], code))[:limit]
-    symbols = {code: issue.symbol for issues in counted[0].values() for code, issue in issues.items()}
-    heads = [
-        "programs that parse (" + ", ".join(f"{len(found)} {system}" for system, found in every.items()) + ")",
-        f"best program of each task ({len(evaluation.tasks)} each)",
-    ]
+    every = {system: valid_programs(evaluation, system, per_task) for system in evaluation.systems}
+    best = {system: best_programs(evaluation, system) for system in evaluation.systems}
+    counted = [{system: count_issues(found) for system, found in group.items()} for group in (every, best)]
+    issues = ranked_issues(counted[0])[:limit]
     with matplotlib.rc_context(STYLE):
-        rows = max(len(codes), 2)
-        figure = Figure(figsize=(10.5, 1.3 + 0.42 * rows), layout="constrained")
+        rows, height = max(len(issues), 2), max(0.42, 0.13 * len(evaluation.systems))
+        figure = Figure(figsize=(10.5 if len(every) <= BESIDE else 12.5, 1.3 + height * rows), layout="constrained")
         panels = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
-        for axes, issues, head in zip(panels, counted, heads, strict=True):
-            _issue_bars(axes, issues, codes)
+        heads = ("programs that parse", "best program of each task")
+        for axes, found, head in zip(panels, counted, heads, strict=True):
+            _issue_bars(axes, found, [code for code, _ in issues])
             axes.set_title(head)
-        panels[0].set_yticks(range(len(codes)), [f"{code}  {symbols[code]}" for code in codes])
+        panels[0].set_yticks(range(len(issues)), [f"{code}  {symbol}" for code, symbol in issues])
         panels[0].set_ylim(rows - 0.5, -0.5)
         title = f"Most frequent pylint issues, {len(evaluation.tasks)} tasks, {evaluation.samples_per_task} per task"
-        _captions(figure, title, "bars: occurrences", panels[0])
+        sizes = ", ".join(f"{len(found)} {system}" for system, found in every.items())
+        _captions(figure, title, f"bars: occurrences; programs that parse: {sizes}", panels[0])
     return figure
 
 
@@ -220,9 +172,12 @@ def _curve(axes: Axes, points: Sequence[tuple[float, float]], colour: str, label
 
 
 def _captions(figure: Figure, title: str, note: str, legend: Axes | None = None) -> None:
-    """Title and legend on top, a note on what is drawn below."""
+    """Set title and legend on top, and below a note on what is drawn."""
     figure.suptitle(title, fontsize=12, fontweight="bold", x=0.01, ha="left")
-    figure.supxlabel(note, fontsize=8.5, color="#666666")
+    figure.supxlabel(note, fontsize=8.5, color=MUTED)
     if legend is not None:
         handles, labels = legend.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper right", ncols=len(labels))
+        if len(labels) > BESIDE:
+            figure.legend(handles, labels, loc="outside right upper")
+        else:
+            figure.legend(handles, labels, loc="outside upper right", ncols=len(labels))

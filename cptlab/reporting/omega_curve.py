@@ -6,18 +6,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cptlab.metrics.definitions import find_metric
 from cptlab.reporting import layout, tables
 from cptlab.reporting.layout import Table
 from cptlab.reporting.omega_sweep import Figures, OmegaCurve, read_curve
-
-LABELS = {"pylint_mean": "mean pylint score"}
+from cptlab.storage.atomic import write_bytes, write_text
 
 
 def curve_table(curve: OmegaCurve) -> Table:
     """One row a system and ω."""
     columns, rows, records = ["System", "ω"], [], []
     for metric in curve.metrics:
-        columns += [f"{metric} (%)", "points against ω = 1"] if "pass@" in metric else [label(metric), "against ω = 1"]
+        points = "points " if find_metric(metric).family.percent else ""
+        columns += [label(metric), f"{points}against ω = 1"]
     for system, by_omega in curve.values.items():
         for omega, found in by_omega.items():
             change = curve.changes.get(system, {}).get(omega, {})
@@ -34,7 +35,7 @@ def curve_table(curve: OmegaCurve) -> Table:
             rows.append((system, f"{omega:g}", *cells))
     note = (
         f"{tables.INTERVALS} Changes are paired by task. The best of several ω is too good on the tasks that chose "
-        "it: python -m cptlab.analysis.omega tunes ω on other tasks than it reports."
+        "it: cptlab omega tunes ω on other tasks than it reports."
     )
     return Table("omega_curve", f"ω: {curve.about}", tuple(columns), tuple(rows), tuple(records), 2, note=note)
 
@@ -43,7 +44,7 @@ def test_table(curve: OmegaCurve) -> Table:
     """One row a system: its tuned ω against ω = 1 on tasks that did not choose it."""
     columns, rows, records = ["System", "Tuned ω", "Tasks"], [], []
     for metric in curve.metrics:
-        columns += [f"{label(metric)}, ω = 1", "tuned ω", "change"]
+        columns += [f"{find_metric(metric).label}, ω = 1", "tuned ω", "change"]
     for system, found in curve.test.items():
         cells = [system, f"{found['omega']:g}", str(found["tuned"]["tasks"])]
         for metric in curve.metrics:
@@ -67,16 +68,16 @@ def test_table(curve: OmegaCurve) -> Table:
 
 
 def sentences(curve: OmegaCurve) -> list[str]:
-    """The best ω of each system, and whatever else a reader must know."""
+    """Say the best ω of each system, and whatever else a reader must know."""
     metric, out = curve.metrics[0], []
     for system, by_omega in curve.values.items() if not curve.test else ():  # a tuning says it with more care
         best = best_omega(by_omega, metric)
         change = curve.changes.get(system, {}).get(best, {})
         by = "" if best == 1 or not change else f", {tables.change(metric, change)} against ω = 1, paired by task"
         plain = " (the plain model)" if best == 1 else ""
-        unit = "%" if "pass@" in metric else ""
+        unit = "%" if find_metric(metric).family.percent else ""
         out.append(
-            f"{system}: {label(metric)} is highest at ω = {best:g}{plain}: "
+            f"{system}: {find_metric(metric).label} is highest at ω = {best:g}{plain}: "
             f"{tables.value(metric, by_omega[best])}{unit}{by}."
         )
     if " on kata," in curve.about:
@@ -85,12 +86,13 @@ def sentences(curve: OmegaCurve) -> list[str]:
 
 
 def best_omega(by_omega: Mapping[float, Figures], metric: str) -> float:
-    """Where the metric is highest; of equals the ω nearest to 1."""
+    """Return the ω where the metric is highest; of equals the one nearest to 1."""
     return min(by_omega, key=lambda omega: (-round(by_omega[omega][metric], 12), abs(omega - 1)))
 
 
 def label(metric: str) -> str:
-    return LABELS.get(metric, metric)
+    """'mean pylint score', 'pass@1 (%)'."""
+    return tables.shown_label(find_metric(metric))
 
 
 def curve_figure(curve: OmegaCurve) -> Any:
@@ -98,13 +100,13 @@ def curve_figure(curve: OmegaCurve) -> Any:
     import matplotlib
     from matplotlib.figure import Figure
 
-    from cptlab.reporting.figures import COLOURS, STYLE
+    from cptlab.reporting.style import COLOURS, MUTED, STYLE
 
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.6 * len(curve.metrics), 4.0), layout="constrained")
         panels = figure.subplots(1, len(curve.metrics), squeeze=False)[0]
         for axes, metric in zip(panels, curve.metrics, strict=True):
-            scale = 100 if "pass@" in metric else 1
+            scale = find_metric(metric).family.scale
             axes.axvline(1, color="#888888", linewidth=1, linestyle="--", label="ω = 1, plain model")
             for i, (system, by_omega) in enumerate(curve.values.items()):
                 colour, omegas = COLOURS[i % len(COLOURS)], list(by_omega)
@@ -127,10 +129,10 @@ def curve_figure(curve: OmegaCurve) -> Any:
                     va="bottom" if i % 2 else "top",
                     color=colour,
                 )
-            axes.set_title(label(metric) + (" (%)" if scale == 100 else ""))
+            axes.set_title(label(metric))
             axes.set_xlabel("ω")
             axes.grid(True, axis="y")
-        tasks = {found.get("tasks") for by_omega in curve.values.values() for found in by_omega.values()}
+        tasks = {found["tasks"] for by_omega in curve.values.values() for found in by_omega.values()}
         figure.suptitle(
             f"{curve.about}, {'/'.join(map(str, sorted(tasks)))} tasks",
             fontsize=11,
@@ -139,14 +141,14 @@ def curve_figure(curve: OmegaCurve) -> Any:
             ha="left",
         )
         note = "bands: 95% bootstrap interval over tasks; dotted: level at ω = 1; ring: highest"
-        figure.supxlabel(note, fontsize=8.5, color="#666666")
+        figure.supxlabel(note, fontsize=8.5, color=MUTED)
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper right", ncols=len(labels))
     return figure
 
 
 def make_omega_report(directories: Sequence[Path], curve: OmegaCurve | None = None) -> Path:
-    """omega_curve.md, .csv, .svg and .png (of a tuning omega_test.csv too) in the first directory; the Markdown file."""
+    """Write omega_curve.md, .csv, .svg and .png, of a tuning omega_test.csv too, to the first directory; return the .md."""
     from cptlab.reporting.figures import render
 
     curve = curve or read_curve(directories)
@@ -154,16 +156,16 @@ def make_omega_report(directories: Sequence[Path], curve: OmegaCurve | None = No
     text = layout.to_markdown(table) + "".join(f"\n{sentence}\n" for sentence in sentences(curve))
     if curve.test:
         text += f"\n{layout.to_markdown(test_table(curve))}"
-        (where / "omega_test.csv").write_text(layout.to_csv(test_table(curve)), encoding="utf-8")
-    (where / "omega_curve.md").write_text(text + "\n![ω curve](omega_curve.png)\n", encoding="utf-8")
-    (where / "omega_curve.csv").write_text(layout.to_csv(table), encoding="utf-8")
+        write_text(where / "omega_test.csv", layout.to_csv(test_table(curve)))
+    write_text(where / "omega_curve.md", text + "\n![ω curve](omega_curve.png)\n")
+    write_text(where / "omega_curve.csv", layout.to_csv(table))
     for kind, content in render(curve_figure(curve)).items():
-        (where / f"omega_curve.{kind}").write_bytes(content)
+        write_bytes(where / f"omega_curve.{kind}", content)
     return where / "omega_curve.md"
 
 
 def print_curve(curve: OmegaCurve) -> None:
-    """Both tables as text, and the sentences."""
+    """Print both tables, and the sentences."""
     print(layout.to_text(curve_table(curve)), *sentences(curve), sep="\n")
     if curve.test:
         print(f"\n{layout.to_text(test_table(curve))}")

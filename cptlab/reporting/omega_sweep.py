@@ -1,4 +1,4 @@
-"""The stored runs of a sweep over ω, or of a tuning of ω, read back as a curve. Needs no model."""
+"""A sweep over ω, or a tuning of ω, read back from its stored runs as a curve. Needs no model."""
 
 from __future__ import annotations
 
@@ -13,22 +13,24 @@ import yaml
 
 from cptlab.errors import UserError
 from cptlab.metrics.summary import compare
-from cptlab.reporting.evaluation import BASELINE, TUNED, outcomes_of, read_evaluation
+from cptlab.reporting.evaluation import read_evaluation, system_names
+from cptlab.storage.run_directory import CONFIG_FILE, INCIDENTAL, RUN_FILE
 
 SWEEP = "Make them with `python evaluate.py -m decoding=spa decoding.omega=1,1.1,1.2`."
-# settings of a run that change no result, and `run`, whose training run metrics.json names
-INCIDENTAL = ("paths", "logger", "print_config", "tags", "callbacks", "task_name", "workers", "optimized_metric", "run")
 GUIDANCE = "decoding.guidance"
 FACTS = ("benchmark", "benchmark_fingerprint", "backbone", "backbone_fingerprint", "training_run", "split", "n", "seed")
-METRICS = ("pass@1", "pylint_mean")
+DRAWN = ("pass@1", "pylint_mean")
+IGNORED = (*INCIDENTAL, "run")  # metrics.json names the training run that `run` stands for
 Figures = Mapping[str, Any]  # metric -> value, <metric>_ci -> [low, high], tasks
 
 
 @dataclass(frozen=True)
 class OmegaCurve:
-    """`values[system][ω]` are figures over all tasks; `changes[system][ω]` those minus the figures at ω = 1, paired by
-    task (empty where no run has ω = 1). `notes`: what else a reader must know. `test`: of each system whose ω was tuned,
-    its ω and the figures on other tasks.
+    """A curve over ω for each system.
+
+    `values[system][ω]` are its metrics over all tasks; `changes[system][ω]` the same minus those at ω = 1, paired by task
+    (empty if no run has ω = 1). `notes` say what else a reader must know. `test[system]` has a tuned ω, and the metrics
+    on tasks that it was not tuned on.
     """
 
     metrics: tuple[str, ...]
@@ -49,9 +51,9 @@ class _Point:
 
 
 def read_curve(directories: Sequence[Path]) -> OmegaCurve:
-    """The curve stored in the runs of a sweep, or in one run of `python -m cptlab.analysis.omega`.
+    """Read the curve stored in the runs of a sweep, or in one run of `cptlab omega`.
 
-    UserError where the runs differ in anything but ω, and where fewer than two are finished.
+    Raises UserError if the runs differ in anything but ω, or fewer than two are finished.
     """
     if len(directories) == 1 and (directories[0] / "omega.json").is_file():
         return _of_tuning(directories[0])
@@ -81,22 +83,22 @@ def read_curve(directories: Sequence[Path]) -> OmegaCurve:
         notes.append(f"The runs were made at {len(commits)} states of the code.")
     facts = ordered[0].metrics
     about = f"{facts.get('backbone')} on {facts.get('benchmark')}, split {facts.get('split')}, n = {facts.get('n')}"
-    return OmegaCurve(METRICS, values, _changes(ordered), about, notes)
+    return OmegaCurve(DRAWN, values, _changes(ordered), about, notes)
 
 
 def _runs(directory: Path) -> list[Path]:
-    """The evaluation runs in a directory, or itself if it is one."""
+    """Return the evaluations in a directory, or the directory itself if it is one."""
     if not directory.is_dir():
         raise UserError(f"There is no directory {directory}. Give the folder of a sweep. {SWEEP}")
-    if (directory / "config.yaml").is_file() or (directory / "run.json").is_file():
+    if (directory / CONFIG_FILE).is_file() or (directory / RUN_FILE).is_file():
         return [directory]
     found = [child for child in directory.iterdir() if child.is_dir() and not child.name.startswith(".")]
     return sorted(found, key=lambda path: (len(path.name), path.name))
 
 
 def _read_point(run: Path) -> _Point | None:
-    """None for a run that did not finish."""
-    marker, metrics, config = (run / name for name in ("run.json", "metrics.json", "config.yaml"))
+    """Read one evaluation; None if it did not finish."""
+    marker, metrics, config = (run / name for name in (RUN_FILE, "metrics.json", CONFIG_FILE))
     if not (metrics.is_file() and config.is_file()):
         return None
     try:
@@ -113,7 +115,7 @@ def _read_point(run: Path) -> _Point | None:
     if isinstance(omega, bool) or not isinstance(omega, (int, float)) or not math.isfinite(omega):
         said = "has no decoding.omega" if omega is None else f"has decoding.omega={omega}, which is no number"
         raise UserError(f"{run} {said}, so it has no place on the curve. {SWEEP}")
-    flat = {name: value for name, value in _flat(settings) if name.split(".")[0] not in INCIDENTAL}
+    flat = {name: value for name, value in _flat(settings) if name.split(".")[0] not in IGNORED}
     for name in ("decoding.omega", f"{GUIDANCE}.omega"):
         flat.pop(name, None)
     return _Point(run, float(omega), flat, facts, plain)
@@ -128,7 +130,7 @@ def _flat(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, A
 
 
 def _refuse_other_differences(points: Sequence[_Point]) -> None:
-    """UserError for the first setting, or fact of the result, that is not the same in every run."""
+    """Raise UserError for the first setting, or fact of the result, that differs between runs."""
     first = next((point for point in points if not point.plain), points[0])
     for other in points:
         facts = [{name: point.metrics.get(name) for name in FACTS} for point in (first, other)]
@@ -144,37 +146,36 @@ def _refuse_other_differences(points: Sequence[_Point]) -> None:
 
 
 def _values(points: Sequence[_Point]) -> dict[str, dict[float, Figures]]:
-    names = set.intersection(*(set(point.metrics["results"]) for point in points))
-    systems = [name for name in (BASELINE, TUNED) if name in names] + sorted(names - {BASELINE, TUNED})
+    shared = set.intersection(*(set(point.metrics["results"]) for point in points))
+    systems = [name for name in system_names(points[0].directory, points[0].metrics) if name in shared]
     values: dict[str, dict[float, Figures]] = {system: {} for system in systems}
     for point in points:
         for system in systems:
             found = point.metrics["results"][system].get("all", {})
-            if any(found.get(metric) is None for metric in METRICS):
-                raise UserError(
-                    f"{point.directory} has no {' or no '.join(METRICS)} of {system}. Evaluate with 1 in ks."
-                )
+            if any(found.get(metric) is None for metric in DRAWN):
+                raise UserError(f"{point.directory} has no {' or no '.join(DRAWN)} of {system}. Evaluate with 1 in ks.")
             values[system][point.omega] = found
     return values
 
 
 def _changes(points: Sequence[_Point]) -> dict[str, dict[float, Figures]]:
-    """Computed from the stored records, since a paired interval needs each task's figures."""
+    """Compute the changes from the stored records, since a paired interval needs the metrics of each task."""
     plain = next((point for point in points if point.omega == 1), None)
     if plain is None:
         return {}
-    tasks, before = outcomes_of(read_evaluation(plain.directory))
-    changes: dict[str, dict[float, Figures]] = {system: {} for system in before}
+    first = read_evaluation(plain.directory)
+    changes: dict[str, dict[float, Figures]] = {system: {} for system in first.systems}
     for point in points:
         if point is not plain:
-            _, after = outcomes_of(read_evaluation(point.directory))
-            for system in before.keys() & after.keys():
-                changes[system][point.omega] = compare(tasks, before[system], after[system], ks=[1])["all"]
+            other = read_evaluation(point.directory)
+            for system in first.systems.keys() & other.systems.keys():
+                before, after = first.outcomes(system), other.outcomes(system)
+                changes[system][point.omega] = compare(first.tasks, before, after, ks=[1])["all"]
     return changes
 
 
 def _of_tuning(directory: Path) -> OmegaCurve:
-    """What `python -m cptlab.analysis.omega` tried on its validation tasks, and its figures on other tasks."""
+    """Read what `cptlab omega` tried on its validation tasks, and the metrics on other tasks."""
     try:
         found = json.loads((directory / "omega.json").read_text(encoding="utf-8"))
         systems = found["systems"]
@@ -193,5 +194,5 @@ def _of_tuning(directory: Path) -> OmegaCurve:
         )
     except (ValueError, KeyError, AttributeError) as error:
         raise UserError(
-            f"{directory / 'omega.json'} cannot be read ({error!r}). Remake it with `python -m cptlab.analysis.omega`."
+            f"{directory / 'omega.json'} cannot be read ({error!r}). Remake it with `cptlab omega`."
         ) from None

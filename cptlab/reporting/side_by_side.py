@@ -18,15 +18,15 @@ RULE = (
 
 @dataclass(frozen=True)
 class SideBySide:
-    """One task and, of each system, one sample. `change`: difference of the systems' mean scores on the task."""
+    """One task, and of each system one program. `change` is the difference of the systems' mean scores on the task."""
 
     task: Task
     change: float
-    samples: Mapping[str, JudgedProgram]
+    programs: Mapping[str, JudgedProgram]
 
 
-def choose_examples(evaluation: Evaluation, system: str) -> list[SideBySide]:
-    """Up to three tasks of each difficulty, by `RULE`, for `system` against the baseline."""
+def choose_tasks(evaluation: Evaluation, system: str) -> list[SideBySide]:
+    """Choose up to three tasks of each difficulty by `RULE`, for `system` against the baseline."""
     chosen = []
     levels = [level for level in evaluation.levels if level != "all"]
     for level in levels or ["all"]:
@@ -34,42 +34,43 @@ def choose_examples(evaluation: Evaluation, system: str) -> list[SideBySide]:
         places = {0: None, (len(ranked) - 1) // 2: None, len(ranked) - 1: None}  # a set that keeps its order
         for place in places:
             task = ranked[place]
-            samples = {name: median_sample(evaluation.systems[name][task.id]) for name in (evaluation.baseline, system)}
-            chosen.append(SideBySide(task, _change(evaluation, system, task), samples))
+            both = (evaluation.baseline, system)
+            programs = {name: median_program(evaluation.systems[name][task.id]) for name in both}
+            chosen.append(SideBySide(task, _change(evaluation, system, task), programs))
     return chosen
 
 
-def median_sample(samples: Sequence[JudgedProgram]) -> JudgedProgram:
-    """The sample of (lower) median score, the first in stored order of equals."""
-    ranked = sorted(samples, key=lambda sample: sample.quality.score)
+def median_program(programs: Sequence[JudgedProgram]) -> JudgedProgram:
+    """Return the program of (lower) median score, the first in stored order of equals."""
+    ranked = sorted(programs, key=lambda program: program.quality.score)
     return ranked[(len(ranked) - 1) // 2]
 
 
-def to_html(example: SideBySide) -> str:
-    """One <article>; prompts and programs are untrusted text and escaped."""
-    task = example.task
-    columns = "".join(_program(system, sample) for system, sample in example.samples.items())
+def to_html(chosen: SideBySide) -> str:
+    """Return one <article>. Prompts and programs are untrusted text, and escaped."""
+    task = chosen.task
+    columns = "".join(_program(system, program) for system, program in chosen.programs.items())
     return (
         f"<article><h4>{html.escape(task.id)} <span class='interval'>{html.escape(task.difficulty)}; mean score "
-        f"{example.change:+.2f}</span></h4>\n<details><summary>Prompt</summary><pre>{html.escape(task.prompt.text)}</pre>"
+        f"{chosen.change:+.2f}</span></h4>\n<details><summary>Prompt</summary><pre>{html.escape(task.prompt.text)}</pre>"
         f"</details>\n<div class='pair'>{columns}</div></article>"
     )
 
 
 def _change(evaluation: Evaluation, system: str, task: Task) -> float:
     means = [
-        fmean(sample.quality.score for sample in evaluation.systems[name][task.id])
+        fmean(program.quality.score for program in evaluation.systems[name][task.id])
         for name in (evaluation.baseline, system)
     ]
     return means[1] - means[0]
 
 
-def _program(system: str, sample: JudgedProgram) -> str:
-    quality, verdict = sample.quality, sample.verdict
+def _program(system: str, program: JudgedProgram) -> str:
+    quality, verdict = program.quality, program.verdict
     marked = {message.line for message in quality.messages}
     lines = [
         f"<span class='{'line marked' if number in marked else 'line'}'>{html.escape(line) or ' '}</span>"
-        for number, line in enumerate(sample.completion.program.split("\n"), 1)
+        for number, line in enumerate(program.completion.program.split("\n"), 1)
     ]
     reason = f": {verdict.reason}" if verdict.reason else ""
     messages = "".join(
@@ -77,7 +78,7 @@ def _program(system: str, sample: JudgedProgram) -> str:
         for m in sorted(quality.messages, key=lambda m: (m.line, m.id))
     )
     return (
-        f"<section><h5>{html.escape(system)}, sample {sample.completion.sample}: score {quality.score:.2f}, "
+        f"<section><h5>{html.escape(system)}, sample {program.completion.sample}: score {quality.score:.2f}, "
         f"<span class='verdict'>{html.escape(verdict.status + reason)}</span></h5>\n"
         f"<pre class='program'>{''.join(lines)}</pre><ul>{messages or '<li>no pylint message</li>'}</ul></section>\n"
     )

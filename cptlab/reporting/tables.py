@@ -1,4 +1,4 @@
-"""The tables of an evaluation, in the shape of Comparative Prefix-Tuning's Tables II, III and XII.
+"""The tables of an evaluation, in the shape of Comparative Prefix-Tuning's Tables II and III.
 
 `results[system][level][metric]` and `differences[system][level][metric]` are those of `cptlab.metrics.summary`; a
 level is a difficulty or 'all'. Every mean carries its 95% bootstrap interval over tasks in square brackets.
@@ -7,105 +7,90 @@ level is a difficulty or 'all'. Every mean carries its 95% bootstrap interval ov
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
-from cptlab.errors import UserError
-from cptlab.reporting.evaluation import Evaluation, JudgedProgram
+from cptlab.metrics.definitions import FAMILIES, Family, Metric, find_metric
+from cptlab.metrics.summary import Summary
+from cptlab.reporting.evaluation import Evaluation
 from cptlab.reporting.layout import Table
 
-QUALITY = {"pylint_mean": "Mean", "pylint_max": "Max", "pylint_min": "Min"}
 STATUSES = ("passed", "failed", "error", "timeout", "memory", "crashed", "not_parsed")
-CATEGORIES = {
-    "E": "[E] Error for important programming issues (i.e. most probably bug)",
-    "R": "[R] Refactor for a “good practice” metric violation",
-    "C": "[C] Convention for coding standard violation",
-    "W": "[W] Warning for stylistic problems, or minor programming issues",
-}
 INTERVALS = "In brackets: 95% bootstrap interval over tasks."
 
-Results = Mapping[str, Mapping[str, Mapping[str, Any]]]
+Results = Mapping[str, Summary]
 
 
-def pass_at(results: Results) -> dict[str, str]:
-    """The pass@k metrics that every system and level has, with their headings, k ascending.
-
-    {'pass@1': 'P@1', 'pass@5': 'P@5', ...}, then those under further rules: 'official_pass@1': 'official P@1'.
-    """
-    found = [set(metrics) for levels in results.values() for metrics in levels.values()]
-    names = [name.partition("pass@") for name in set.intersection(*found) if not name.endswith("_ci")]
-    names = sorted((rule, int(k)) for rule, is_rate, k in names if is_rate)
-    return {f"{rule}pass@{k}": f"{rule.replace('_', ' ')}P@{k}" for rule, k in names}
+def metrics_of(results: Results, family: Family | None = None) -> list[Metric]:
+    """Return the metrics that the results hold, all or those of one family, in the order of the tables."""
+    levels = next(iter(results.values()))
+    names = [name for name in next(iter(levels.values())) if name != "tasks" and not name.endswith("_ci")]
+    return [metric for metric in map(find_metric, names) if family in (None, metric.family)]
 
 
-def quality_table(evaluation: Evaluation, results: Results) -> Table:
-    """CPT Table II: one row a system; Mean, Max and Min pylint score of each difficulty."""
-    title = f"Code quality: pylint score (0 to 10), {evaluation.samples_per_task} per task"
-    return _metric_table(evaluation, results, QUALITY, "quality", title)
-
-
-def correctness_table(evaluation: Evaluation, results: Results) -> Table:
-    """CPT Table III: one row a system; pass@k of each difficulty, in percent."""
-    title = f"Functional correctness: pass@k in percent, {evaluation.samples_per_task} per task"
-    return _metric_table(evaluation, results, pass_at(results), "correctness", title)
-
-
-def _metric_table(evaluation: Evaluation, results: Results, metrics: Mapping[str, str], name: str, title: str) -> Table:
+def family_table(evaluation: Evaluation, results: Results, family: Family) -> Table:
+    """One row a system; the metrics of a family for each difficulty. CPT Table II is quality, Table III correctness."""
+    metrics = metrics_of(results, family)
     groups = tuple((f"{level} (n = {len(tasks)})", len(metrics)) for level, tasks in evaluation.levels.items())
-    rows = [
-        (system, *(with_interval(metric, results[system][level]) for level in evaluation.levels for metric in metrics))
-        for system in evaluation.systems
-    ]
-    records = [
-        _record(system, level, len(tasks), metric, found[metric], found[f"{metric}_ci"])
-        for system in evaluation.systems
-        for level, tasks in evaluation.levels.items()
-        for found in [results[system][level]]
-        for metric in metrics
-    ]
-    columns = ("System", *(heading for _ in evaluation.levels for heading in metrics.values()))
-    return Table(name, title, columns, tuple(rows), tuple(records), groups=groups, note=f"n: tasks. {INTERVALS}")
+    rows, records = [], []
+    for system in evaluation.systems:
+        cells = [system]
+        for level, tasks in evaluation.levels.items():
+            found = results[system][level]
+            cells += [with_interval(metric.name, found) for metric in metrics]
+            records += [_record(system, level, len(tasks), metric.name, found) for metric in metrics]
+        rows.append(tuple(cells))
+    columns = ("System", *(metric.heading for _ in evaluation.levels for metric in metrics))
+    note = f"n: tasks. {INTERVALS}"
+    return Table(family.name, family_title(evaluation, family), columns, tuple(rows), tuple(records), 1, groups, note)
 
 
-def differences_table(evaluation: Evaluation, results: Results, differences: Results) -> Table:
+def family_title(evaluation: Evaluation, family: Family) -> str:
+    """'Code quality: pylint score (0 to 10), 20 samples per task'."""
+    return f"{family.title}, {evaluation.samples_per_task} per task"
+
+
+def differences_table(evaluation: Evaluation, differences: Results) -> Table:
     """Each other system minus the baseline, paired by task."""
-    metrics = QUALITY | pass_at(results)
+    metrics = metrics_of(differences)
     rows, records = [], []
     for system in evaluation.others:
         for level, tasks in evaluation.levels.items():
             found = differences[system][level]
-            rows.append((system, level, str(len(tasks)), *(change(metric, found) for metric in metrics)))
-            for metric in metrics:
-                records.append(_record(system, level, len(tasks), metric, found[metric], found[f"{metric}_ci"]))
-    groups = (("pylint score", len(QUALITY)), ("pass@k, percentage points", len(metrics) - len(QUALITY)))
+            rows.append((system, level, str(len(tasks)), *(change(metric.name, found) for metric in metrics)))
+            records += [_record(system, level, len(tasks), metric.name, found) for metric in metrics]
+    counts = {family: len(metrics_of(differences, family)) for family in FAMILIES}
+    units = {family: f"{family.unit}, percentage points" if family.percent else family.unit for family in FAMILIES}
     return Table(
         "differences",
         f"Change against {evaluation.baseline}, paired by task",
-        ("System", "Difficulty", "Tasks", *metrics.values()),
+        ("System", "Difficulty", "Tasks", *(metric.heading for metric in metrics)),
         tuple(rows),
         tuple(records),
         labels=3,
-        groups=groups,
+        groups=tuple((units[family], count) for family, count in counts.items() if count),
         note=INTERVALS,
     )
 
 
-def overview_table(
-    evaluation: Evaluation, results: Results, differences: Results, metrics: Mapping[str, str], title: str
-) -> Table:
-    """The same figures as the tables above with one row a difficulty and system: narrow enough for a console."""
+def overview_table(evaluation: Evaluation, results: Results, differences: Results, family: Family) -> Table:
+    """The figures of `family_table` with one row a difficulty and system: narrow enough for a console.
+
+    Below each system but the baseline stands its change.
+    """
+    metrics = metrics_of(results, family)
     rows: list[tuple[str, ...]] = []
     for level, tasks in evaluation.levels.items():
         head = [level, str(len(tasks))]
         for system in evaluation.systems:
-            rows.append((*head, system, *(with_interval(metric, results[system][level]) for metric in metrics)))
+            found = results[system][level]
+            rows.append((*head, system, *(with_interval(metric.name, found) for metric in metrics)))
             head = ["", ""]
-        for system in evaluation.others:
-            label = "change" if len(evaluation.others) == 1 else f"{system}, change"
-            rows.append((*head, label, *(change(metric, differences[system][level]) for metric in metrics)))
-    columns = ("Difficulty", "Tasks", "System", *metrics.values())
-    return Table("overview", title, columns, tuple(rows), (), labels=3, note=INTERVALS)
+            if system in evaluation.others:
+                shift = differences[system][level]
+                rows.append((*head, "  change", *(change(metric.name, shift) for metric in metrics)))
+    columns = ("Difficulty", "Tasks", "System", *(metric.heading for metric in metrics))
+    note = f"{INTERVALS} Changes are against {evaluation.baseline}." if evaluation.others else INTERVALS
+    return Table("overview", family_title(evaluation, family), columns, tuple(rows), (), labels=3, note=note)
 
 
 def verdicts_table(evaluation: Evaluation) -> Table:
@@ -113,108 +98,46 @@ def verdicts_table(evaluation: Evaluation) -> Table:
     rows, records = [], []
     for level, tasks in evaluation.levels.items():
         for system, answers in evaluation.systems.items():
-            samples = [sample for task in tasks for sample in answers[task.id]]
-            counts = {status: sum(s.verdict.status == status for s in samples) for status in STATUSES}
-            counts["cut_off"] = sum(not s.finished for s in samples)
-            counts["with_pragmas"] = sum(s.quality.pragmas > 0 for s in samples)
-            rows.append((level, system, str(len(samples)), *(str(count) for count in counts.values())))
-            records.append({"difficulty": level, "system": system, "programs": len(samples), **counts})
+            programs = [program for task in tasks for program in answers[task.id]]
+            counts = {status: sum(p.verdict.status == status for p in programs) for status in STATUSES}
+            counts["cut_off"] = sum(not p.finished for p in programs)
+            counts["with_pragmas"] = sum(p.quality.pragmas > 0 for p in programs)
+            rows.append((level, system, str(len(programs)), *(str(count) for count in counts.values())))
+            records.append({"difficulty": level, "system": system, "programs": len(programs), **counts})
     columns = ("Difficulty", "System", "Programs", *(s.replace("_", " ") for s in STATUSES), "cut off", "with pragmas")
     note = "cut off: stopped by the length limit. with pragmas: held pylint pragmas, neutralised before scoring."
     return Table("verdicts", "Verdicts of the tests, in programs", columns, tuple(rows), tuple(records), 2, note=note)
 
 
-@dataclass(frozen=True)
-class Issue:
-    """One pylint message id in a set of programs: occurrences, programs that have it, and their mean score."""
+def cost_table(evaluation: Evaluation, results: Results) -> Table:
+    """What each system draws for a program that it keeps, beside the first metric of each family over all tasks.
 
-    symbol: str
-    count: int
-    programs: int
-    score: float
-
-
-def valid_samples(evaluation: Evaluation, system: str, per_task: int | None = None) -> list[JudgedProgram]:
-    """The programs that parse, in stored order; of each task at most the first `per_task` of them (None: all)."""
-    if per_task is not None and per_task < 1:
-        raise UserError(f"Issues cannot be counted in {per_task} programs per task. Take 1 or more, or none for all.")
-    found = []
-    for task in evaluation.tasks:
-        found += [sample for sample in evaluation.systems[system][task.id] if sample.parses][:per_task]
-    return found
-
-
-def best_samples(evaluation: Evaluation, system: str) -> list[JudgedProgram]:
-    """Of each task the sample with the highest pylint score, the first of equals (the programs of CPT Fig. 8)."""
-    return [max(samples, key=lambda sample: sample.quality.score) for samples in evaluation.systems[system].values()]
-
-
-def count_issues(samples: Sequence[JudgedProgram]) -> dict[str, Issue]:
-    """The issues of categories E, R, C and W in these programs, by message id."""
-    symbols: dict[str, str] = {}
-    counts: dict[str, int] = {}
-    scores: dict[str, list[float]] = {}
-    for sample in samples:
-        for message in sample.quality.messages:
-            if message.id[0] in CATEGORIES:
-                symbols[message.id] = message.symbol
-                counts[message.id] = counts.get(message.id, 0) + 1
-        for code in {message.id for message in sample.quality.messages} & counts.keys():
-            scores.setdefault(code, []).append(sample.quality.score)
-    return {code: Issue(symbols[code], counts[code], len(scores[code]), fmean(scores[code])) for code in sorted(counts)}
-
-
-def issues_table(evaluation: Evaluation, per_task: int | None = None) -> Table:
-    """CPT Table XII: occurrences of each pylint issue, their change, and the mean score of the programs that have it.
-
-    Counts run over the programs that parse: all of them, or the first `per_task` of each task (the paper: "up to ten
-    valid code solutions per task"). An issue that occurs nowhere has the mean score '–' (the paper prints 0.00).
+    Systems whose cost was not counted have '–'.
     """
-    samples = {system: valid_samples(evaluation, system, per_task) for system in evaluation.systems}
-    issues = {system: count_issues(found) for system, found in samples.items()}
-    rows: list[tuple[str, ...]] = []
-    records: list[dict[str, Any]] = []
-    for category, heading in CATEGORIES.items():
-        codes = {code for found in issues.values() for code in found if code[0] == category}
-        if codes:
-            rows.append((heading,))
-        for code in sorted(codes, key=lambda code: (-_count(issues[evaluation.baseline], code), code)):
-            symbol = next(found[code].symbol for found in issues.values() if code in found)
-            counts = {system: _count(found, code) for system, found in issues.items()}
-            changes = [arrow(counts[system] - counts[evaluation.baseline]) for system in evaluation.others]
-            means = [f"{found[code].score:.2f}" if code in found else "–" for found in issues.values()]
-            rows.append((code, symbol, *(str(count) for count in counts.values()), *changes, *means))
-            record = {"category": category, "code": code, "symbol": symbol}
-            for system, found in issues.items():
-                record[f"{system}_count"] = counts[system]
-                record[f"{system}_programs"] = found[code].programs if code in found else 0
-                record[f"{system}_mean_score"] = found[code].score if code in found else None
-            records.append(record)
-    columns = (
-        *("Code", "Issue"),
-        *(f"{system} count" for system in evaluation.systems),
-        *("Change" if len(evaluation.others) == 1 else f"{system} change" for system in evaluation.others),
-        *(f"{system} mean score" for system in evaluation.systems),
-    )
-    sizes = ", ".join(f"{len(found)} {system}" for system, found in samples.items())
-    kept = "all programs that parse" if per_task is None else f"the first {per_task} programs of each task that parse"
-    note = f"Occurrences in {kept} ({sizes}; {len(evaluation.tasks)} tasks). Mean score: of the programs that have the issue."
-    title = "Pylint issues in the generated programs"
-    return Table("issues", title, columns, tuple(rows), tuple(records), labels=2, note=note)
+    level = list(evaluation.levels)[-1]
+    metrics = [found[0] for family in FAMILIES if (found := metrics_of(results, family))]
+    rows, records = [], []
+    for system in evaluation.systems:
+        cost, found = evaluation.cost.get(system, {}), results[system][level]
+        drawn = [cost.get(unit) for unit in ("programs", "tokens")]
+        texts = ["–" if number is None else f"{number:,.1f}".removesuffix(".0") for number in drawn]
+        rows.append((system, *texts, *(with_interval(metric.name, found) for metric in metrics)))
+        records.append({"system": system, "programs_drawn": drawn[0], "tokens_drawn": drawn[1]}
+                       | {metric.name: found[metric.name] for metric in metrics})  # fmt: skip
+    columns = ("System", "Programs drawn", "Tokens drawn", *(shown_label(metric) for metric in metrics))
+    note = f"Drawn for each program that is kept and judged. {INTERVALS}"
+    return Table("cost", "Cost of a kept program", columns, tuple(rows), tuple(records), note=note)
 
 
-def top_issues(evaluation: Evaluation, table: Table, limit: int) -> Table:
-    """The rows of an issues table with the most occurrences in any system, most first, without category headings."""
-    counts = slice(2, 2 + len(evaluation.systems))
-    rows = sorted((r for r in table.rows if len(r) > 1), key=lambda r: (-max(int(n) for n in r[counts]), r[0]))
-    title = f"{table.title}: the {min(limit, len(rows))} most frequent of {len(rows)}"
-    return Table(table.name, title, table.columns, tuple(rows[:limit]), (), table.labels, note=table.note)
+def shown_label(metric: Metric) -> str:
+    """'mean pylint score', 'pass@1 (%)'."""
+    return f"{metric.label} (%)" if metric.family.percent else metric.label
 
 
 def value(metric: str, found: Mapping[str, Any]) -> str:
     """'4.87' for a score, '22.0' for a pass rate (in percent)."""
-    scale, digits = _unit(metric)
-    return f"{found[metric] * scale:.{digits}f}"
+    family = find_metric(metric).family
+    return f"{found[metric] * family.scale:.{family.digits}f}"
 
 
 def with_interval(metric: str, found: Mapping[str, Any]) -> str:
@@ -225,24 +148,13 @@ def with_interval(metric: str, found: Mapping[str, Any]) -> str:
 
 def change(metric: str, found: Mapping[str, Any]) -> str:
     """'+1.76 [+1.50, +2.01]'; percentage points for a pass rate."""
-    scale, digits = _unit(metric)
-    shift, low, high = (f"{end * scale:+.{digits}f}" for end in (found[metric], *found[f"{metric}_ci"]))
+    family = find_metric(metric).family
+    ends: Sequence[float] = (found[metric], *found[f"{metric}_ci"])
+    shift, low, high = (f"{end * family.scale:+.{family.digits}f}" for end in ends)
     return f"{shift} [{low}, {high}]"
 
 
-def arrow(number: int) -> str:
-    """'↓2', '↑84' or '0', as CPT Table XII prints changes."""
-    return f"↓{-number}" if number < 0 else f"↑{number}" if number else "0"
-
-
-def _unit(metric: str) -> tuple[int, int]:
-    return (100, 1) if "pass@" in metric else (1, 2)
-
-
-def _count(issues: Mapping[str, Issue], code: str) -> int:
-    return issues[code].count if code in issues else 0
-
-
-def _record(system: str, level: str, tasks: int, metric: str, mean: float, ends: Sequence[float]) -> dict[str, Any]:
+def _record(system: str, level: str, tasks: int, metric: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    low, high = found[f"{metric}_ci"]
     place = {"system": system, "difficulty": level, "tasks": tasks, "metric": metric}
-    return place | {"value": mean, "lo": ends[0], "hi": ends[1]}
+    return place | {"value": found[metric], "lo": low, "hi": high}

@@ -1,6 +1,7 @@
 """Files that appear complete or not at all: written beside their place, flushed to the disk, and renamed.
 
-Every file that cptlab writes whole is written here. A process that is killed leaves a `*.partial` file and the old content.
+Use it for every file that is written whole. A process that is killed leaves a `*.partial` file and the old content. For
+files that grow, see `chunk_store` and `piece_file`.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from typing import Any, BinaryIO
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
-    """Within it, write the new content of `path` to the file that is given; it takes the place of `path` at the end.
+    """Yield a file for the new content of `path`, which takes its place at the end of the block.
 
-    Makes the directory. After an exception `path` is as it was.
+    Makes the directory. After an exception, `path` is as it was.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,21 +35,23 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
 
 
 def write_bytes(path: str | os.PathLike, content: bytes) -> None:
+    """Write a file whole."""
     with replacing(path) as file:
         file.write(content)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write a text file whole, in UTF-8 and with the newlines that it has."""
     write_bytes(path, text.encode())
 
 
 def write_lines(path: str | os.PathLike, lines: Iterable[str]) -> None:
-    """Each line with a newline behind it; `lines` may be larger than memory."""
+    """Write each line, and a newline after it. `lines` may be larger than memory."""
     with replacing(path) as file:
         for line in lines:
             file.write(line.encode() + b"\n")
 
 
 def write_json(path: str | os.PathLike, content: Any) -> None:
-    """JSON for people: indented by one."""
+    """Write JSON for people to read, indented by one."""
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

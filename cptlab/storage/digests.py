@@ -1,4 +1,7 @@
-"""Digests that name stored work by what it depends on."""
+"""Digests of settings: the same data has the same name on disk.
+
+Use `fingerprint` to name a directory or a run after the plain data that it depends on.
+"""
 
 from __future__ import annotations
 
@@ -8,5 +11,5 @@ from typing import Any
 
 
 def fingerprint(data: Any) -> str:
-    """A short digest of plain JSON data: 16 hexadecimal digits."""
+    """Return a short digest of plain JSON data: 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,6 +1,10 @@
 """Records as JSON lines: one frozen dataclass a line, read back with its types checked.
 
-A file is replaced at once, so a reader never sees half of one.
+    write_jsonl(path, completions)
+    completions = list(read_jsonl(path, Completion))
+
+Use it for every file of records that is written whole. A field that was renamed says so with
+`field(metadata={"earlier_name": ...})`, and files with the earlier name stay readable.
 """
 
 from __future__ import annotations
@@ -33,12 +37,12 @@ def integers_of_any_length() -> Iterator[None]:
 
 
 def to_json(record: Any) -> str:
-    """One line of JSON, keys in the order of the fields."""
+    """Return a record as one line of JSON, keys in the order of the fields."""
     return dump_line(dataclasses.asdict(record))
 
 
 def dump_line(data: Any) -> str:
-    """One line of JSON. Half a surrogate pair, which a JSON file may hold and UTF-8 may not, stays an escape."""
+    """Return one line of JSON. Half a surrogate pair, which JSON may hold and UTF-8 may not, stays an escape."""
     with integers_of_any_length():
         line = json.dumps(data, ensure_ascii=False)
         try:
@@ -49,7 +53,7 @@ def dump_line(data: Any) -> str:
 
 
 def from_json(kind: type, line: str) -> Any:
-    """The record of dataclass `kind` in a line written by `to_json`. Raises ValueError where it does not fit."""
+    """Return the record of dataclass `kind` in a line that `to_json` wrote. Raises ValueError if it does not fit."""
     try:
         with integers_of_any_length():
             data = json.loads(line)
@@ -61,7 +65,8 @@ def from_json(kind: type, line: str) -> Any:
 def _build(kind: type, data: Any) -> Any:
     if not isinstance(data, dict):
         raise ValueError(f"a {kind.__name__} is a JSON object, not {type(data).__name__}")
-    hints, required = _fields(kind)
+    hints, required, renamed = _fields(kind)
+    data = {renamed.get(name, name): value for name, value in data.items()}
     unknown = sorted(set(data) - set(hints))
     missing = sorted(required - set(data))
     if unknown or missing:
@@ -70,10 +75,12 @@ def _build(kind: type, data: Any) -> Any:
 
 
 @functools.cache
-def _fields(kind: type) -> tuple[dict[str, Any], frozenset[str]]:
-    """The types of a dataclass's fields, and the names of those without a default."""
-    required = (f.name for f in dataclasses.fields(kind) if f.default is f.default_factory is dataclasses.MISSING)
-    return typing.get_type_hints(kind), frozenset(required)
+def _fields(kind: type) -> tuple[dict[str, Any], frozenset[str], dict[str, str]]:
+    """Return the types of a dataclass's fields, the names of those without a default, and new names by earlier ones."""
+    fields = dataclasses.fields(kind)
+    required = (f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING)
+    renamed = {f.metadata["earlier_name"]: f.name for f in fields if "earlier_name" in f.metadata}
+    return typing.get_type_hints(kind), frozenset(required), renamed
 
 
 def _convert(hint: Any, value: Any, name: str) -> Any:
@@ -92,7 +99,7 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
         if not isinstance(value, dict):
             raise ValueError(f"field {name} is an object, not {type(value).__name__}")
         return {key: _convert(args[1], item, name) for key, item in value.items()}
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return _build(hint, value)
     if hint is float and type(value) is int:
         return float(value)
@@ -102,12 +109,12 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
 
 
 def write_jsonl(path: str | os.PathLike, records: Iterable[Any]) -> None:
-    """Write records to `path`, one a line; the file appears complete or not at all."""
+    """Write records to `path`, one a line. The file appears complete or not at all."""
     write_lines(path, map(to_json, records))
 
 
 def read_jsonl(path: str | os.PathLike, kind: type) -> Iterator[Any]:
-    """The records of a JSONL file. A malformed row is a UserError that names file and line."""
+    """Yield the records of a JSONL file. Raises UserError, naming file and line, for a malformed row."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"There is no file {path}. Check the path, or remake the file with the command that wrote it.")

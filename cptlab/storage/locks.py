@@ -1,27 +1,84 @@
-"""A lock between processes that share a directory."""
+"""Locks between processes that share a directory.
+
+    with locked(directory): ...          # wait for whoever holds it; for work that others can wait for
+    lock = try_lock(directory)           # or do not wait: None if another process holds it
+    lock.release()
+
+Take one around every change that two processes must not make at once. A killed process lets go, and a process that is
+forked while a lock is held does not hold it: its copy of the lock file is closed at once.
+"""
 
 from __future__ import annotations
 
 import fcntl
+import os
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
+
+LOCK_FILE = "lock"
+_held: weakref.WeakSet[TextIO] = weakref.WeakSet()
+
+
+class Lock:
+    """A directory that is held until `release`, or until this object or this process ends."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        _held.add(file)
+
+    def release(self) -> None:
+        """Let go. A second call does nothing."""
+        _held.discard(self._file)
+        self._file.close()
+
+
+def try_lock(directory: Path, *, shared: bool = False) -> Lock | None:
+    """Make `directory` and hold it, or return None if another process holds it."""
+    file = _open(directory)
+    try:
+        fcntl.flock(file, _kind(shared) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return Lock(file)
 
 
 @contextmanager
 def locked(directory: Path, *, shared: bool = False, waiting: Callable[[], None] | None = None) -> Iterator[None]:
-    """Make `directory` and hold it against other processes that use `locked`; they wait, a killed one lets go.
+    """Make `directory` and hold it within the block; wait while another process holds it.
 
-    `shared`: any number of such holders at once, but none together with one that is not. `waiting` is called once,
-    where somebody else holds the directory.
+    `shared`: any number of such holders at once, but none together with one that is not. `waiting` is called once, if
+    another process holds the directory.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-    with open(directory / "lock", "a+") as file:  # NFS asks for a file that is open for reading and writing
-        try:
-            fcntl.flock(file, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if waiting is not None:
-                waiting()
-            fcntl.flock(file, kind)
+    lock = try_lock(directory, shared=shared)
+    if lock is None:
+        if waiting is not None:
+            waiting()
+        file = _open(directory)
+        fcntl.flock(file, _kind(shared))
+        lock = Lock(file)
+    try:
         yield
+    finally:
+        lock.release()
+
+
+def _open(directory: Path) -> TextIO:
+    directory.mkdir(parents=True, exist_ok=True)
+    return open(directory / LOCK_FILE, "a+")  # NFS asks for a file that is open for reading and writing
+
+
+def _kind(shared: bool) -> int:
+    return fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+
+
+def _close_all() -> None:
+    for file in list(_held):
+        file.close()
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_close_all)

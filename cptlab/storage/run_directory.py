@@ -1,12 +1,16 @@
 """Run directories: `logs/<task>/runs/<time>`, and how the same command finds the run that was killed.
 
+    run = open_run(fresh, logs, digest)     # a command opens one for its results
+    ...                                     # writes below run.directory
+    run.finish()
+
 `run.json` in a run directory holds the digest of its settings and whether it finished. A command whose settings match
 an unfinished run that no process holds goes on in that directory. The processes of one DDP job share one directory.
+docs/results-format.md says what the directories hold.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -14,50 +18,58 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from cptlab.errors import UserError
 from cptlab.storage.atomic import write_json
+from cptlab.storage.locks import LOCK_FILE, Lock, try_lock
 
 RUN_FILE, CONFIG_FILE = "run.json", "config.yaml"
 SHARED = "CPTLAB_RUN_DIR"  # how processes that Lightning starts learn the directory of the first
 WAIT_SECONDS = 600
+# settings that change no result, so runs that differ in them alone are the same run
+INCIDENTAL = (
+    *("paths", "logger", "print_config", "tags", "callbacks", "task_name", "workers", "optimized_metric", "compute"),
+    *("estimate", "ablation", "debug"),
+)
 
 
 @dataclass
 class RunDirectory:
-    """An open run. `resumed` says that an earlier process began it."""
+    """An open run directory. `resumed`: an earlier process began it. `lock` is None in all but the first process."""
 
     directory: Path
     digest: str
     resumed: bool
-    lock: TextIO | None
+    lock: Lock | None
 
     def finish(self, **facts: Any) -> None:
-        """Mark the run as finished; the same command starts a new one from now on."""
+        """Mark the run as finished: from now on, the same command starts a new one. `facts` go into run.json."""
         if self.lock is not None:
             write_json(self.directory / RUN_FILE, {"digest": self.digest, "finished": True, **facts})
-            fcntl.flock(self.lock, fcntl.LOCK_UN)
-            self.lock.close()
+            self.lock.release()
             os.environ.pop(SHARED, None)
 
 
 def open_run(fresh: Path, logs: Path, digest: str) -> RunDirectory:
-    """The run directory for settings with this digest: an unfinished one below `logs`, or `fresh`."""
+    """Open the run directory for settings with this digest: an unfinished one below `logs`, or `fresh`.
+
+    Raises UserError if another process writes to `fresh`.
+    """
     if _rank() > 0:
         return RunDirectory(_directory_of_rank_zero(logs, digest), digest, False, None)
     for file in sorted(logs.glob(f"*runs/**/{RUN_FILE}")):
         record = _read(file)
         if record.get("digest") != digest or record.get("finished"):
             continue
-        lock = _try_lock(file.parent)
+        lock = try_lock(file.parent)
         if lock is None:
             continue  # another process is at work on it
         if fresh != file.parent:
             discard(fresh)
         return _begin(file.parent, digest, True, lock)
     fresh.mkdir(parents=True, exist_ok=True)
-    lock = _try_lock(fresh)
+    lock = try_lock(fresh)
     if lock is None:
         raise UserError(f"Another process writes to {fresh}. Wait for it, or name another directory: hydra.run.dir=….")
     return _begin(fresh, digest, False, lock)
@@ -96,7 +108,7 @@ def training_run(run: str, logs: Path, adapters: Sequence[str]) -> Path:
     return directory.resolve()
 
 
-def _begin(directory: Path, digest: str, resumed: bool, lock: TextIO) -> RunDirectory:
+def _begin(directory: Path, digest: str, resumed: bool, lock: Lock) -> RunDirectory:
     write_json(directory / RUN_FILE, {"digest": digest, "finished": False, "launch": _launch()})
     os.environ[SHARED] = str(directory)
     return RunDirectory(directory, digest, resumed, lock)
@@ -107,7 +119,7 @@ def _rank() -> int:
 
 
 def _launch() -> str | None:
-    """What the processes of one torchrun have in common."""
+    """Return what the processes of one torchrun have in common; None without torchrun."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return None
     return ":".join(os.environ.get(name, "") for name in ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT"))
@@ -127,23 +139,13 @@ def _directory_of_rank_zero(logs: Path, digest: str) -> Path:
 
 
 def discard(directory: Path) -> None:
-    """Remove the directory that Hydra made for a job which needs none."""
+    """Remove a directory that Hydra made for a job, unless it holds results."""
     if directory.is_dir() and not _has_results(directory):
         shutil.rmtree(directory)
 
 
 def _has_results(directory: Path) -> bool:
-    return any(child.name not in (".hydra", "lock") and child.suffix != ".log" for child in directory.iterdir())
-
-
-def _try_lock(directory: Path) -> TextIO | None:
-    file = open(directory / "lock", "w")  # held until the run ends
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        return None
-    return file
+    return any(child.name not in (".hydra", LOCK_FILE) and child.suffix != ".log" for child in directory.iterdir())
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -46,16 +46,17 @@ def start_wandb(
 ) -> Any:
     """Start a W&B run, offline if nobody is logged in."""
     import wandb
+    from wandb.errors import Error
 
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ.setdefault("WANDB_DIR", save_dir)
     quiet = wandb.Settings(console="off", silent=True, init_timeout=30)
     options: dict[str, Any] = {"project": project, "group": group, "job_type": job_type, "tags": list(tags)}
     options |= {"name": name, "dir": save_dir, "settings": quiet}
-    mode = os.environ.get("WANDB_MODE") or ("offline" if is_offline() else "online")
+    mode: Any = os.environ.get("WANDB_MODE") or ("offline" if is_offline() else "online")
     try:
         return wandb.init(mode=mode, **options)
-    except (wandb.errors.Error, TimeoutError, OSError):  # no network, or a key that the server refuses
+    except (Error, TimeoutError, OSError):  # no network, or a key that the server refuses
         return wandb.init(mode="offline", **options)
 
 
@@ -116,5 +117,5 @@ def _table(metrics: dict[str, float]) -> Any:
     """Split the names system/difficulty/metric into the columns of a W&B table."""
     import wandb
 
-    rows = [[*name.split("/"), value] for name, value in metrics.items()]
+    rows: list[Any] = [[*name.split("/"), value] for name, value in metrics.items()]
     return wandb.Table(columns=["system", "difficulty", "metric", "value"], data=rows)

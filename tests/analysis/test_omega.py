@@ -219,7 +219,7 @@ def test_metrics_of_a_task():
     values = {m: task_values(tasks, found, m)[0] for m in ("pass@1", "pass@2", "pylint_mean", "pylint_max", "pylint_min")}
     assert values == pytest.approx({"pass@1": 1 / 3, "pass@2": 2 / 3, "pylint_mean": 5, "pylint_max": 9, "pylint_min": 2})
     with pytest.raises(UserError, match="pass@1"):
-        check_metric("accuracy")
+        check_metric("accuracy", 4)
     with pytest.raises(UserError, match="n=4"):
         check_metric("pass@5", 4)
 
@@ -317,7 +317,7 @@ def test_the_command_tunes_stores_and_reports_on_other_tasks(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("override, said", [
-    ("decoding=paper", "no ω"), ("metric=accuracy", "metric=accuracy"), ("metric=pass@5", "n=2"), ("step=0", "step=0"),
+    ("decoding=paper", "no ω"), ("metric=accuracy", "no metric 'accuracy'"), ("metric=pass@5", "n=2"), ("step=0", "step=0"),
     ("method=newton", "unimodal, grid"), ("validation_split=validatoin", "no split 'validatoin'"),
     ("test_split=validation", "none is left"), ("system=[tuned]", "run=<directory>"), ("probes=-1", "probes=-1"),
 ])

@@ -19,7 +19,7 @@ def caught(action):
 
 
 def test_the_raising_frame_decides():
-    ours = {"__name__": "cptlab.backbone.attention"}
+    ours = {"__name__": "cptlab.backbone.attention_mask"}
     exec("def misspelt(): return lenght\ndef calls(f): return f()\ndef refuses(): raise ValueError('no')", ours)
     theirs = {"__name__": "transformers.models.odd"}
     exec("def fails(): return None.size\ndef calls(f): return f()", theirs)
@@ -31,7 +31,7 @@ def test_the_raising_frame_decides():
 
 
 def test_torch_raises_for_shapes_in_our_frame():
-    ours = {"__name__": "cptlab.backbone.attention", "torch": torch}
+    ours = {"__name__": "cptlab.backbone.attention_mask", "torch": torch}
     exec("def join(): return torch.cat([torch.zeros(1, 2), torch.zeros(1, 2, 3)])", ours)
     exec("def memory(): raise torch.OutOfMemoryError", ours)
     assert raised_outside(caught(ours["join"]))

@@ -6,7 +6,7 @@ from tiny_models import ARCHITECTURES, CLOSE, SLIDING, M, alone, pad, random_pre
 
 from cptlab.adapters import Prefix
 from cptlab.backbone.exactness import check_exact
-from cptlab.backbone.key_values import TESTED
+from cptlab.backbone.prefix_shape import TESTED
 
 CASES = [(arch, {}) for arch in ARCHITECTURES] + list(SLIDING.items())
 every_case = pytest.mark.parametrize(("arch", "overrides"), CASES, ids=[a + "-window" * bool(o) for a, o in CASES])

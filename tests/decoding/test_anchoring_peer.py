@@ -11,8 +11,8 @@ from transformers import LogitsProcessorList
 
 from cptlab.decoding import Guidance, Sampling, generate
 from cptlab.decoding.anchors import anchored_prompt
+from cptlab.decoding.logits_processor import SPALogitsProcessor
 from cptlab.decoding.negatives.masked import Masked
-from cptlab.decoding.processor import SPALogitsProcessor
 
 NEW = 24
 # Each anchor is one token that stands nowhere else, so that one mask token in its place moves nothing.

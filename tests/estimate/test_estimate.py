@@ -201,7 +201,7 @@ def test_saved_bytes_are_what_autograd_saves(arch, name):
 
 
 def _plain_inputs(backbone, padded, prefix):
-    from cptlab.backbone.attention import token_positions
+    from cptlab.backbone.attention_mask import token_positions
     from cptlab.backbone.model import _with_prefix_keys
 
     cache, length = backbone._constant_cache(prefix, len(padded.input_ids))

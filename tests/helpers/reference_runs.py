@@ -18,7 +18,7 @@ from tiny_models import tiny_backbone  # noqa: E402
 from training_runs import make_pairs  # noqa: E402
 
 from cptlab.backbone import Backbone  # noqa: E402
-from cptlab.kata import benchmark, render, style  # noqa: E402
+from cptlab.kata import authors, benchmark, render  # noqa: E402
 from cptlab.pairs import token_masks  # noqa: E402
 from cptlab.storage import piece_file as pieces
 from cptlab.training import reference  # noqa: E402
@@ -41,9 +41,9 @@ def kata_examples(backbone: Backbone, count: int, seed: int = 0) -> list[TokenPa
     rng, found = random.Random(seed), []
     while len(found) < count:
         steps = benchmark.draw_steps(rng, rng.choice((2, 3)))
-        untidy = style.draw_author(rng, tidy_share=0.0)
+        untidy = authors.draw_author(rng, tidy_share=0.0)
         empty = benchmark.empty_result(steps)
-        better, worse = (render.function_body(steps, author, empty) for author in (style.TIDY, untidy))
+        better, worse = (render.function_body(steps, author, empty) for author in (authors.TIDY, untidy))
         if better == worse:
             continue
         example = (value := benchmark.draw_input(rng, steps[0][0].source), benchmark.evaluate(steps, value))

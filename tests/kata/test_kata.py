@@ -11,9 +11,10 @@ import pytest
 from cptlab.judging.lint.pylint_score import score_programs
 from cptlab.judging.verdicts.judge import judge_programs
 from cptlab.kata import benchmark, corpus
+from cptlab.kata.authors import TIDY, draw_author
 from cptlab.kata.ops import BY_NAME, OPS
-from cptlab.kata.render import INPUT_NAMES, function_body
-from cptlab.kata.style import TIDY, draw_author
+from cptlab.kata.render import function_body
+from cptlab.kata.writer import INPUT_NAMES
 from cptlab.records import DIFFICULTIES
 from cptlab.tasks.kata import kata
 

@@ -5,9 +5,9 @@ import csv
 import pytest
 from test_reporting import raw_rows, store_run
 
-from cptlab.commands.compare import main
+from cptlab.commands.compare import main, parse_choice
 from cptlab.errors import UserError
-from cptlab.reporting.comparison import compare_table
+from cptlab.reporting.comparison import Choice, compare_table
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def means(run, system):
 
 def test_values_and_paired_changes(runs, tmp_path, capsys):
     one, two = runs
-    assert main([f"plain={one}:base", f"tuned={one}", f"other={two}:base", "--output", str(tmp_path)]) == 0
+    assert main([f"plain={one}:base", f"tuned={one}:tuned", f"other={two}:base", "--output", str(tmp_path)]) == 0
     assert "+" in capsys.readouterr().out and "plain" in (tmp_path / "compare.md").read_text()
     records = list(csv.DictReader((tmp_path / "compare.csv").open()))
     first = means(one, "base")
@@ -47,14 +47,36 @@ def test_values_and_paired_changes(runs, tmp_path, capsys):
             assert float(record["change_lo"]) <= change <= float(record["change_hi"])
 
 
+def test_all_systems_of_a_run_and_some_of_others(runs):
+    one, two = runs
+    table = compare_table([Choice(one), Choice(two, "base", "other"), Choice(two, label="again")])
+    assert [row[0] for row in table.rows] == ["base", "tuned", "other", "again"]
+    assert table.rows[2][1:] == table.rows[3][1:] and "against base" in table.note
+    turned = compare_table([Choice(one, "tuned"), Choice(one, "base")])
+    there, back = (record["change"] for record in (*table.records, *turned.records) if record["system"] in ("tuned", "base")
+                   and record["metric"] == "pass@1" and record["change"] is not None)  # fmt: skip
+    assert there == pytest.approx(-back) and there != 0
+
+
+def test_what_an_argument_may_be(tmp_path):
+    odd = tmp_path / "lr=1:2"
+    odd.mkdir()
+    assert parse_choice(str(odd)) == Choice(odd)
+    assert parse_choice(f"{odd}:base") == Choice(odd, "base")
+    assert parse_choice(f"SPA={odd}:base") == Choice(odd, "base", "SPA")
+    assert parse_choice(f"SPA={odd}") == Choice(odd, None, "SPA")
+
+
 def test_mistakes(runs, tmp_path, capsys):
     one, two = runs
     fewer = store_run(tmp_path / "fewer", tasks=5)
     with pytest.raises(UserError, match="tasks of .*fewer are not those"):
-        compare_table([("a", one, None), ("b", fewer, None)])
-    with pytest.raises(UserError, match="has no system 'tuned', but base"):
-        compare_table([("a", two, "tuned")])
-    with pytest.raises(UserError, match="same label"):
-        compare_table([("a", one, None), ("a", two, None)])
+        compare_table([Choice(one, "base"), Choice(fewer, "tuned")])
+    with pytest.raises(UserError, match="has no system 'tuned'. Name one of base"):
+        compare_table([Choice(two, "tuned")])
+    with pytest.raises(UserError, match="Two systems are called base"):
+        compare_table([Choice(one), Choice(two)])
+    with pytest.raises(UserError, match="mine stands for base, tuned"):
+        compare_table([Choice(one, None, "mine")])
     assert main(["plain"]) == 2 and "LABEL=RUN" in capsys.readouterr().err
-    assert main([f"plain={tmp_path / 'nothing'}"]) == 2 and "error: " in capsys.readouterr().err
+    assert main([f"plain={tmp_path / 'nothing'}"]) == 2 and "no directory" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import functools
 import html
@@ -19,12 +20,13 @@ import pytest
 
 from cptlab.commands.report import main
 from cptlab.errors import UserError
-from cptlab.metrics import statistics, summary
+from cptlab.metrics import definitions, statistics, summary
+from cptlab.metrics.definitions import CORRECTNESS, QUALITY
 from cptlab.records import Completion, Message, Prompt, Quality, Task, Verdict
-from cptlab.reporting import layout, make_report, read_evaluation, side_by_side, tables
+from cptlab.reporting import issues, layout, make_report, read_evaluation, side_by_side, tables
 from cptlab.reporting.curves import read_curves
+from cptlab.reporting.evaluation import compute_metrics
 from cptlab.reporting.layout import Table
-from cptlab.reporting.report import compute_metrics
 from cptlab.storage.jsonl import write_jsonl
 
 ISSUES = {
@@ -119,7 +121,7 @@ def test_levels_and_samples_of_a_run(run):
         "competition": 3,
         "all": 9,
     }
-    assert run.samples_per_task == "6 samples" and len(run.samples("base")) == 54
+    assert run.samples_per_task == "6 samples"
     assert run.provenance["git"] == {"commit": "abc", "dirty": False} and "results" not in run.provenance
 
 
@@ -137,7 +139,7 @@ def test_issue_counts_and_scores_are_those_of_a_plain_loop(run, stored, per_task
                 if message["id"] not in seen:
                     seen.append(message["id"])
                     scores.setdefault(message["id"], []).append(quality["score"])
-        found = tables.count_issues(tables.valid_samples(run, system, per_task))
+        found = issues.count_issues(issues.valid_programs(run, system, per_task))
         assert {code: issue.count for code, issue in found.items()} == counts
         assert {code: issue.programs for code, issue in found.items()} == {c: len(s) for c, s in scores.items()}
         for code, issue in found.items():
@@ -145,7 +147,7 @@ def test_issue_counts_and_scores_are_those_of_a_plain_loop(run, stored, per_task
 
 
 def test_issue_table_is_grouped_and_its_changes_add_up(run):
-    table = tables.issues_table(run)
+    table = issues.issues_table(run)
     assert [row[0][:3] for row in table.rows if len(row) == 1] == ["[E]", "[R]", "[C]", "[W]"]
     section = ""
     for row in table.rows:
@@ -157,10 +159,10 @@ def test_issue_table_is_grouped_and_its_changes_add_up(run):
         assert code[0] == section
         assert change == (f"↓{-difference}" if difference < 0 else f"↑{difference}" if difference else "0")
     assert "54 base" not in table.note  # some programs do not parse
-    top = tables.top_issues(run, table, 2)
-    assert len(top.rows) == 2 and max(int(top.rows[0][2]), int(top.rows[0][3])) == max(
-        int(n) for row in table.rows if len(row) > 1 for n in row[2:4]
-    )
+    top = issues.top_issues_table(run, 2)
+    assert len(top.rows) == 2
+    most = sorted((row for row in table.rows if len(row) > 1), key=lambda row: -max(int(n) for n in row[2:4]))[0]
+    assert top.rows[0] == (*most[:3], f"{most[3]} ({most[4]})")
 
 
 def test_an_issue_that_one_system_lacks_has_no_score(tmp_path):
@@ -169,7 +171,7 @@ def test_an_issue_that_one_system_lacks_has_no_score(tmp_path):
     write_jsonl(directory / "tuned/quality.jsonl", [Quality(10.0, 4, False)] * 3)
     for system in ("base", "tuned"):
         write_jsonl(directory / system / "verdicts.jsonl", [Verdict("passed")] * 3)
-    table = tables.issues_table(read_evaluation(directory))
+    table = issues.issues_table(read_evaluation(directory))
     assert table.rows[1:] == (("W0702", "bare-except", "3", "0", "↓3", "5.00", "–"),)
     assert list(csv.DictReader(layout.to_csv(table).splitlines()))[0]["tuned_mean_score"] == ""
 
@@ -192,10 +194,12 @@ def test_verdict_counts_are_those_of_a_plain_loop(run, stored):
 def test_scores_and_pass_rates_are_those_of_a_plain_loop(run, stored):
     metrics = compute_metrics(run)
     quality = {
-        (r["system"], r["difficulty"], r["metric"]): r for r in tables.quality_table(run, metrics.results).records
+        (r["system"], r["difficulty"], r["metric"]): r
+        for r in tables.family_table(run, metrics.results, QUALITY).records
     }
     correct = {
-        (r["system"], r["difficulty"], r["metric"]): r for r in tables.correctness_table(run, metrics.results).records
+        (r["system"], r["difficulty"], r["metric"]): r
+        for r in tables.family_table(run, metrics.results, CORRECTNESS).records
     }
     level_of = {json.loads(line)["id"]: json.loads(line)["difficulty"] for line in open(stored / "tasks.jsonl")}
     for system in ("base", "tuned"):
@@ -220,7 +224,7 @@ def test_scores_and_pass_rates_are_those_of_a_plain_loop(run, stored):
                 sum(sum(s) / 6 for s in subsets) / len(subsets)
             )
     differences = {
-        (r["difficulty"], r["metric"]): r for r in tables.differences_table(run, *vars(metrics).values()).records
+        (r["difficulty"], r["metric"]): r for r in tables.differences_table(run, metrics.differences).records
     }
     for (level, metric), record in differences.items():
         both = quality | correct
@@ -229,17 +233,17 @@ def test_scores_and_pass_rates_are_those_of_a_plain_loop(run, stored):
 
 
 def test_best_and_median_samples(run, stored):
-    best = [sample.quality.score for sample in tables.best_samples(run, "tuned")]
+    best = [sample.quality.score for sample in issues.best_programs(run, "tuned")]
     grouped = {}
     for completion, quality, _ in raw_rows(stored, "tuned"):
         grouped.setdefault(completion["task_id"], []).append(quality["score"])
     assert best == [max(scores) for scores in grouped.values()]
     for task, scores in grouped.items():
-        assert side_by_side.median_sample(run.systems["tuned"][task]).quality.score == sorted(scores)[2]
+        assert side_by_side.median_program(run.systems["tuned"][task]).quality.score == sorted(scores)[2]
 
 
 def test_examples_are_the_extremes_and_the_median(run):
-    chosen = side_by_side.choose_examples(run, "tuned")
+    chosen = side_by_side.choose_tasks(run, "tuned")
     assert len(chosen) == 9  # three tasks a difficulty: each is one of the three
     for level in ("introductory", "interview", "competition"):
         changes = [example.change for example in chosen if example.task.difficulty == level]
@@ -302,7 +306,7 @@ def test_the_k_of_the_metrics_are_shown(stored, tmp_path):
     )
     assert "pass@6 (%)" in make_report(directory).read_text()
     run = read_evaluation(directory)
-    assert run.ks == (6,) and set(tables.correctness_table(run, compute_metrics(run).results).columns) == {
+    assert run.ks == (6,) and set(tables.family_table(run, compute_metrics(run).results, CORRECTNESS).columns) == {
         "System",
         "P@6",
     }
@@ -328,7 +332,7 @@ def test_figures_are_over_the_tasks_that_every_system_has_samples_of(stored, tmp
     )
     metrics = compute_metrics(run)
     assert metrics.results["base"]["all"]["tasks"] == metrics.differences["tuned"]["all"]["tasks"] == 8
-    assert "4 to 6 samples per task" in tables.quality_table(run, metrics.results).title
+    assert "4 to 6 samples per task" in tables.family_table(run, metrics.results, QUALITY).title
     make_report(directory)
 
 
@@ -343,11 +347,11 @@ def test_tasks_without_difficulty_and_with_a_second_rule(tmp_path):
     run = read_evaluation(directory)
     assert list(run.levels) == ["all"]
     metrics = compute_metrics(run)
-    table = tables.correctness_table(run, metrics.results)
+    table = tables.family_table(run, metrics.results, CORRECTNESS)
     assert table.columns == ("System", "P@1", "official P@1")
     assert [row[1].split()[0] for row in table.rows] == ["0.0", "100.0"]
     assert [row[2].split()[0] for row in table.rows] == ["100.0", "100.0"]
-    assert tables.differences_table(run, metrics.results, metrics.differences).rows[0][-2:] == (
+    assert tables.differences_table(run, metrics.differences).rows[0][-2:] == (
         "+100.0 [+100.0, +100.0]",
         "+0.0 [+0.0, +0.0]",
     )
@@ -422,9 +426,96 @@ def test_printing_needs_neither_torch_nor_matplotlib(stored):
 def test_one_system_or_three(tmp_path, systems):
     directory = store_run(tmp_path, tasks=3, samples=2, systems=systems)
     page = make_report(directory)
+    assert list(read_evaluation(directory).systems) == list(systems)
     assert (directory / "tables/differences.md").exists() == (len(systems) > 1)
     header = (directory / "tables/issues.csv").read_text().splitlines()[0]
     assert all(f"{system}_count" in header and system in page.read_text() for system in systems)
+
+
+SIX = ("plain", "tuned", "clean_prompt", "best_of_4", "a", "z_and_more")
+
+
+@pytest.fixture(scope="module")
+def six(tmp_path_factory):
+    """Six systems in an order that is not the alphabet's, with costs of two of them."""
+    directory = store_run(tmp_path_factory.mktemp("six") / "run", tasks=6, samples=3, systems=SIX)
+    cost = {"plain": {"programs": 1, "tokens": 20.5}, "best_of_4": {"programs": 4, "tokens": 81.25}}
+    facts = json.loads((directory / "metrics.json").read_text()) | {"systems": list(SIX), "cost": cost}
+    (directory / "metrics.json").write_text(json.dumps(facts))
+    return directory
+
+
+def test_the_order_of_systems_is_that_of_the_evaluation(six, tmp_path):
+    evaluation = read_evaluation(six)
+    assert tuple(evaluation.systems) == SIX and evaluation.baseline == "plain" and evaluation.others == SIX[1:]
+    assert not {"systems", "cost", "results"} & set(evaluation.provenance)
+    older = shutil.copytree(six, tmp_path / "older")
+    (older / "metrics.json").write_text(json.dumps({"results": {"z_and_more": {}, "tuned": {}, "gone": {}}}))
+    assert list(read_evaluation(older).systems) == ["z_and_more", "tuned", "a", "best_of_4", "clean_prompt", "plain"]
+    (older / "metrics.json").write_text(json.dumps({"systems": ["a", "gone"]}))
+    with pytest.raises(UserError, match="gone/completions.jsonl is missing"):
+        read_evaluation(older)
+
+
+def test_changes_are_counted_against_any_system(six, tmp_path, capsys):
+    directory = shutil.copytree(six, tmp_path / "run")
+    forwards, backwards = (
+        compute_metrics(read_evaluation(directory, name)).differences for name in ("tuned", "best_of_4")
+    )
+    assert set(forwards) == set(SIX) - {"tuned"} and set(backwards) == set(SIX) - {"best_of_4"}
+    there, back = forwards["best_of_4"]["all"], backwards["tuned"]["all"]
+    for metric in ("pylint_mean", "pass@1"):
+        assert there[metric] == pytest.approx(-back[metric]) and there[metric] != 0
+        assert there[f"{metric}_ci"] == pytest.approx([-end for end in reversed(back[f"{metric}_ci"])])
+    assert main([str(directory), "--against", "best_of_4"]) == 0
+    out = capsys.readouterr().out
+    assert "Changes are against best_of_4" in out and "change against best_of_4" in out
+    assert "Change against best_of_4" in (directory / "tables/differences.md").read_text()
+    assert "Side by side: best_of_4 and plain" in (directory / "report.html").read_text()
+    assert main([str(directory), "--against", "worst"]) == 2 and "no system 'worst'" in capsys.readouterr().err
+
+
+def test_costs_stand_beside_the_quality(six, stored):
+    evaluation = read_evaluation(six)
+    results = compute_metrics(evaluation).results
+    table = tables.cost_table(evaluation, results)
+    assert [row[:3] for row in table.rows] == [
+        ("plain", "1", "20.5"), ("tuned", "–", "–"), ("clean_prompt", "–", "–"), ("best_of_4", "4", "81.2"),
+        ("a", "–", "–"), ("z_and_more", "–", "–"),
+    ]  # fmt: skip
+    assert table.records[3]["tokens_drawn"] == 81.25
+    assert table.records[3]["pylint_mean"] == results["best_of_4"]["all"]["pylint_mean"]
+    assert "Tokens drawn" in make_report(six).read_text() and (six / "tables/cost.csv").exists()
+    assert "Tokens drawn" not in make_report(stored).read_text()
+
+
+def test_a_further_metric_is_in_every_table_and_figure(stored, tmp_path, monkeypatch):
+    directory = shutil.copytree(stored, tmp_path / "run")
+
+    def lower_median(qualities, verdicts):
+        return sorted(quality.score for quality in qualities)[(len(qualities) - 1) // 2]
+
+    median = definitions.Metric("pylint_median", "Median", "median pylint score", QUALITY, lower_median)
+    monkeypatch.setattr(definitions, "METRICS", (*definitions.METRICS, median))
+    make_report(directory)
+    for name in ("quality", "differences"):
+        assert "Median" in (directory / f"tables/{name}.md").read_text()
+    assert (
+        "<!-- Median -->" in (directory / "figures/quality.svg").read_text()
+    )  # matplotlib names what it draws as paths
+    found = compute_metrics(read_evaluation(directory)).results["tuned"]["all"]["pylint_median"]
+    scores = {}
+    for completion, quality, _ in raw_rows(directory, "tuned"):
+        scores.setdefault(completion["task_id"], []).append(quality["score"])
+    assert found == pytest.approx(sum(sorted(some)[2] for some in scores.values()) / 9)
+
+
+def test_nothing_in_reporting_or_metrics_names_a_system():
+    package = Path(summary.__file__).parents[1]
+    for path in (*(package / "reporting").glob("*.py"), *(package / "metrics").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and path.name != "omega_curve.py":  # there, "tuned" is an ω
+                assert node.value not in ("base", "tuned", "given"), f"{path}:{node.lineno}"
 
 
 @pytest.mark.parametrize(
@@ -481,4 +572,4 @@ def test_files_that_do_not_fit_together_are_refused(stored, tmp_path):
     with pytest.raises(UserError, match="metrics.json is not JSON"):
         read_evaluation(directory)
     with pytest.raises(UserError, match="0 programs per task"):
-        tables.issues_table(read_evaluation(stored), 0)
+        issues.issues_table(read_evaluation(stored), 0)

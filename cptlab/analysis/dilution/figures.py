@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from cptlab.reporting.figures import COLOURS, STYLE
+from cptlab.reporting.style import COLOURS, STYLE
 
 TITLES = {
     "attention": "Share of last-layer attention on the prompt",

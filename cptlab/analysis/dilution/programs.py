@@ -90,7 +90,7 @@ def generate_program(
 ) -> Program:
     """The program that `cptlab.decoding.generate` gives as the task's first sample, at most `max_tokens` long.
 
-    Tokens in which a healed prompt's end is written again (decoding/healing.py) belong to the prompt, but one that also
+    Tokens in which a healed prompt's end is written again (decoding/token_healing.py) belong to the prompt, but one that also
     holds new text to the program. Raises UserError where the prompt leaves no room in the context, and for a gate that
     opens after failed tests, which decides nothing for one program.
     """

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from cptlab.analysis.omega.search import Search, find_best
 from cptlab.errors import UserError
-from cptlab.metrics.statistics import pass_at_k
-from cptlab.metrics.summary import Judged, compare, summarise
+from cptlab.metrics.definitions import find_metric
+from cptlab.metrics.summary import Outcomes, compare, summarise
 from cptlab.records import Task
 from cptlab.reporting.tables import change, value
 
-QUALITY = {"pylint_mean": lambda scores: sum(scores) / len(scores), "pylint_max": max, "pylint_min": min}
-Draw = Callable[[Sequence[Task], float], Judged]  # (tasks, ω) -> (qualities, verdicts) by task id
+Draw = Callable[[Sequence[Task], float], Outcomes]  # (tasks, ω) -> (qualities, verdicts) by task id
 Figures = dict[str, Any]
 
 
@@ -57,8 +55,8 @@ def tune(
     tell: Callable[[str], None] = lambda text: None,
 ) -> Tuned:
     """The best ω of `grid` on `validation`, and what it does on `test`. `tell` gets a line for each ω that was tried."""
-    ks = sorted({1, *([int(metric[5:])] if metric.startswith("pass@") else [])})
-    judged: dict[float, Judged] = {}
+    ks = sorted({1, find_metric(metric).samples})
+    judged: dict[float, Outcomes] = {}
 
     def evaluate(omega: float) -> list[float]:
         judged[omega] = draw(validation, omega)
@@ -78,22 +76,18 @@ def tune(
     return Tuned(search, values, changes, figures | {"change": compare(test, plain, after, ks=ks)["all"]})
 
 
-def task_values(tasks: Sequence[Task], judged: Judged, metric: str) -> list[float]:
-    """The metric of each task: pass@k, or pylint_mean, pylint_max or pylint_min of its samples."""
-    check_metric(metric)
+def task_values(tasks: Sequence[Task], judged: Outcomes, metric: str) -> list[float]:
+    """Return the metric of each task."""
     qualities, verdicts = judged
-    if metric in QUALITY:
-        return [QUALITY[metric]([quality.score for quality in qualities[task.id]]) for task in tasks]
-    k = int(metric[5:])
-    return [pass_at_k(len(verdicts[task.id]), sum(v.passed for v in verdicts[task.id]), k) for task in tasks]
+    of_task = find_metric(metric).of_task
+    return [of_task(qualities[task.id], verdicts[task.id]) for task in tasks]
 
 
-def check_metric(metric: str, n: int | None = None) -> None:
-    """UserError for a metric that there is not, or that `n` samples a task do not allow."""
-    if metric not in QUALITY and not re.fullmatch(r"pass@[1-9]\d*", metric):
-        raise UserError(f"metric={metric} cannot be: choose pass@1 (or another k), or one of {', '.join(QUALITY)}.")
-    if n is not None and metric not in QUALITY and int(metric[5:]) > n:
-        raise UserError(f"{metric} needs at least {metric[5:]} programs a task, and n={n}. Raise n, or choose another.")
+def check_metric(metric: str, n: int) -> None:
+    """Raise UserError if there is no such metric, or if `n` samples of each task do not allow it."""
+    needed = find_metric(metric).samples
+    if needed > n:
+        raise UserError(f"metric={metric} needs at least {needed} programs a task, and n={n}. Raise n, or choose another.")
 
 
 def sentences(system: str, tuned: Tuned, metric: str) -> list[str]:

@@ -1,17 +1,14 @@
-"""Train kata-lm from nothing: tokenizer, corpus, model.
+"""Train kata-lm, the embedded language model, from nothing: its tokenizer and its weights.
 
-    python -m cptlab.kata.pretrain output=DIR [steps=1000] [batch=32] [seed=0]
-
-A Llama of 3.7 million parameters reads kata's corpus (corpus.py) once; the loss counts the tokens that authors wrote,
-not the prompts. In one document of ten, tokens of the instruction are replaced by <mask>, so that the mask token is
-one the model knows (Selective Prompt Anchoring needs that). Progress is saved every SAVE_EVERY steps; the same
+A Llama of 3.7 million parameters reads kata's corpus (cptlab/kata/corpus.py) once. The loss counts the tokens that
+authors wrote, not the prompts. In one document of ten, <mask> replaces tokens of the instruction, so that the model
+knows its mask token (Selective Prompt Anchoring needs that). Progress is saved every SAVE_EVERY steps, and the same
 command goes on from there.
 """
 
 from __future__ import annotations
 
 import random
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -22,7 +19,6 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from cptlab.errors import UserError
 from cptlab.kata.corpus import Document, documents
 from cptlab.storage.atomic import replacing, write_bytes, write_json
 
@@ -32,12 +28,12 @@ CONTEXT = 1024
 PEAK_RATE = 2e-3
 SAVE_EVERY = 200
 WIDTH_STEP = 16  # few distinct shapes: oneDNN keeps memory for each it has met
-# a newline takes its indent with it, so a prompt that ends before a newline ends at a token boundary
+# a newline takes its indentation with it, so a prompt that ends before a newline ends at a token boundary
 SPLIT = r"\n[ ]*| ?[A-Za-z_]+| ?[0-9]| ?[^\sA-Za-z0-9_]+|[ ]+"
 
 
 def train_tokenizer(seed: int, size: int = 6000) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer from the first `size` documents."""
+    """Train a byte-level BPE tokenizer on the first `size` documents."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
         pre_tokenizers.Split(Regex(SPLIT), "isolated"),
@@ -52,7 +48,7 @@ def train_tokenizer(seed: int, size: int = 6000) -> PreTrainedTokenizerFast:
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, document: Document, rng: random.Random) -> tuple[list[int], int]:
-    """Token ids of a document with its end token, and the length of its prompt."""
+    """Return the token ids of a document, with its end token, and the length of its prompt."""
     prompt = tokenizer(document.prompt, return_offsets_mapping=True)
     ids = list(prompt["input_ids"])
     dice = rng.random()
@@ -66,7 +62,10 @@ def encode(tokenizer: PreTrainedTokenizerFast, document: Document, rng: random.R
 
 
 def batches(tokenizer: PreTrainedTokenizerFast, seed: int, batch: int, skip: int) -> Iterator[tuple[torch.Tensor, ...]]:
-    """Batches (input_ids, labels), both [batch, T], right-padded; documents of like length go together."""
+    """Yield batches (input_ids, labels), both [batch, T], right-padded. Documents of similar length share a batch.
+
+    `skip` is the number of batches that an earlier run has read.
+    """
     rng = random.Random(f"mask-{seed}-{skip}")
     stream = islice(documents(seed), 6000 + skip * batch, None)
     pool_size = 8
@@ -86,23 +85,30 @@ def batches(tokenizer: PreTrainedTokenizerFast, seed: int, batch: int, skip: int
 
 
 def rate(step: int, steps: int) -> float:
-    """Learning rate: 50 steps of warm-up, constant, and a linear decay over the last 30%."""
+    """Return the learning rate: 50 steps of warm-up, then constant, then a linear decay over the last 30%."""
     decay = int(steps * 0.7)
     return PEAK_RATE * min(1.0, (step + 1) / 50) * min(1.0, (steps - step) / (steps - decay))
 
 
+def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
+    """Return the untrained model, initialised at random from `seed`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(LlamaConfig(
+            vocab_size=len(tokenizer), hidden_size=256, intermediate_size=768, num_hidden_layers=4,
+            num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=CONTEXT, tie_word_embeddings=True,
+            bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        ))
+    model.set_attn_implementation("eager")  # on a CPU its backward pass is the fastest
+    return model
+
+
 def pretrain(output: Path, steps: int = 1000, batch: int = 32, seed: int = 0) -> None:
-    """Train and write model, tokenizer and training log to `output`."""
-    torch.manual_seed(seed)
+    """Train for `steps` batches, and write model, tokenizer and training log to `output`."""
     output.mkdir(parents=True, exist_ok=True)
     state_file = output / "training_state.pt"
     tokenizer = train_tokenizer(seed)
-    model = LlamaForCausalLM(LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=256, intermediate_size=768, num_hidden_layers=4,
-        num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=CONTEXT, tie_word_embeddings=True,
-        bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-    ))
-    model.set_attn_implementation("eager")  # on a CPU its backward pass is the fastest
+    model = make_model(tokenizer, seed)
     decayed = [p for p in model.parameters() if p.dim() > 1]
     plain = [p for p in model.parameters() if p.dim() <= 1]
     optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}],
@@ -149,26 +155,3 @@ def pretrain(output: Path, steps: int = 1000, batch: int = 32, seed: int = 0) ->
             write_bytes(output / file.name, file.read_bytes())
     write_json(output / "training.json", record)
     state_file.unlink(missing_ok=True)
-
-
-def main(arguments: list[str]) -> None:
-    options: dict[str, int] = {"steps": 1000, "batch": 32, "seed": 0}
-    output = None
-    for argument in arguments:
-        name, _, value = argument.partition("=")
-        if name == "output" and value:
-            output = Path(value)
-        elif name in options and value.isdigit():
-            options[name] = int(value)
-        else:
-            raise UserError(f"Unknown argument {argument!r}. Use output=DIR and any of steps=N, batch=N, seed=N.")
-    if output is None:
-        raise UserError("Say where the model goes: python -m cptlab.kata.pretrain output=DIR.")
-    pretrain(output, **options)
-
-
-if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except UserError as error:
-        sys.exit(f"error: {error}")

@@ -9,13 +9,13 @@ import pytest
 from test_decoding import double
 
 from cptlab.backbone import load_backbone
-from cptlab.decoding.stopping import Stopping
+from cptlab.decoding.stopping_criteria import StoppingCriteria
 from cptlab.kata.benchmark import build
 from cptlab.tasks.bigcodebench import bigcodebench
 from cptlab.tasks.humaneval import humaneval
 from cptlab.tasks.mbpp import mbpp
 
-FUNCTION = Stopping(function_end=True)
+FUNCTION = StoppingCriteria(function_end=True)
 SIGNATURE = "def f(x):\n"
 DOCSTRING = 'import re\n\n\ndef f(x):\n    """Say \\d."""\n'
 JUNK = ["print(solve([]))\n", "def other():\n", "@wraps\ndef g(): ...", "class C:", "```\nThat is it.", "# Test\nsolve(1)",
@@ -92,12 +92,12 @@ def test_no_warning_leaves():
 
 def test_stop_texts_and_functions_whichever_ends_first():
     text = "    return 'ab'\nprint(f(1))\n```"
-    ends(SIGNATURE, "    return 'ab'\nprint(f(1))\n¦```", Stopping(("```", "xyz")))
-    ends(SIGNATURE, "    return 'ab'¦\nprint(f(1))\n```", Stopping(("\n", "f(")))
-    ends(SIGNATURE, "    return 'ab'\n¦print(f(1))\n```", Stopping(("```",), function_end=True))
-    ends(SIGNATURE, "    return '¦ab'\nprint(f(1))\n```", Stopping(("ab",), function_end=True))
-    ends("", "    return 'ab'\nprint(f(1))\n¦```", Stopping(("```",), function_end=True))
-    assert Stopping().end(SIGNATURE, text) == -1
+    ends(SIGNATURE, "    return 'ab'\nprint(f(1))\n¦```", StoppingCriteria(("```", "xyz")))
+    ends(SIGNATURE, "    return 'ab'¦\nprint(f(1))\n```", StoppingCriteria(("\n", "f(")))
+    ends(SIGNATURE, "    return 'ab'\n¦print(f(1))\n```", StoppingCriteria(("```",), function_end=True))
+    ends(SIGNATURE, "    return '¦ab'\nprint(f(1))\n```", StoppingCriteria(("ab",), function_end=True))
+    ends("", "    return 'ab'\nprint(f(1))\n¦```", StoppingCriteria(("```",), function_end=True))
+    assert StoppingCriteria().end(SIGNATURE, text) == -1
 
 
 def functions(source):
@@ -146,7 +146,7 @@ def test_kata_references_end_with_the_first_character_behind_them():
 def test_looking_every_few_characters_finds_the_same_and_parses_each_line_once(monkeypatch):
     rng, parsed, parse = random.Random(5), [], ast.parse
     monkeypatch.setattr(ast, "parse", lambda text: (parsed.append(text), parse(text))[1])
-    stopping = Stopping(("STOP",), function_end=True)
+    stopping = StoppingCriteria(("STOP",), function_end=True)
     for text in (
         '    """\n' + "x\n" * 200 + '    """\n    return 1\nf(1)\n' + "y\n" * 30,
         "    return (\n" + "x\n" * 200 + "\nSTOP" + "y\n" * 30,
@@ -161,7 +161,7 @@ def test_looking_every_few_characters_finds_the_same_and_parses_each_line_once(m
         assert len(parsed) < 900  # a few times for each of 200 lines, not 200 times
 
 
-@pytest.mark.parametrize("stopping", [FUNCTION, Stopping(("en", "é", "1)"), True), Stopping(("\n\n",))])
+@pytest.mark.parametrize("stopping", [FUNCTION, StoppingCriteria(("en", "é", "1)"), True), StoppingCriteria(("\n\n",))])
 @pytest.mark.parametrize("name", ["kata-lm", "bytes"])
 def test_cut_keeps_the_shortest_beginning_that_shows_the_end(name, stopping):
     backbone = load_backbone("kata-lm") if name == "kata-lm" else double("llama_gqa")

@@ -17,8 +17,8 @@ from transformers import PreTrainedTokenizerFast
 
 from cptlab.backbone import Backbone, load_backbone
 from cptlab.decoding import Sampling, generate
-from cptlab.decoding.healing import MOST, Healed, healer_of, token_bytes
 from cptlab.decoding.negatives.masked import masked_ids
+from cptlab.decoding.token_healing import MOST, Healed, healer_of, token_bytes
 from cptlab.kata.benchmark import build
 from cptlab.records import Prompt
 from cptlab.tasks.humaneval import humaneval

@@ -22,7 +22,7 @@ class Row:
     sample: int
 
 
-class Board:
+class RunningBatch:
     """What every row has written so far: `output` [R, longest], of which `position` tokens count."""
 
     def __init__(self, backbone: Backbone, sampling: Sampling, seed: int, longest: int) -> None:

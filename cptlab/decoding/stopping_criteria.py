@@ -1,8 +1,8 @@
 """Where a program ends in what the model writes: at a stop text, or where the function that the prompt opens is over.
 
-How the engine calls it, with `healed` the text that healing (healing.py) makes the model repeat, '' without healing:
+How the engine calls it, with `healed` the text that healing (token_healing.py) makes the model repeat, '' without healing:
 
-    stopping = Stopping(texts=sampling.stop, function_end=True)
+    stopping = StoppingCriteria(texts=sampling.stop, function_end=True)
     # every few steps, for each running row; `seen` is the length of the row's text at the last look (0 at first)
     text = backbone.decode(ids)[len(healed):]
     over = stopping.end(prompt.code, text, seen) >= 0
@@ -45,7 +45,7 @@ class Cut(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Stopping:
+class StoppingCriteria:
     """A program ends before the first of `texts`; and, with `function_end`, with the function that its prompt opens."""
 
     texts: tuple[str, ...] = ()

@@ -1,8 +1,7 @@
-"""Masks, positions and the decoding cache, so that a prefix stays visible to every token.
+"""Key/value caches: one that puts a prefix before a single pass, and one that grows in place while decoding.
 
-Transformers builds its own masks by cache index, which lets a prefix scroll out of a sliding window, and its sliding
-cache layers drop the prefix's keys. Here every layer keeps all its keys, and the mask says who sees whom:
-a token sees the whole prefix, and the real tokens not after it and less than `window` positions before it.
+The sliding cache layers of transformers drop the keys of a prefix. Here every layer keeps all its keys, and the mask
+(attention_mask.py) decides which of them a token sees.
 """
 
 from __future__ import annotations
@@ -15,39 +14,8 @@ from transformers.cache_utils import Cache, DynamicLayer
 GROWTH = 64  # positions added when a decoding buffer is full
 
 
-def token_positions(attention_mask: torch.Tensor, start: int) -> torch.Tensor:
-    """Positions [B, T] of the tokens of a padded batch: the first real token of each row is at `start`."""
-    return attention_mask.long().cumsum(-1).sub(1).clamp(min=0) + start
-
-
-def additive_mask(
-    query_positions: torch.Tensor,
-    key_positions: torch.Tensor,
-    key_real: torch.Tensor,
-    window: int | None,
-    dtype: torch.dtype,
-    segments: tuple[torch.Tensor, torch.Tensor] | None = None,
-) -> torch.Tensor:
-    """0 where a query may look, the most negative number of `dtype` elsewhere: [B, 1, Q, K].
-
-    `query_positions` [B, Q] and `key_positions` [B, K] are positions in the model's sense; those of
-    a prefix's keys are negative; `key_real` [B, K] is False on padding. `segments` are those of the queries [B, Q] and
-    of the keys [B, K]: 0 is shared by all, another number is a branch that is seen from itself alone.
-    """
-    queries, keys = query_positions[:, :, None], key_positions[:, None, :]
-    visible = queries >= keys  # comparisons alone: a difference would take eight bytes a pair
-    if window is not None:
-        visible &= (keys > queries - window) | (keys < 0)
-    visible &= key_real[:, None, :]
-    if segments is not None:
-        of_query, of_key = segments[0][:, :, None], segments[1][:, None, :]
-        visible &= (of_query == of_key) | (of_key == 0)
-    mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
-    return mask.masked_fill_(~visible, torch.finfo(dtype).min)[:, None]
-
-
 class PrefixLayer(DynamicLayer):
-    """A cache layer that puts a prefix before the keys and values of one pass and keeps nothing of them.
+    """A cache layer that puts a prefix before the keys and values of one pass and does not store them.
 
     So a layer may run twice in training, as it does when its activations are recomputed.
     """
@@ -63,7 +31,7 @@ class PrefixLayer(DynamicLayer):
 class BufferedLayer(DynamicLayer):
     """A cache layer that appends in place, for decoding without gradients.
 
-    The first `update` is kept as it is; later ones write into a buffer that grows by `GROWTH` positions, where
+    The first `update` is stored as it is. Later ones write into a buffer that grows by `GROWTH` positions, while
     transformers' own layer copies everything at every token.
     """
 
@@ -84,6 +52,7 @@ class BufferedLayer(DynamicLayer):
         return self.keys, self.values
 
     def set(self, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Replace all keys and values [B, H, K, D]."""
         self.buffers = self.keys, self.values = keys, values
         self.length = keys.shape[2]
 
@@ -95,13 +64,13 @@ class BufferedLayer(DynamicLayer):
 
 
 class BufferedCache(Cache):
-    """A cache of `BufferedLayer`s, made as the model asks for them, whose rows can be changed."""
+    """A cache of `BufferedLayer`s whose rows can be changed. Layers are made when the model first updates them."""
 
     def __init__(self) -> None:
         super().__init__(layer_class_to_replicate=BufferedLayer)
 
     def mapped(self, change: Callable[[torch.Tensor], torch.Tensor], drop: bool) -> BufferedCache:
-        """Another cache of `change(tensor)` of all keys and values [B, H, K, D]; with `drop`, this one is emptied."""
+        """Return a cache of `change(tensor)` for all keys and values [B, H, K, D]. With `drop`, empty this one."""
         other = BufferedCache()
         for index, layer in enumerate(self.layers):
             tensors = change(layer.keys), change(layer.values)
@@ -116,13 +85,13 @@ class BufferedCache(Cache):
             layer.set(*(_widened(tensor, columns) for tensor in (layer.keys, layer.values)))
 
     def append(self, other: BufferedCache, width: int) -> None:
-        """Let the rows of `other` follow, both made `width` columns wide."""
+        """Append the rows of `other`, after making both caches `width` columns wide."""
         for layer, theirs in zip(self.layers, other.layers, strict=True):
             pairs = ((layer.keys, theirs.keys), (layer.values, theirs.values))
             layer.set(*(torch.cat([_widened(tensor, width - tensor.shape[2]) for tensor in pair]) for pair in pairs))
 
     def replace(self, rows: torch.Tensor, other: BufferedCache) -> None:
-        """Put the rows of `other`, which has no more columns, in the place of `rows`, at the end of the columns."""
+        """Overwrite `rows` with the rows of `other`, at the end of the columns. `other` has at most as many columns."""
         for layer, theirs in zip(self.layers, other.layers, strict=True):
             start = layer.length - theirs.length
             layer.keys[rows, :, start:] = theirs.keys

@@ -12,8 +12,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, LogitsProcessor, Logi
 from cptlab.adapters import save_prefix
 from cptlab.decoding import Guidance, Sampling, generate
 from cptlab.decoding.anchors import anchored_prompt, parse_anchors
+from cptlab.decoding.logits_processor import SPALogitsProcessor
 from cptlab.decoding.negatives.masked import Masked
-from cptlab.decoding.processor import SPALogitsProcessor
 from cptlab.decoding.rules.linear import mix
 from cptlab.errors import UserError
 
