@@ -24,15 +24,15 @@ from cptlab.errors import UserError
 class _Recomputed:
     """A layer's `forward` that keeps its inputs alone where gradients are wanted."""
 
-    def __init__(self, forward: Callable[..., Any]) -> None:
-        self.forward = forward
+    def __init__(self, forward: Callable[..., Any], draws: bool) -> None:
+        self.forward, self.draws = forward, draws
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return self.forward(*args, **kwargs)
         # Not the reentrant kind: it would see no gradient where only the cache, no argument, asks for one, as in the
-        # first layer. No random state: a frozen model in eval mode draws nothing.
-        return checkpoint(self.forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+        # first layer.
+        return checkpoint(self.forward, *args, use_reentrant=False, preserve_rng_state=self.draws, **kwargs)
 
 
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
@@ -53,7 +53,9 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
 
 @contextmanager
 def checkpointed(model: PreTrainedModel) -> Iterator[None]:
-    """Within it, each decoder layer of a frozen `model` in eval mode is computed again in the backward pass.
+    """Within it, each decoder layer of a `model` in eval mode is computed again in the backward pass.
+
+    Modules of a layer that are in train mode (an adapter's dropout) draw the same numbers the second time.
 
     The backward pass itself may come later. Without gradients nothing changes, and inside another `checkpointed` of the same
     model neither. Gradients are those without it, bit for bit where the kernels repeat themselves.
@@ -66,7 +68,7 @@ def checkpointed(model: PreTrainedModel) -> Iterator[None]:
         if not isinstance(layer.forward, _Recomputed)
     ]
     for layer, _ in before:
-        layer.forward = _Recomputed(layer.forward)
+        layer.forward = _Recomputed(layer.forward, any(module.training for module in layer.modules()))
     try:
         yield
     finally:

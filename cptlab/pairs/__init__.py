@@ -13,6 +13,7 @@ from cptlab.pairs.dataset import (
     write_pairs,
 )
 from cptlab.pairs.masks import difference_regions, message_lines, refined_masks, token_lines, token_masks
+from cptlab.pairs.recipe import ReadyPairs, SampledPairs
 from cptlab.pairs.selection import Choice, FilterCounts, SelectionOptions, no_pairs_left, select_pair
 from cptlab.pairs.similarity import cosine_similarities
 from cptlab.storage.chunk_store import ChunkStore
@@ -21,6 +22,8 @@ __all__ = [
     "Choice",
     "ChunkStore",
     "FilterCounts",
+    "ReadyPairs",
+    "SampledPairs",
     "SelectionOptions",
     "cosine_similarities",
     "difference_regions",

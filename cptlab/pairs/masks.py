@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from difflib import SequenceMatcher
 
-REFINEMENTS = ("none", "pylint_lines")
-
 Region = tuple[int, int, int, int]  # tokens better[i1:i2] stand where worse[j1:j2] stands; one of the two may be empty
 Mask = tuple[int, ...]
 
