@@ -24,7 +24,8 @@ from cptlab.estimate.footprint import Footprint, Shapes, footprint, formula, sha
 from cptlab.training.loop.stages import PROBE_PAIRS
 from cptlab.training.objectives import CPT, Objective
 from cptlab.training.reference import kept_of, readable, reference_bytes
-from cptlab.training.steps.choice import Compute, StepMethod
+from cptlab.training.steps.choice import StepMethod
+from cptlab.training.steps.compute import Compute
 from cptlab.training.steps.token_pairs import Lengths
 
 ASSUMED = Lengths(instruction=400, common=50, rest_a=150, rest_b=150, masked_a=40, masked_b=40)
@@ -255,9 +256,9 @@ def estimate(
         objective=type(objective).__name__,
         method=_name(method),
         prefix_length=prefix_length,
-        prefix_numbers=table * objective.prefixes,
-        trained_numbers=trained * objective.prefixes,
-        prefix_bytes=4 * numbers * objective.prefixes,
+        prefix_numbers=table * objective.policies,
+        trained_numbers=trained * objective.policies,
+        prefix_bytes=4 * numbers * objective.policies,
         train_pairs=len(train),
         validation_pairs=len(validation),
         lengths="assumed" if assumed else "exact",

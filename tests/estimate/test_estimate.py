@@ -26,9 +26,10 @@ from cptlab.estimate.costs import (
 )
 from cptlab.estimate.estimate import ASSUMED, duration, estimate, largest_batch, median_lengths, readable
 from cptlab.estimate.footprint import MOMENTS, Ledger, Shapes, footprint, formula, shape_backbone, shape_pair
-from cptlab.training.objectives import CPT, DPO, DPOP, ORPO, SVEN, SimPO, SinglePrefix
+from cptlab.training.objectives import CPT, DPO, DPOP, ORPO, SVEN, SimPO, NLL
 from cptlab.training.steps.batches import collate
-from cptlab.training.steps.choice import Compute, StepMethod
+from cptlab.training.steps.choice import StepMethod
+from cptlab.training.steps.compute import Compute
 from cptlab.training.steps.packing import packed_length
 from cptlab.training.steps.token_pairs import Lengths, TokenPair
 
@@ -210,7 +211,7 @@ def _plain_inputs(backbone, padded, prefix):
     return positions, keys, real, True, cache
 
 
-@pytest.mark.parametrize("objective", [CPT(w_hinge=1.0), SVEN(), DPO(), DPOP(), SimPO(), ORPO(), SinglePrefix()],
+@pytest.mark.parametrize("objective", [CPT(w_hinge=1.0), SVEN(), DPO(), DPOP(), SimPO(), ORPO(), NLL()],
                          ids=lambda objective: type(objective).__name__)  # fmt: skip
 def test_every_objective_is_counted_as_it_is(objective):
     backbone = tiny_backbone("llama_gqa")
