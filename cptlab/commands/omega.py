@@ -79,7 +79,8 @@ def tune_omega(config: DictConfig, fresh: Path) -> Path:
 
     # 3. The search, system by system.
     cache = Path(config.paths.cache)
-    judge = Judge(cache, tuple(config.extra_disabled), config.workers, config.sandbox)
+    limits = instantiate(config.judge, "judge")
+    judge = Judge(cache, tuple(config.extra_disabled), config.workers, config.sandbox, limits)
     found: dict[str, Any] = {}
     for system in systems:
         draw = draw_with(system, config.n, judge, config.seed, run.directory / system.name, test)
