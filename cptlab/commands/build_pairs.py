@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cptlab.commands.common import PAIRS_FILE, STATISTICS_FILE, say
 from cptlab.errors import UserError
-from cptlab.pairs.selection import FilterCounts
+from cptlab.pairs.filters import FilterCounts
 from cptlab.records import Task
 from cptlab.settings.instantiate import instantiate
 from cptlab.storage.atomic import write_json

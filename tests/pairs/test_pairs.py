@@ -220,7 +220,7 @@ def test_counts_merge_and_explain_an_empty_data_set():
 
 
 def test_unknown_options_are_the_users_mistake():
-    with pytest.raises(UserError, match="prefer=best is unknown"):
+    with pytest.raises(UserError, match="prefer=best cannot be: it must be score or similarity"):
         SelectionOptions(prefer="best")
 
 
