@@ -13,6 +13,7 @@ from cptlab.commands.common import METRICS_FILE, ROOT, begin, loggers_of, optimi
 from cptlab.commands.systems import build_backbone, choose_systems, shared_setting
 from cptlab.errors import UserError
 from cptlab.metrics.summary import allowed_ks, compare, flat, summarise
+from cptlab.settings.entry import hydra_command
 from cptlab.settings.instantiate import instantiate
 from cptlab.storage.atomic import write_json
 from cptlab.storage.jsonl import write_jsonl
@@ -188,3 +189,9 @@ def _say_who_is_decoded_plainly(chosen: list[System], systems: list[Any], decodi
         )
     if plain:
         say(f"Without a prefix this second stream is the first one, so these are decoded plainly: {', '.join(plain)}.")
+
+
+main = hydra_command("evaluate", evaluate)
+
+if __name__ == "__main__":
+    main()

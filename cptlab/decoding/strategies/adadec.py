@@ -14,11 +14,11 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from cptlab.adapters import Prefix
-from cptlab.backbone import Backbone
+from cptlab.backbone import Backbone, KeyValuePrefix
 from cptlab.decoding.gates.entropy import entropy
+from cptlab.decoding.request import Request
 from cptlab.decoding.sampling import Sampling
-from cptlab.decoding.streams import Job, Streams
+from cptlab.decoding.streams import Streams
 from cptlab.errors import UserError
 from cptlab.settings.setting import Setting, check_settings
 
@@ -63,13 +63,15 @@ class AdaDec:
         sampling.refuse_chance("AdaDec")
 
     @torch.inference_mode()
-    def run(self, backbone: Backbone, job: Job, n: int, sampling: Sampling, prefix: Prefix | None) -> list[list[int]]:
+    def run(
+        self, backbone: Backbone, request: Request, n: int, sampling: Sampling, prefix: KeyValuePrefix | None
+    ) -> list[list[int]]:
         """The new token ids of the one program, through the end-of-text token if there is one."""
-        streams = Streams.read(backbone, [job], prefix)
-        room = _room(backbone, job, prefix)
+        streams = Streams.read(backbone, [request], prefix)
+        room = _room(backbone, request, prefix)
         ids: list[int] = []
         unread: list[int] = []
-        while not self._ended(backbone, job, ids, sampling):
+        while not sampling.stopping.is_over(backbone, request, ids):
             for token in unread:
                 streams.step(torch.tensor([token], device=streams.logits.device))
             if self._unsure(streams.logits)[0]:
@@ -81,7 +83,7 @@ class AdaDec:
             else:
                 unread = streams.logits.argmax(-1).tolist()
                 ids += unread
-        return [ids[: job.limit]]
+        return [ids[: request.limit]]
 
     def _unsure(self, logits: Tensor) -> list[bool]:
         """Whether the entropy of each row of logits [R, V] exceeds the threshold."""
@@ -115,22 +117,16 @@ class AdaDec:
             return best, None
         return best, ahead.select(torch.tensor([live.index(best)], device=device))
 
-    @staticmethod
-    def _ended(backbone: Backbone, job: Job, ids: list[int], sampling: Sampling) -> bool:
-        if len(ids) >= job.limit or (ids and ids[-1] in backbone.eos_ids):
-            return True
-        return sampling.stopping.end(job.code, backbone.decode(ids)[len(job.healed) :]) >= 0
-
 
 def _log_probs(logits: Tensor) -> Tensor:
     """Log-softmax in float32 or wider."""
     return logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
 
 
-def _room(backbone: Backbone, job: Job, prefix: Prefix | None) -> int:
+def _room(backbone: Backbone, request: Request, prefix: KeyValuePrefix | None) -> int:
     """How many new tokens the context can hold behind the longer of the prompt's streams."""
     length = 0 if prefix is None else prefix.length
-    used = length + len(job.ids)
-    if job.second is not None:
-        used = max(used, len(job.second.ids) + (length if job.second.with_prefix else 0))
+    used = length + len(request.ids)
+    if request.second is not None:
+        used = max(used, len(request.second.ids) + (length if request.second.with_prefix else 0))
     return backbone.context_length - used

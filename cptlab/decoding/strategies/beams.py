@@ -12,10 +12,11 @@ from typing import Annotated, Literal
 
 import torch
 
-from cptlab.adapters import Prefix
-from cptlab.backbone import Backbone
+from cptlab.backbone import Backbone, KeyValuePrefix
+from cptlab.decoding.request import Request
 from cptlab.decoding.sampling import Sampling
-from cptlab.decoding.streams import Job, Streams
+from cptlab.decoding.stopping_criteria import ended_by_token
+from cptlab.decoding.streams import Streams
 from cptlab.errors import UserError
 from cptlab.settings.setting import Setting, check_settings
 
@@ -54,9 +55,11 @@ class Beams:
         sampling.refuse_chance("Beam search")
 
     @torch.inference_mode()
-    def run(self, backbone: Backbone, job: Job, n: int, sampling: Sampling, prefix: Prefix | None) -> list[list[int]]:
+    def run(
+        self, backbone: Backbone, request: Request, n: int, sampling: Sampling, prefix: KeyValuePrefix | None
+    ) -> list[list[int]]:
         """The new token ids of the n best programs of a prompt, through the end-of-text token if there is one."""
-        streams = Streams.read(backbone, [job], prefix)
+        streams = Streams.read(backbone, [request], prefix)
         device = streams.logits.device
         streams.select(torch.zeros(self.width, dtype=torch.long, device=device))
         eos = torch.tensor(sorted(backbone.eos_ids), dtype=torch.long, device=device)
@@ -71,14 +74,13 @@ class Beams:
         best_scores = torch.full([self.width], NEVER_CHOSEN, device=device)
         finished = torch.zeros(self.width, dtype=torch.bool, device=device)
 
-        for length in range(1, job.limit + 1):
+        for length in range(1, request.limit + 1):
             log_probs = streams.logits.float().log_softmax(-1) + scores[:, None]
             top, places = log_probs.flatten().topk(kept)
             rows, tokens = places // log_probs.shape[1], places % log_probs.shape[1]
             candidates = torch.cat([running[rows], tokens[:, None]], dim=1)
-            ends = (
-                torch.isin(tokens, eos) | _show_their_end(backbone, job, candidates, sampling) | (length == job.limit)
-            )
+            ends = ended_by_token(tokens, eos, length, request.limit)
+            ends |= _ended_by_text(backbone, request, candidates, sampling)
 
             # only what ends within the beam counts; the rest of `kept` is there to go on with
             ends_here = ends & in_beam
@@ -88,7 +90,7 @@ class Beams:
             best, finished = [programs[i] for i in order.tolist()], torch.cat([finished, ends_here])[order]
 
             scores, chosen = (top + ends * NEVER_CHOSEN).topk(self.width)
-            if bool(ends.all()) or self._is_over(length, job.limit, scores, best_scores, finished):
+            if bool(ends.all()) or self._is_over(length, request.limit, scores, best_scores, finished):
                 break
             running = candidates[chosen]
             streams.select(rows[chosen])
@@ -106,10 +108,10 @@ class Beams:
         return not bool((scores[0] / reach**self.length_penalty > worst).any())
 
 
-def _show_their_end(backbone: Backbone, job: Job, candidates: torch.Tensor, sampling: Sampling) -> torch.Tensor:
-    """Which of the programs [K, t] end by their text: at a stop text, or with their function."""
+def _ended_by_text(backbone: Backbone, request: Request, candidates: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    """Return which of the programs [K, t] end by their text: at a stop text, or with their function."""
     ends = [False] * len(candidates)
     if sampling.stop or sampling.function_end:
-        texts = [backbone.decode(ids)[len(job.healed) :] for ids in candidates.tolist()]
-        ends = [sampling.stopping.end(job.code, text) >= 0 for text in texts]
+        texts = [backbone.decode(ids)[len(request.healed) :] for ids in candidates.tolist()]
+        ends = [sampling.stopping.end(request.code, text) >= 0 for text in texts]
     return torch.tensor(ends, device=candidates.device)
