@@ -7,7 +7,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from cptlab import pairs
 from cptlab.commands.common import PAIRS_FILE, STATISTICS_FILE, say
@@ -38,7 +38,8 @@ def build_pairs(config: DictConfig, backbone: Any = None) -> Path:
         return _ready_pairs(config, recipe, backbone)
     directory, tasks, decoding = _place(config, recipe, backbone)
     system = LoadedSystem("pairs", Policy(backbone), decoding)
-    judge = Judge(Path(config.paths.cache), workers=config.workers, sandbox=config.sandbox)
+    limits = instantiate(config.judge, "judge")
+    judge = Judge(Path(config.paths.cache), workers=config.workers, sandbox=config.sandbox, limits=limits)
     with locked(directory):
         if (directory / STATISTICS_FILE).is_file():
             say(f"Pairs: found in {directory}")
@@ -98,6 +99,7 @@ def _place(config: DictConfig, recipe: SampledPairs, backbone: Any) -> tuple[Pat
         "tasks": [repr(task) for task in tasks],
         "sampling": dataclasses.asdict(decoding.sampling),
         "seed": recipe.seed,
+        "limits": OmegaConf.to_container(config.judge),
     }
     return Path(config.paths.cache) / "pairs" / fingerprint(work), tasks, decoding
 

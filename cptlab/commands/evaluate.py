@@ -62,7 +62,8 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     write_jsonl(run.directory / "tasks.jsonl", tasks)
 
     # 3. The work, system by system.
-    judge = Judge(cache, tuple(config.extra_disabled), config.workers, config.sandbox)
+    limits = instantiate(config.judge, "judge")
+    judge = Judge(cache, tuple(config.extra_disabled), config.workers, config.sandbox, limits)
     outcomes, cost = {}, {}
     for system in systems:
         judged = sample_and_judge(system, tasks, config.n, judge, seed=config.seed)
@@ -118,7 +119,7 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
     run = begin(config, fresh, "evaluate", benchmark=benchmark.fingerprint(), **digests)
     OmegaConf.save(config, run.directory / CONFIG_FILE, resolve=True)
     write_jsonl(run.directory / "tasks.jsonl", present)
-    outcomes = {}
+    outcomes, limits = {}, instantiate(config.judge, "judge")
     for system, file in files.items():
         directory = run.directory / system
         judge_file(
@@ -129,6 +130,7 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
             workers=config.workers,
             extra_disabled=config.extra_disabled,
             sandbox=config.sandbox,
+            limits=limits,
             title=system,
         )
         write_row_verdicts(run.directory / f"verdicts{'' if system == 'given' else f'_{system}'}.jsonl", directory)

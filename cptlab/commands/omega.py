@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cptlab.analysis.omega.search import METHODS, omega_grid
+from cptlab.analysis.omega.search import omega_grid
 from cptlab.analysis.omega.tuning import Draw, check_metric, sentences, tune
 from cptlab.commands.common import ROOT, begin, sandbox_of, say
 from cptlab.commands.systems import build_backbone, choose_systems, shared_setting
@@ -76,7 +76,8 @@ def tune_omega(config: DictConfig, fresh: Path) -> Path:
 
     # 3. The search, system by system.
     cache = Path(config.paths.cache)
-    judge = Judge(cache, tuple(config.extra_disabled), config.workers, config.sandbox)
+    limits = instantiate(config.judge, "judge")
+    judge = Judge(cache, tuple(config.extra_disabled), config.workers, config.sandbox, limits)
     found: dict[str, Any] = {}
     for system in systems:
         draw = draw_with(system, config.n, judge, config.seed, run.directory / system.name, test)
@@ -138,19 +139,9 @@ def tune_omega(config: DictConfig, fresh: Path) -> Path:
 
 def check(config: DictConfig) -> tuple[float, ...]:
     """Return the grid of ω. Raises UserError for a setting that cannot be, before anything is loaded."""
-    for name in ("n", "validation_tasks", "test_tasks"):
-        number = config[name]
-        if number is not None and (type(number) is not int or number < 1):
-            raise UserError(f"{name}={number} cannot be: it must be a whole number from 1 up. Correct that value.")
-    if type(config.probes) is not int or config.probes < 0:
-        raise UserError(f"probes={config.probes} cannot be: it must be a whole number from 0 up. Correct that value.")
-    if config.method not in METHODS:
-        raise UserError(f"There is no method={config.method}. Choose from {', '.join(METHODS)}.")
-    check_metric(str(config.metric), config.n)
+    check_metric(config.metric, config.n)
     if not config.decoding.get("guidance"):
         raise UserError("This decoding has no guidance, so it has no ω. Use decoding=spa or another with guidance.")
-    if not all(isinstance(config[name], (int, float)) for name in ("low", "high", "step")):
-        raise UserError("low, high and step of the grid of ω must be numbers. Correct them.")
     return omega_grid(config.low, config.high, config.step)
 
 

@@ -6,6 +6,7 @@ Set CPTLAB_TRACEBACK=1 to see where it came from.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import os
 import re
 import sys
@@ -24,6 +25,7 @@ from cptlab.errors import UserError
 from cptlab.progress import is_main_process
 from cptlab.settings.config_source import config_directory, use_declared_defaults
 from cptlab.settings.debug import shrink
+from cptlab.settings.listing import all_rows
 from cptlab.settings.tree import print_tree
 from cptlab.settings.validation import validate
 
@@ -116,8 +118,7 @@ def explain(error: BaseException) -> str:
         return f"There is no {group}={value}. Choose one of: {', '.join(options) or 'none'}."
     unknown = re.search(r"Could not (?:override|append to config)[^']*'([^']+)'", text)
     if unknown:
-        return (
-            f"There is no setting {unknown.group(1)!r}. Look for its name in the config tree that the command prints "
-            "with --cfg job."
-        )
+        near = difflib.get_close_matches(unknown.group(1), [row.name for row in all_rows()], 1)
+        hint = f"Did you mean {near[0]}?" if near else "`cptlab settings` lists them."
+        return f"There is no setting {unknown.group(1)!r} here. {hint}"
     return " ".join(line.strip() for line in text.splitlines() if line.strip())
