@@ -10,11 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_models import ARCHITECTURES, tiny_backbone
-from transformers import AutoConfig, LlamaConfig
-
-from cptlab.adapters.prefix import Prefix
-from cptlab.estimate import estimate as module
 from cptlab.estimate.calibration import Calibration, calibrate, one_pair_step
 from cptlab.estimate.costs import (
     VARIANTS,
@@ -24,9 +19,14 @@ from cptlab.estimate.costs import (
     plain_flops,
     step_flops,
 )
-from cptlab.estimate.estimate import ASSUMED, duration, estimate, largest_batch, median_lengths, readable
 from cptlab.estimate.footprint import MOMENTS, Ledger, Shapes, footprint, formula, shape_backbone, shape_pair
-from cptlab.training.objectives import CPT, DPO, DPOP, ORPO, SVEN, SimPO, NLL
+from tiny_models import ARCHITECTURES, tiny_backbone
+from transformers import AutoConfig, LlamaConfig
+
+from cptlab.adapters.prefix import Prefix
+from cptlab.estimate import estimate as module
+from cptlab.estimate.estimate import ASSUMED, duration, estimate, largest_batch, median_lengths, readable
+from cptlab.training.objectives import CPT, DPO, DPOP, NLL, ORPO, SVEN, SimPO
 from cptlab.training.steps.batches import collate
 from cptlab.training.steps.choice import StepMethod
 from cptlab.training.steps.compute import Compute
