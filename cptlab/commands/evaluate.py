@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cptlab.commands.common import METRICS_FILE, ROOT, begin, loggers_of, optimized, sandbox_of, say
+from cptlab.commands.common import METRICS_FILE, ROOT, begin, content_of, loggers_of, optimized, sandbox_of, say
 from cptlab.commands.systems import build_backbone, choose_systems, shared_setting
 from cptlab.errors import UserError
 from cptlab.metrics.summary import allowed_ks, compare, flat, summarise
@@ -147,8 +147,7 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
     metrics, report = _report(run, shared, outcomes, ks, {}, facts)
     for system in files:
         drop_journals(run.directory / system)
-    content = OmegaConf.to_container(config, resolve=True)
-    mirror_without_lightning(config.logger or {}, run.directory, metrics, list(config.tags), content)
+    mirror_without_lightning(config.logger or {}, run.directory, metrics, list(config.tags), content_of(config))
     print(f"\nRun directory: {run.directory}\nReport: {report}\nOne line a row: {run.directory / 'verdicts.jsonl'}")
     return optimized(config, metrics)
 

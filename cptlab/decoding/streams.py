@@ -1,6 +1,7 @@
-"""The rows of a batch, each with its second stream if it has one: all of them run as one forward pass.
+"""The streams of a batch: the rows and their second streams run in one forward pass.
 
-What a second stream reads before it differs from its prompt is read once: it starts from a copy of the prompt's cache.
+A second stream often begins as its prompt does. That beginning is read once: the second stream starts from a copy of
+the prompt's cache.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from cptlab.errors import UserError
 
 
 class Streams:
-    """`logits` [R, V] are those of what follows each row, mixed with those of its second stream by its guidance, and −inf
-    for what would not heal its prompt.
+    """R rows and their second streams.
 
-    State row `first[r]` belongs to row r; `second[s]` is the second stream of row `guided[s]`.
+    `logits` [R, V] are those of the next token of each row, mixed with the logits of its second stream by its guidance.
+    A token that would not heal the row's prompt has −inf. State row `first[r]` belongs to row r, and state row
+    `second[s]` is the second stream of row `guided[s]`.
     """
 
     def __init__(self, backbone: Backbone, state: DecodeState, requests: list[Request], request_of: Tensor) -> None:
@@ -37,7 +39,7 @@ class Streams:
     @staticmethod
     @torch.inference_mode()
     def read(backbone: Backbone, requests: list[Request], prefix: KeyValuePrefix | None = None) -> Streams:
-        """Prefill: one row per request. UserError where the logits are not numbers."""
+        """Prefill one row per request. Raises UserError if the logits are not numbers."""
         device = backbone.device
         ids, real = left_padded([request.ids for request in requests], backbone.pad_id)
         logits, state = backbone.prefill(ids.to(device), real.to(device), prefix)
@@ -63,7 +65,7 @@ class Streams:
         return streams
 
     def _read_sharing(self, rows: list[int], prefix_length: int) -> Tensor:
-        """Read the second streams that begin as their prompts do; their logits [S, V]."""
+        """Read the second streams that begin as their prompts do, and return their logits [S, V]."""
         device, rests, shared = self.backbone.device, [], []
         for row in rows:
             ids, second = self.requests[row].ids, self.requests[row].second.ids
@@ -80,13 +82,13 @@ class Streams:
         return logits
 
     def at_the_end(self, rows: Tensor) -> bool:
-        """Whether one of these rows would leave the context with another token."""
+        """Return whether one more token would take one of these rows out of the context."""
         state_rows = torch.cat([self.first[rows], self.second[torch.isin(self.guided, rows)]])
         return bool((self.state.next_position[state_rows] >= self.backbone.context_length).any())
 
     @torch.inference_mode()
     def step(self, tokens: Tensor) -> None:
-        """Read one more token per row, [R]."""
+        """Read one more token per row, `tokens` [R]."""
         given = tokens.new_empty(self.state.rows)
         given[self.first] = tokens
         given[self.second] = tokens[self.guided]
@@ -103,7 +105,7 @@ class Streams:
 
     @torch.inference_mode()
     def copy(self, rows: Tensor, drop: bool = False) -> Streams:
-        """These rows as other streams. `drop`: these are not needed any more."""
+        """Return these rows as other streams. With `drop`, free the memory of this object, which must not be used again."""
         rows = rows.to(self.first.device)
         of_row = torch.full((self.rows,), -1, device=rows.device)
         of_row[self.guided] = self.second
@@ -120,7 +122,7 @@ class Streams:
 
     @torch.inference_mode()
     def append(self, other: Streams) -> Streams:
-        """Let the rows of `other` follow these. Changes and returns these streams."""
+        """Append the rows of `other`. Changes and returns these streams."""
         count, rows = self.state.rows, self.rows
         self.state.append(other.state)
         self.request_of = torch.cat([self.request_of, other.request_of + len(self.requests)])
@@ -133,9 +135,9 @@ class Streams:
 
     @torch.inference_mode()
     def replace(self, rows: Tensor, other: Streams) -> bool:
-        """Put the rows of `other` in the place of these rows, as many, without copying what stays.
+        """Overwrite `rows` by the rows of `other`, as many, without copying the rows that stay.
 
-        False, with nothing changed, where the two need different numbers of second streams.
+        Return False, with nothing changed, if the two need different numbers of second streams.
         """
         at = torch.isin(self.guided, rows)
         if len(rows) != other.rows or int(at.sum()) != len(other.second):
@@ -155,7 +157,7 @@ class Streams:
         return True
 
     def _arrange(self, raw: Tensor) -> None:
-        """Which rows are mixed alike; to be called when rows have changed."""
+        """Group the rows that are mixed alike, and mix. Must be called when rows have changed."""
         alike: list[tuple[Any, Any, list[int]]] = []
         guidances = [self.requests[request].guidance for request in self.request_of[self.guided].tolist()]
         for place, guidance in enumerate(guidances):
@@ -183,7 +185,9 @@ class Streams:
                 for place, row in zip(places, rows, strict=True):
                     rests[place] = self.rests[row]
             raw = healer_of(self.backbone).restrict(raw, rests)
-        self.logits = self._mixed(raw) if self.mixtures else raw  # the first streams' rows are then all, in order
+        self.logits = (
+            self._mixed(raw) if self.mixtures else raw
+        )  # without mixtures, the state holds the first streams alone, in order
 
     def _mixed(self, raw: Tensor) -> Tensor:
         logits = raw.index_select(0, self.first)
@@ -197,7 +201,7 @@ class Streams:
 
 
 def left_padded(prompts: list[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Token ids and mask [B, T] with the padding on the left."""
+    """Return the token ids and the attention mask, both [B, T], with the padding on the left."""
     longest = max(map(len, prompts))
     ids = torch.tensor([[pad_id] * (longest - len(p)) + p for p in prompts])
     real = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])

@@ -71,7 +71,7 @@ def entry(main: Callable[[], Any]) -> None:
         sys.exit(2)
 
 
-def job(run: Callable[[DictConfig], float | None], config: DictConfig) -> float | None:
+def job(run: Callable[[DictConfig], Any], config: DictConfig) -> Any:
     """Validate and print the config of one job, and run it. A mistake ends a single run here, without Hydra's extra line.
 
     In a sweep it is left to Hydra, which finishes the other jobs first.

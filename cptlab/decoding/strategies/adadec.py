@@ -1,9 +1,9 @@
 """AdaDec: greedy decoding that looks ahead where the model is unsure. He et al., https://arxiv.org/abs/2506.08980
 
-Where the entropy of the next token exceeds a threshold, each of the likeliest candidates is followed by a few greedy
-steps, and the candidate with the highest mean log-probability over itself and those steps is taken.
-Not here: learning the threshold from reference solutions (the paper fits one per model), and the authors' ends of a
-lookahead by text, such as a line that is not indented; only an end-of-text token ends one early.
+If the entropy of the next token exceeds a threshold, a few greedy steps follow each of the likeliest candidates. The
+candidate with the highest mean log-probability over itself and these steps is taken.
+Two things of the paper are not here: learning the threshold from reference solutions (the paper fits one per model), and
+ending a lookahead by its text, such as a line that is not indented. Here only an end-of-text token ends one early.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from cptlab.settings.setting import Setting, check_settings
 
 @dataclass
 class _Branch:
-    """A candidate and the greedy tokens behind it; `unsure` holds for each whether its entropy was too high."""
+    """A candidate and the greedy tokens behind it. `unsure` says of each token whether its entropy was too high."""
 
     tokens: list[int]
     log_probs: list[float]
@@ -36,14 +36,16 @@ class _Branch:
         return sum(self.log_probs) / len(self.log_probs)
 
     def sure(self) -> list[int]:
-        """The tokens before the first at which the model is unsure again."""
+        """Return the tokens before the first one at which the model is unsure again."""
         return self.tokens[: self.unsure.index(True) if True in self.unsure else None]
 
 
 @dataclass(frozen=True)
 class AdaDec:
-    """With a guidance, entropy and scores are those of the mixture. A lookahead goes past `max_new_tokens`, so that this
-    only cuts the program, but not past the context.
+    """Look ahead where the model is unsure.
+
+    With guidance, entropy and scores are those of the mixed logits. A lookahead goes past `max_new_tokens`, which only
+    cuts the program, but not past the context.
     """
 
     threshold: Annotated[
@@ -57,7 +59,7 @@ class AdaDec:
         check_settings(self)
 
     def check(self, n: int, sampling: Sampling, guidance) -> None:
-        """Raise UserError where AdaDec cannot give what is asked for."""
+        """Raise UserError if AdaDec cannot run with these options."""
         if n != 1:
             raise UserError(f"AdaDec gives one program per task, but n is {n}. Set n to 1.")
         sampling.refuse_chance("AdaDec")
@@ -66,7 +68,7 @@ class AdaDec:
     def run(
         self, backbone: Backbone, request: Request, n: int, sampling: Sampling, prefix: KeyValuePrefix | None
     ) -> list[list[int]]:
-        """The new token ids of the one program, through the end-of-text token if there is one."""
+        """Return the new token ids of the one program, with the end-of-text token if there is one."""
         streams = Streams.read(backbone, [request], prefix)
         room = _room(backbone, request, prefix)
         ids: list[int] = []
@@ -86,12 +88,14 @@ class AdaDec:
         return [ids[: request.limit]]
 
     def _unsure(self, logits: Tensor) -> list[bool]:
-        """Whether the entropy of each row of logits [R, V] exceeds the threshold."""
+        """Return whether the entropy of each row of logits [R, V] exceeds the threshold."""
         return (entropy(logits) > self.threshold).tolist()
 
     def _best_branch(self, streams: Streams, steps: int, eos_ids: frozenset[int]) -> tuple[_Branch, Streams | None]:
-        """The branch with the best score, the likelier candidate's among equals, and the streams that have read all of
-        it but the last token (None where it ended)."""
+        """Return the branch with the best score, and the streams that have read all of it but its last token.
+
+        Among equals, the branch of the likelier candidate is best. The streams are None if the branch has ended.
+        """
         likeliest, order = _log_probs(streams.logits)[0].sort(descending=True, stable=True)
         pairs = zip(order[: self.candidates].tolist(), likeliest[: self.candidates].tolist())
         branches = [_Branch([token], [score]) for token, score in pairs if score > -torch.inf]
@@ -119,12 +123,12 @@ class AdaDec:
 
 
 def _log_probs(logits: Tensor) -> Tensor:
-    """Log-softmax in float32 or wider."""
+    """Return the log-softmax in float32 or wider."""
     return logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
 
 
 def _room(backbone: Backbone, request: Request, prefix: KeyValuePrefix | None) -> int:
-    """How many new tokens the context can hold behind the longer of the prompt's streams."""
+    """Return how many new tokens the context can hold behind the longer of the prompt's streams."""
     length = 0 if prefix is None else prefix.length
     used = length + len(request.ids)
     if request.second is not None:
