@@ -44,8 +44,8 @@ def trained(tmp_path_factory) -> Path:
         OmegaConf.create({"backbone": settings.backbone, "benchmark": settings.benchmark}), run / "config.yaml"
     )
     backbone = load_backbone("kata-lm")
-    prefix = Prefix(backbone.shape, length=2, seed=3)
-    prefix.table.data *= 5
+    prefix = Prefix(backbone.shape, length=5, seed=3)
+    prefix.table.data *= 50
     save_prefix(prefix, run / "prefix", backbone)
     (run / "run.json").write_text('{"digest": "x", "finished": true}')
     return run
