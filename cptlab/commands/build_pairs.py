@@ -7,7 +7,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from cptlab import pairs
 from cptlab.commands.common import PAIRS_FILE, STATISTICS_FILE, judge_of, say
@@ -97,6 +97,7 @@ def _place(config: DictConfig, recipe: SampledPairs, backbone: Any) -> tuple[Pat
         "tasks": [repr(task) for task in tasks],
         "sampling": dataclasses.asdict(decoding.sampling),
         "seed": recipe.seed,
+        "limits": OmegaConf.to_container(config.judge),
     }
     return Path(config.paths.cache) / "pairs" / fingerprint(work), tasks, decoding
 

@@ -23,6 +23,7 @@ from cptlab.commands.common import (
 from cptlab.commands.systems import build_backbone, choose_systems, shared_setting
 from cptlab.errors import UserError
 from cptlab.metrics.summary import allowed_ks, compare, flat, summarise
+from cptlab.settings.entry import hydra_command
 from cptlab.settings.instantiate import instantiate
 from cptlab.storage.atomic import write_json
 from cptlab.storage.jsonl import write_jsonl
@@ -126,7 +127,7 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
     run = begin(config, fresh, "evaluate", benchmark=benchmark.fingerprint(), **digests)
     OmegaConf.save(config, run.directory / CONFIG_FILE, resolve=True)
     write_jsonl(run.directory / "tasks.jsonl", present)
-    outcomes = {}
+    outcomes, limits = {}, instantiate(config.judge, "judge")
     for system, file in files.items():
         directory = run.directory / system
         judge_file(
@@ -137,7 +138,7 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
             workers=config.workers,
             extra_disabled=config.extra_disabled,
             sandbox=config.sandbox,
-            limits=instantiate(config.judge, "judge"),
+            limits=limits,
             title=system,
         )
         write_row_verdicts(run.directory / f"verdicts{'' if system == 'given' else f'_{system}'}.jsonl", directory)
@@ -195,3 +196,9 @@ def _say_who_is_decoded_plainly(chosen: list[System], systems: list[Any], decodi
         )
     if plain:
         say(f"Without a prefix this second stream is the first one, so these are decoded plainly: {', '.join(plain)}.")
+
+
+main = hydra_command("evaluate", evaluate)
+
+if __name__ == "__main__":
+    main()

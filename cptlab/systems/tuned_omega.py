@@ -22,7 +22,7 @@ from cptlab.storage.locks import locked
 from cptlab.systems.loading import LoadedSystem
 from cptlab.tasks.benchmark import Benchmark
 
-COMMAND = "python -m cptlab.analysis.omega"
+COMMAND = "cptlab omega"
 
 
 @dataclass(frozen=True)

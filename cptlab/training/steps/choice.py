@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from cptlab.adapters.base import Adapter, Policy
 from cptlab.adapters.prefix import Prefix
@@ -68,15 +68,18 @@ def choose_step(backbone: Backbone, compute: Compute | None = None, adapters: Se
     """
     compute = compute or Compute()
     compiled = _compile_layers(backbone, adapters) if compute.compile else 0
-    reason = None
-    if compute.step == "fast":
+    reason = step_reason(backbone, adapters) if compute.step == "fast" else None
+    if compute.step == "fast" and not reason:
         with _compile_limits(compiled) if compiled else contextlib.nullcontext():
-            reason = _why_not_fast(backbone) if all(adapter.fast_step for adapter in adapters) else PREFIX_ONLY
+            reason = _why_not_fast(backbone)
     return StepMethod("plain" if reason else compute.step, reason, compute.checkpointing, compiled)
 
 
-def declared_reason(config: PreTrainedConfig) -> str | None:
-    """Return why the fast step cannot be used, where a model's config already says it: the head is not all there is."""
+def step_reason(backbone: Backbone, adapters: Sequence[Adapter]) -> str | None:
+    """Return why the fast step cannot be used, where it is known without running it; else None."""
+    if not all(adapter.fast_step for adapter in adapters):
+        return PREFIX_ONLY
+    config = backbone.config
     for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
         if getattr(config, name, None) not in (None, 1, 0):
             return f"a {config.model_type} model changes its logits after the head ({name})"
@@ -128,8 +131,6 @@ def _compile_layers(backbone: Backbone, adapters: Sequence[Adapter]) -> int:
 def _why_not_fast(backbone: Backbone) -> str | None:
     """Return why the fast step cannot be used with this backbone; None where it agrees with the plain one."""
     kind = f"a {backbone.config.model_type} model"
-    if reason := declared_reason(backbone.config):
-        return reason
     head = backbone.head
     if not isinstance(head, nn.Linear) or not head.weight.is_floating_point():
         return f"the head of {kind} is no plain linear layer"
