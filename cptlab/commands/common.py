@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -13,6 +13,9 @@ from cptlab.progress import is_main_process
 from cptlab.settings.instantiate import instantiate
 from cptlab.storage.digests import fingerprint
 from cptlab.storage.run_directory import INCIDENTAL, RunDirectory, open_run
+
+if TYPE_CHECKING:
+    from cptlab.systems.judge import Judge
 
 ROOT = Path(__file__).resolve().parents[2]
 PAIRS_FILE, STATISTICS_FILE, METRICS_FILE = "pairs.jsonl", "statistics.json", "metrics.json"
@@ -31,6 +34,16 @@ def sandbox_of(config: DictConfig) -> dict[str, Any]:
     found = probe_sandbox(config.sandbox)
     say(f"Sandbox: {found['level']} (asked for: {config.sandbox} or stronger)")
     return found
+
+
+def judge_of(config: DictConfig) -> Judge:
+    """Build the judge of a command that makes programs."""
+    from cptlab.systems.judge import Judge
+
+    limits = instantiate(config.judge, "judge")
+    return Judge(
+        Path(config.paths.cache), tuple(config.get("extra_disabled") or ()), config.workers, config.sandbox, limits
+    )
 
 
 def begin(config: DictConfig, fresh: Path, task: str, **content: Any) -> RunDirectory:

@@ -9,7 +9,17 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cptlab.commands.common import METRICS_FILE, ROOT, begin, content_of, loggers_of, optimized, sandbox_of, say
+from cptlab.commands.common import (
+    METRICS_FILE,
+    ROOT,
+    begin,
+    content_of,
+    judge_of,
+    loggers_of,
+    optimized,
+    sandbox_of,
+    say,
+)
 from cptlab.commands.systems import build_backbone, choose_systems, shared_setting
 from cptlab.errors import UserError
 from cptlab.metrics.summary import allowed_ks, compare, flat, summarise
@@ -33,7 +43,6 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     if config.completions is not None:
         return _evaluate_files(config, fresh)
     started = time.monotonic()
-    from cptlab.systems.judge import Judge
     from cptlab.systems.loading import check_system, load_system
     from cptlab.systems.samples import sample_and_judge
     from cptlab.systems.tuned_omega import with_stored_omega
@@ -62,8 +71,7 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     write_jsonl(run.directory / "tasks.jsonl", tasks)
 
     # 3. The work, system by system.
-    limits = instantiate(config.judge, "judge")
-    judge = Judge(cache, tuple(config.extra_disabled), config.workers, config.sandbox, limits)
+    judge = judge_of(config)
     outcomes, cost = {}, {}
     for system in systems:
         judged = sample_and_judge(system, tasks, config.n, judge, seed=config.seed)
