@@ -9,10 +9,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cptlab.commands.common import METRICS_FILE, ROOT, begin, loggers_of, optimized, sandbox_of, say
+from cptlab.commands.common import METRICS_FILE, ROOT, begin, check_optimized, loggers_of, optimized, sandbox_of, say
 from cptlab.commands.systems import build_backbone, choose_systems, shared_setting
 from cptlab.errors import UserError
-from cptlab.metrics.summary import allowed_ks, compare, flat, summarise
+from cptlab.metrics.summary import allowed_ks, compare, flat, flat_names, summarise
 from cptlab.settings.instantiate import instantiate
 from cptlab.storage.atomic import write_json
 from cptlab.storage.jsonl import write_jsonl
@@ -43,6 +43,7 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     benchmark = instantiate(shared_setting(config, chosen, "benchmark"), "benchmark")
     tasks = benchmark.split(config.split, config.limit)
     ks = allowed_ks({task.id: config.n for task in tasks}, config.ks)
+    check_optimized(config, flat_names(tasks, [system.name for system in chosen], ks))
     backbone = build_backbone(config, chosen)
     cache = Path(config.paths.cache)
     systems = []
@@ -108,6 +109,7 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
     present = [task for task in benchmark.tasks if any(task.id in file.counts for file in files.values())]
     shared = shared_tasks(present, list(files.values()))
     ks = allowed_ks({task.id: min(file.counts[task.id] for file in files.values()) for task in shared}, config.ks)
+    check_optimized(config, flat_names(shared, list(files), ks))
     for file in files.values():
         say(file.coverage(benchmark.name, benchmark.tasks))
     if len(files) > 1:
