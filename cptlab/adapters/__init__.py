@@ -1,4 +1,7 @@
-"""What is trained on a frozen backbone, and the formats that it is kept in."""
+"""What is trained on a frozen backbone, and the formats that it is kept in.
+
+`LoRA` and `FullFineTuning` are in modules of their own, `cptlab.adapters.lora` and `full`: PEFT takes seconds to import.
+"""
 
 from cptlab.adapters.base import Adapter, Policy
 from cptlab.adapters.loading import adapter_kind, load_adapter

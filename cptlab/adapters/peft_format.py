@@ -51,13 +51,18 @@ def save_prefix(
     }
     table = prefix.collapsed().detach().float().cpu().contiguous().clone()
     write_bytes(directory / WEIGHTS, save({"prompt_embeddings": table}, metadata={"format": "pt"}))
+    write_extra(directory, backbone, extra)
+    write_text(directory / CONFIG, json.dumps(config, indent=2) + "\n")
+
+
+def write_extra(directory: Path, backbone: Backbone | str, extra: dict[str, Any] | None) -> None:
+    """Write `cptlab.json` beside an exported adapter: which backbone it was trained on, and the plain data `extra`."""
     about = {} if isinstance(backbone, str) else {"backbone": backbone.name, "fingerprint": backbone.fingerprint}
-    for name, content in ((EXTRA, about | (extra or {})), (CONFIG, config)):
-        write_text(directory / name, json.dumps(content, indent=2) + "\n")
+    write_text(directory / EXTRA, json.dumps(about | (extra or {}), indent=2) + "\n")
 
 
 def read_extra(directory: str | os.PathLike) -> dict[str, Any]:
-    """What `save_prefix` wrote to `cptlab.json`; empty for a prefix that another program saved."""
+    """Return what `write_extra` wrote; empty for an adapter that another program saved."""
     path = Path(directory) / EXTRA
     return _read_json(path) if path.is_file() else {}
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Annotated, Any
 
 import torch
 from torch import nn
 
 from cptlab.adapters.base import Adapter, Policy
 from cptlab.backbone import Backbone, PrefixShape, split_table
-from cptlab.errors import UserError
+from cptlab.settings.setting import Setting, check_settings
 
 INIT_STD = 0.02  # of the collapsed table, the usual initializer_range of the backbones themselves
 
@@ -33,12 +35,19 @@ class Prefix(Adapter):
     kind = "prefix"
     fast_step = True
 
-    def __init__(self, shape: PrefixShape, length: int = 12, rank: int | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        backbone: Backbone | PrefixShape,
+        length: Annotated[int, Setting("Positions of the prefix (CPT V-E: 12).", at_least=1)] = 12,
+        rank: Annotated[
+            int | None, Setting("Columns of H', with which H = H' W; null: a table without factors.", at_least=1)
+        ] = None,
+        seed: int = 0,
+    ) -> None:
+        """Draw a prefix for `backbone`, or for a backbone whose keys and values have that shape."""
         super().__init__()
-        if length < 1:
-            raise UserError(f"A prefix needs at least one position, not {length}. Set prefix.length to 1 or more.")
-        if rank is not None and rank < 1:
-            raise UserError(f"prefix.rank is {rank}. Set it to 1 or more, or to null for a prefix without factors.")
+        shape = backbone if isinstance(backbone, PrefixShape) else backbone.shape
+        check_settings(Prefix, length=length, rank=rank)
         self.shape, self.length, self.rank = shape, length, rank
         generator = torch.Generator().manual_seed(seed)
         if rank is None:
@@ -61,6 +70,17 @@ class Prefix(Adapter):
 
     def policy(self, backbone: Backbone) -> Policy:
         return Policy(backbone, self)
+
+    def description(self) -> dict[str, Any]:
+        return {"length": self.length, "rank": self.rank, **asdict(self.shape)}
+
+    def tensors(self) -> list[torch.Tensor]:
+        """Return the collapsed table alone."""
+        return [self.collapsed()]
+
+    def at(self, tensors: Sequence[torch.Tensor]) -> Prefix:
+        (table,) = tensors
+        return prefix_from_table(table.detach(), self.shape)
 
     def digest(self) -> str:
         return hashlib.sha256(self.collapsed().detach().cpu().contiguous().numpy().tobytes()).hexdigest()

@@ -1,9 +1,11 @@
-"""Load a causal language model from the Hugging Face hub, a directory, or the package itself, and freeze it."""
+"""Load a causal language model from the Hugging Face hub, a directory, or this package, and freeze it."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.resources
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +27,18 @@ from cptlab.settings.setting import Setting, check_settings
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 EMBEDDED = "kata-lm"
 HUB_SECONDS = 5.0
+
+
+@contextlib.contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Without transformers' progress bars, which models of all sizes get."""
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if bars:
+            logging.enable_progress_bar()
 
 
 def load_backbone(
@@ -63,25 +77,24 @@ def load_backbone(
 ) -> Backbone:
     """Load the model at `path` and freeze it.
 
-    A hub that does not answer within seconds is replaced by what was downloaded before. Raises UserError for everything
-    that does not fit.
+    If the hub does not answer within seconds, the model that was downloaded before is loaded. Raises UserError for a
+    model that cannot be loaded or does not fit, and for a device that is not there.
     """
     check_settings(load_backbone, dtype=dtype, attn_implementation=attn_implementation, quantization=quantization)
     where = resolve_device(device)
     quantized = quantized_loading(quantization, DTYPES[dtype], where) if quantization else {}
     source, options, commit = _locate(path, revision, local_files_only)
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
-            source,
-            dtype=DTYPES[dtype],
-            attn_implementation=attn_implementation,
-            output_loading_info=True,
-            **options,
-            **quantized,
-        )
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        with no_progress_bars():
+            model, info = AutoModelForCausalLM.from_pretrained(
+                source,
+                dtype=DTYPES[dtype],
+                attn_implementation=attn_implementation,
+                output_loading_info=True,
+                **options,
+                **quantized,
+            )
+            tokenizer = AutoTokenizer.from_pretrained(source, **options)
     except Exception as error:  # files may be missing, damaged or foreign: each library has its own error for that
         if not raised_outside(error):
             raise
@@ -92,9 +105,6 @@ def load_backbone(
             f"{path} cannot be loaded as a causal language model{how} ({_first_line(error)}). "
             f"{remedy} that it holds a complete one that transformers knows, or download it again."
         ) from error
-    finally:
-        if bars:
-            logging.enable_progress_bar()
     if info["missing_keys"]:
         raise UserError(
             f"The weights of {path} are incomplete: {len(info['missing_keys'])} tensors are missing, the first is "
@@ -125,7 +135,7 @@ def load_backbone(
 def load_config(
     path: str, *, revision: str | None = None, local_files_only: bool = False
 ) -> tuple[PreTrainedConfig, bool]:
-    """The config of the model at `path`, and whether its weights are on this machine. Raises UserError."""
+    """Return the config of the model at `path`, and whether its weights are on this machine. Raises UserError."""
     source, options, _ = _locate(path, revision, local_files_only)
     try:
         config = AutoConfig.from_pretrained(source, **options)
@@ -143,7 +153,7 @@ def load_config(
 
 
 def resolve_device(device: str) -> torch.device:
-    """'auto' is the GPU where there is one, each process's own. Raises UserError for a device that is not there."""
+    """Return the device. 'auto' is the process's own GPU if there is one. Raises UserError for a missing device."""
     if device == "auto":
         if not torch.cuda.is_available():
             return torch.device("cpu")
@@ -157,14 +167,14 @@ def resolve_device(device: str) -> torch.device:
     count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}[resolved.type]
     if (resolved.index or 0) >= count:
         raise UserError(
-            f"Device {device} was asked for, but this machine offers {count} of that kind. "
+            f"There is no device {device}: this machine has {count} of that kind. "
             "Set backbone.device=cpu (device=cpu for evaluate.py), or run where there is one."
         )
     return resolved
 
 
 def _locate(path: str, revision: str | None, local_files_only: bool) -> tuple[str, dict[str, Any], str | None]:
-    """What to hand to `from_pretrained`, the options that go with it, and the commit of a model of the hub."""
+    """Return the path for `from_pretrained`, the options for it, and the commit of a model of the hub."""
     if path == EMBEDDED:
         directory = Path(str(importlib.resources.files("cptlab") / "kata" / "lm"))
     else:
@@ -186,7 +196,9 @@ def _locate(path: str, revision: str | None, local_files_only: bool) -> tuple[st
         except ConnectionError as error:
             reason = f"the hub cannot be reached ({error})"
     cached = try_to_load_from_cache(path, "config.json", revision=revision)
-    if isinstance(cached, str):  # its directory: given the hub id, transformers would ask the hub for some files
+    if isinstance(
+        cached, str
+    ):  # with the hub id instead of its directory, transformers would ask the hub for some files
         snapshot = Path(cached).parent
         return str(snapshot), local, snapshot.name
     raise UserError(
@@ -196,9 +208,9 @@ def _locate(path: str, revision: str | None, local_files_only: bool) -> tuple[st
 
 
 def _ask_hub(path: str, revision: str | None) -> str:
-    """The commit of a model on the hub, asked once and briefly: transformers retries a silent hub for a minute.
+    """Ask the hub for the commit of a model, once and briefly. transformers would retry a silent hub for a minute.
 
-    ConnectionError where the hub does not answer, UserError where it says no.
+    Raises ConnectionError if the hub does not answer, and UserError if it refuses.
     """
     remedy = "Check backbone.path and backbone.revision, or give a local directory."
     try:

@@ -35,16 +35,28 @@ SPLIT = r"\n[ ]*| ?[A-Za-z_]+| ?[0-9]| ?[^\sA-Za-z0-9_]+|[ ]+"
 def train_tokenizer(seed: int, size: int = 6000) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE tokenizer on the first `size` documents."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(SPLIT), "isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(SPLIT), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=[EOS, PAD, MASK], show_progress=False,
-                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=[EOS, PAD, MASK],
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
     tokenizer.train_from_iterator((d.prompt + d.completion for d in islice(documents(seed), size)), trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=EOS, pad_token=PAD, mask_token=MASK,
-                                   model_max_length=CONTEXT, clean_up_tokenization_spaces=False)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=EOS,
+        pad_token=PAD,
+        mask_token=MASK,
+        model_max_length=CONTEXT,
+        clean_up_tokenization_spaces=False,
+    )
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, document: Document, rng: random.Random) -> tuple[list[int], int]:
@@ -70,17 +82,19 @@ def batches(tokenizer: PreTrainedTokenizerFast, seed: int, batch: int, skip: int
     stream = islice(documents(seed), 6000 + skip * batch, None)
     pool_size = 8
     while True:
-        pool = sorted((encode(tokenizer, document, rng) for document in islice(stream, pool_size * batch)),
-                      key=lambda item: len(item[0]))
-        groups = [pool[i * batch:(i + 1) * batch] for i in range(pool_size)]
+        pool = sorted(
+            (encode(tokenizer, document, rng) for document in islice(stream, pool_size * batch)),
+            key=lambda item: len(item[0]),
+        )
+        groups = [pool[i * batch : (i + 1) * batch] for i in range(pool_size)]
         rng.shuffle(groups)
         for group in groups:
             width = -(-max(len(ids) for ids, _ in group) // WIDTH_STEP) * WIDTH_STEP
             inputs = torch.full((batch, width), tokenizer.pad_token_id)
             labels = torch.full((batch, width), -100)
             for row, (ids, start) in enumerate(group):
-                inputs[row, :len(ids)] = torch.tensor(ids)
-                labels[row, start:len(ids)] = torch.tensor(ids[start:])
+                inputs[row, : len(ids)] = torch.tensor(ids)
+                labels[row, start : len(ids)] = torch.tensor(ids[start:])
             yield inputs, labels
 
 
@@ -94,11 +108,21 @@ def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalL
     """Return the untrained model, initialised at random from `seed`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = LlamaForCausalLM(LlamaConfig(
-            vocab_size=len(tokenizer), hidden_size=256, intermediate_size=768, num_hidden_layers=4,
-            num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=CONTEXT, tie_word_embeddings=True,
-            bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-        ))
+        model = LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=256,
+                intermediate_size=768,
+                num_hidden_layers=4,
+                num_attention_heads=4,
+                num_key_value_heads=4,
+                max_position_embeddings=CONTEXT,
+                tie_word_embeddings=True,
+                bos_token_id=None,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+            )
+        )
     model.set_attn_implementation("eager")  # on a CPU its backward pass is the fastest
     return model
 
@@ -111,8 +135,11 @@ def pretrain(output: Path, steps: int = 1000, batch: int = 32, seed: int = 0) ->
     model = make_model(tokenizer, seed)
     decayed = [p for p in model.parameters() if p.dim() > 1]
     plain = [p for p in model.parameters() if p.dim() <= 1]
-    optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}],
-                                  lr=PEAK_RATE, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}],
+        lr=PEAK_RATE,
+        betas=(0.9, 0.98),
+    )
     start, seconds, log = 0, 0.0, []
     if state_file.is_file():
         state = torch.load(state_file, weights_only=True)
@@ -139,15 +166,32 @@ def pretrain(output: Path, steps: int = 1000, batch: int = 32, seed: int = 0) ->
             elapsed = seconds + time.monotonic() - mark
             log.append({"step": done, "loss": sum(running) / len(running), "seconds": round(elapsed, 1)})
             left = (time.monotonic() - mark) / (done - start) * (steps - done)
-            print(f"step {done}/{steps}  loss {log[-1]['loss']:.4f}  {elapsed / 60:.1f} min, "
-                  f"{left / 60:.1f} min left", flush=True)
+            print(
+                f"step {done}/{steps}  loss {log[-1]['loss']:.4f}  {elapsed / 60:.1f} min, {left / 60:.1f} min left",
+                flush=True,
+            )
             running = []
         if done % SAVE_EVERY == 0 and done < steps:
             with replacing(state_file) as file:
-                torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": done,
-                            "seconds": seconds + time.monotonic() - mark, "log": log}, file)
-    record = {"steps": steps, "batch": batch, "seed": seed, "parameters": model.num_parameters(),
-              "seconds": round(seconds + time.monotonic() - mark), "threads": torch.get_num_threads(), "log": log}
+                torch.save(
+                    {
+                        "model": model.state_dict(),
+                        "optimizer": optimizer.state_dict(),
+                        "step": done,
+                        "seconds": seconds + time.monotonic() - mark,
+                        "log": log,
+                    },
+                    file,
+                )
+    record = {
+        "steps": steps,
+        "batch": batch,
+        "seed": seed,
+        "parameters": model.num_parameters(),
+        "seconds": round(seconds + time.monotonic() - mark),
+        "threads": torch.get_num_threads(),
+        "log": log,
+    }
     with tempfile.TemporaryDirectory(dir=output) as fresh:  # a model in use is mapped into memory: replace, not rewrite
         model.save_pretrained(fresh)
         tokenizer.save_pretrained(fresh)
