@@ -19,13 +19,13 @@ PAIRS_FILE, STATISTICS_FILE, METRICS_FILE = "pairs.jsonl", "statistics.json", "m
 
 
 def say(text: str) -> None:
-    """A line for the user, from the main process alone."""
+    """Print a line for the user on stderr, from the main process alone."""
     if is_main_process():
         print(text, file=sys.stderr, flush=True)
 
 
 def sandbox_of(config: DictConfig) -> dict[str, Any]:
-    """Probe the sandbox and report its level. UserError if it is weaker than the setting `sandbox` asks for."""
+    """Probe the sandbox and report its level. Raises UserError if it is weaker than the setting `sandbox` asks for."""
     from cptlab.judging.execution.executor import probe_sandbox
 
     found = probe_sandbox(config.sandbox)
@@ -34,25 +34,32 @@ def sandbox_of(config: DictConfig) -> dict[str, Any]:
 
 
 def begin(config: DictConfig, fresh: Path, task: str, **content: Any) -> RunDirectory:
-    """The run of these settings and this content, begun or gone on with."""
+    """Begin the run of these settings and this content, or go on with it."""
     run = open_run(fresh, Path(config.paths.logs) / task, _digest(config, **content))
     say(f"{'Going on with the unfinished run' if run.resumed else 'Run directory:'} {run.directory}")
     return run
 
 
+def content_of(config: DictConfig) -> dict[str, Any]:
+    """Return a config as plain data, its references resolved."""
+    content = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}
+
+
 def loggers_of(config: DictConfig, run: RunDirectory, job_type: str) -> list[Any]:
-    """The configured loggers of this run; they write below its directory."""
+    """Build the configured loggers of this run; they write below its directory."""
     made = []
     for name, node in (config.logger or {}).items():
         extra = {"job_type": job_type, "tags": list(config.tags)} if name == "wandb" else {}
         made.append(instantiate(node, f"logger.{name}", save_dir=str(run.directory), **extra))
     for logger in made:
-        logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
+        logger.log_hyperparams(content_of(config))
     return made
 
 
 def optimized(config: DictConfig, metrics: dict[str, float]) -> float | None:
-    """What a sweep optimises."""
+    """Return the metric that a sweep optimises. Raises UserError if there is no such metric."""
     name = config.get("optimized_metric")
     if name is None:
         return None
@@ -62,8 +69,8 @@ def optimized(config: DictConfig, metrics: dict[str, float]) -> float | None:
 
 
 def _digest(config: DictConfig, **more: Any) -> str:
-    """What makes two commands the same run."""
-    content = OmegaConf.to_container(config, resolve=True)
+    """Return a digest of what makes two commands the same run."""
+    content = content_of(config)
     if "compute" in content:
         more |= {name: content["compute"][name] for name in ("step", "reference_precision")}
         content["data"]["loader"].pop("token_budget")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -53,8 +54,8 @@ def print_estimate(config: DictConfig, adapters_of: Callable[..., list[Any]]) ->
         method = choose_step(backbone, compute, adapters)
     if method.reason:
         print(f"The plain step would be used: {method.reason}.")
-    parts = backbone, adapters, data, objective
-    found = _estimate(config, *parts, method=method, compute=compute, quantization=quantization, unknown=unknown)
+    options = {"method": method, "compute": compute, "quantization": quantization, "unknown": unknown}
+    found = _estimate(config, backbone, adapters, data, objective, **options)
     print("\n".join(found.lines()))
 
 
@@ -66,17 +67,14 @@ def say_estimate(config: DictConfig, *parts: Any, **options: Any) -> dict[str, A
         say(f"No estimate: {error}")
         return None
     say("\n".join(found.short()))
-    return found.as_dict()
+    return dataclasses.asdict(found)
 
 
 def _estimate(config: DictConfig, *parts: Any, **options: Any) -> Any:
     from cptlab.estimate.estimate import estimate
 
-    devices, stages = config.trainer.get("devices", 1), config.stages
-    return estimate(
-        *parts, epochs=(stages.first_epochs, stages.second_epochs),
-        processes=devices if isinstance(devices, int) and devices > 0 else 1, **options,
-    )  # fmt: skip
+    devices, stages = config.trainer.get("devices", 1), instantiate(config.stages, "stages")
+    return estimate(*parts, stages=stages, processes=devices if type(devices) is int and devices > 0 else 1, **options)
 
 
 def _free_bytes(device: str) -> float:

@@ -9,10 +9,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cptlab.commands.common import METRICS_FILE, ROOT, begin, loggers_of, optimized, sandbox_of, say
+from cptlab.commands.common import METRICS_FILE, ROOT, begin, content_of, loggers_of, optimized, sandbox_of, say
 from cptlab.commands.systems import build_backbone, choose_systems, shared_setting
 from cptlab.errors import UserError
 from cptlab.metrics.summary import allowed_ks, compare, flat, summarise
+from cptlab.settings.entry import hydra_command
 from cptlab.settings.instantiate import instantiate
 from cptlab.storage.atomic import write_json
 from cptlab.storage.jsonl import write_jsonl
@@ -61,7 +62,8 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     write_jsonl(run.directory / "tasks.jsonl", tasks)
 
     # 3. The work, system by system.
-    judge = Judge(cache, tuple(config.extra_disabled), config.workers, config.sandbox)
+    limits = instantiate(config.judge, "judge")
+    judge = Judge(cache, tuple(config.extra_disabled), config.workers, config.sandbox, limits)
     outcomes, cost = {}, {}
     for system in systems:
         judged = sample_and_judge(system, tasks, config.n, judge, seed=config.seed)
@@ -117,7 +119,7 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
     run = begin(config, fresh, "evaluate", benchmark=benchmark.fingerprint(), **digests)
     OmegaConf.save(config, run.directory / CONFIG_FILE, resolve=True)
     write_jsonl(run.directory / "tasks.jsonl", present)
-    outcomes = {}
+    outcomes, limits = {}, instantiate(config.judge, "judge")
     for system, file in files.items():
         directory = run.directory / system
         judge_file(
@@ -128,6 +130,7 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
             workers=config.workers,
             extra_disabled=config.extra_disabled,
             sandbox=config.sandbox,
+            limits=limits,
             title=system,
         )
         write_row_verdicts(run.directory / f"verdicts{'' if system == 'given' else f'_{system}'}.jsonl", directory)
@@ -144,8 +147,7 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
     metrics, report = _report(run, shared, outcomes, ks, {}, facts)
     for system in files:
         drop_journals(run.directory / system)
-    content = OmegaConf.to_container(config, resolve=True)
-    mirror_without_lightning(config.logger or {}, run.directory, metrics, list(config.tags), content)
+    mirror_without_lightning(config.logger or {}, run.directory, metrics, list(config.tags), content_of(config))
     print(f"\nRun directory: {run.directory}\nReport: {report}\nOne line a row: {run.directory / 'verdicts.jsonl'}")
     return optimized(config, metrics)
 
@@ -186,3 +188,9 @@ def _say_who_is_decoded_plainly(chosen: list[System], systems: list[Any], decodi
         )
     if plain:
         say(f"Without a prefix this second stream is the first one, so these are decoded plainly: {', '.join(plain)}.")
+
+
+main = hydra_command("evaluate", evaluate)
+
+if __name__ == "__main__":
+    main()

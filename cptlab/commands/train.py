@@ -16,6 +16,7 @@ from cptlab.commands.common import METRICS_FILE, PAIRS_FILE, ROOT, STATISTICS_FI
 from cptlab.commands.estimate import print_estimate, say_estimate
 from cptlab.errors import UserError
 from cptlab.progress import is_main_process
+from cptlab.settings.entry import hydra_command
 from cptlab.settings.instantiate import instantiate
 from cptlab.storage.atomic import write_json
 from cptlab.storage.run_directory import CONFIG_FILE, discard
@@ -115,3 +116,9 @@ def _bytes(path: str) -> bytes:
 
 def _read_json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+main = hydra_command("train", train)
+
+if __name__ == "__main__":
+    main()

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from cptlab.adapters import Adapter
 from cptlab.backbone import Backbone
@@ -17,6 +16,7 @@ from cptlab.estimate.sizes import parameter_count, weight_bytes
 from cptlab.estimate.trial import Trial, run_trial
 from cptlab.training.loop.datamodule import PairDataModule, PairSplit
 from cptlab.training.loop.module import STAGES, AdapterTraining
+from cptlab.training.loop.stages import Stages, check_context
 from cptlab.training.objectives.base import Objective
 from cptlab.training.reference import kept_of, readable, reference_bytes
 from cptlab.training.steps.choice import StepMethod
@@ -32,10 +32,11 @@ ASSUMED = TokenPair(  # where there are no pairs yet: 400 tokens of instruction,
 class Estimate:
     """Bytes, numbers and seconds of a run; `lines()` is the table, `short()` its beginning.
 
-    `adapter_numbers` are those that are exported, `trained_numbers` those that are trained (a prefix may be trained as
-    factors); of all adapters together. `state_bytes`: the trained numbers, their gradient and AdamW's two moments.
-    `pairs_assumed`: there are no pairs yet, and one of assumed lengths stands for all. `unknown` says why no step was
-    run, where `trial` is None. `seconds`: of an epoch of each stage, by stage.
+    `adapter_numbers` are those that the policies compute with, `trained_numbers` those that are trained (a prefix may be
+    trained as factors); of all adapters together. `state_bytes`: the trained numbers, their gradient and AdamW's two
+    moments. `pairs_assumed`: there are no pairs yet, and one of assumed lengths stands for all. `epochs` and `seconds` of
+    an epoch by stage; `seconds` of 'training' in all. `peak_bytes`: the measured peak, and AdamW's two moments, which
+    come with the first update. `unknown` says why no step was run, where `trial` is None.
     """
 
     backbone: str
@@ -52,32 +53,19 @@ class Estimate:
     median_tokens: float
     step: str
     reference_bytes: int
-    epochs: tuple[int, int]
+    epochs: dict[str, int]
+    peak_bytes: int | None
+    seconds: dict[str, float]
     trial: Trial | None
     unknown: str | None
-    seconds: dict[str, float]
-
-    @property
-    def peak_bytes(self) -> int | None:
-        """Return the measured peak and AdamW's two moments, which come with the first update."""
-        measured = self.trial and self.trial.peak_bytes
-        return measured + self.state_bytes // 2 if measured else None
-
-    @property
-    def training_seconds(self) -> float:
-        return sum(epochs * self.seconds.get(stage, 0) for stage, epochs in zip(STAGES, self.epochs))
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain data for metrics.json."""
-        return asdict(self) | {"peak_bytes": self.peak_bytes, "training_seconds": self.training_seconds}
 
     def short(self) -> list[str]:
         """Return two lines for the start of a run, whose steps have been tried."""
         disk = f", {readable(self.reference_bytes)} on disk for the reference" if self.reference_bytes else ""
-        each = ", ".join(f"{duration(seconds)} per epoch ({stage})" for stage, seconds in self.seconds.items())
+        each = ", ".join(f"{duration(self.seconds[s])} per epoch ({s})" for s in STAGES if s in self.seconds)
         return [
             f"Estimate: {self._peak()} of memory at the peak, {readable(self.weight_bytes)} of it weights{disk}",
-            f"          {duration(self.training_seconds)} of training without validation: {each}",
+            f"          {duration(self.seconds['training'])} of training without validation: {each}",
         ]
 
     def lines(self) -> list[str]:
@@ -90,8 +78,11 @@ class Estimate:
         rows = [
             (f"Backbone: {self.backbone}", f"{self.parameters:,} parameters", "exact"),
             ("  weights", readable(self.weight_bytes), self.weights),
-            (f"Adapter: {self.adapter}", f"{self.adapter_numbers:,} numbers", "exact"),
-            ("  trained", f"{self.trained_numbers:,} numbers", "exact"),
+            (
+                f"Adapter: {self.adapter}",
+                f"{self.adapter_numbers:,} numbers",
+                f"exact; {self.trained_numbers:,} trained",
+            ),
             ("  with gradient and AdamW's state", readable(self.state_bytes), "exact"),
             ("Pairs", pairs, known),
             ("  median length", f"{self.median_tokens:g} tokens", "instruction and both programs, shared ones once"),
@@ -106,19 +97,18 @@ class Estimate:
         if trial is None:
             return [(name, "unknown", str(self.unknown)) for name in ("Memory of a step", "Time")]
         largest = f"measured on {trial.pairs} pair(s) of up to {trial.tokens} tokens, the largest batch"
-        seconds = next(iter(trial.timings.values())).seconds
-        rate = operations(trial.flops / seconds[len(seconds) // 2])
+        seconds = next(iter(trial.seconds.values()))
+        rate = trial.flops / seconds[len(seconds) // 2] / 1e9
         rows = [
             (f"Memory at the peak, {self.step} step", self._peak(), largest),
-            ("Operations of a median step", operations(trial.flops), f"counted; {rate} per second"),
+            ("Operations of a median step", f"{trial.flops / 1e9:,.1f} GFLOP", f"counted; {rate:,.0f} per second"),
         ]
-        for number, (stage, epochs) in enumerate(zip(STAGES, self.epochs), 1):
-            if timing := trial.timings.get(stage):
-                name = "Time of a pair" if self.pairs_assumed else f"Time of each of {epochs} epoch(s)"
-                how = f"measured on {len(timing.seconds)} pair(s), one by one"
-                rows.append((f"{name}, stage {number}", duration(self.seconds[stage]), how))
+        for stage, seconds in trial.seconds.items():
+            name = "Time of a pair" if self.pairs_assumed else f"Time of each of {self.epochs[stage]} epoch(s)"
+            how = f"measured on {len(seconds)} pair(s), one by one"
+            rows.append((f"{name}, {stage}", duration(self.seconds[stage]), how))
         if not self.pairs_assumed:
-            rows.append(("Time of training", duration(self.training_seconds), "without validation and reference"))
+            rows.append(("Time of training", duration(self.seconds["training"]), "without validation and reference"))
         return rows
 
     def _peak(self) -> str:
@@ -134,42 +124,47 @@ def estimate(
     data: PairDataModule | None,
     objective: Objective,
     *,
+    stages: Stages,
     method: StepMethod,
     compute: Compute,
-    epochs: tuple[int, int] = (3, 1),
     processes: int = 1,
     quantization: str | None = None,
     unknown: str | None = None,
 ) -> Estimate:
     """Estimate a run on `processes` devices, as many `adapters` as the objective trains; `data` None: no pairs yet.
 
-    `unknown` says why steps cannot be run, as with the backbone of a config alone; then `quantization` says how its weights
-    would be rounded. Raises UserError where a step does not fit into the memory of the GPU.
+    `unknown` says why steps cannot be run, as with the backbone of a config alone; `quantization`: how its weights would be
+    rounded then. Raises UserError where a step does not fit into the memory of the GPU, or a pair into the context.
     """
+    epochs = {stage: stages.epochs(stage) for stage in STAGES if stages.epochs(stage)}
     if data is None:
         train, validation = (PairSplit(pairs, backbone.pad_id, compute.token_budget) for pairs in ([ASSUMED], []))
     else:
         train, validation = data.splits["train"], data.splits["validation"]
     on_disk = compute.reference == "disk" and method.name == "fast"
-    kept = kept_of(objective, epochs[0] > 0) if on_disk else {}
+    kept = kept_of(objective, stages.first_epochs > 0) if on_disk else {}
     dtype = backbone.head.weight.dtype
     reference = sum(
         reference_bytes(split.pairs, backbone.hidden_size, compute.reference_precision, dtype, kept[name] == "states")
         for name, split in (("train", train), ("validation", validation))
         if kept.get(name, "none") != "none" and len(split)
     )
-    trial, seconds = None, {}
+    trained = [parameter for adapter in adapters for parameter in adapter.parameters()]
+    state_bytes = 4 * sum(parameter.nbytes for parameter in trained)
+    trial, seconds, peak = None, {}, None
     if unknown is None:
-        first, second = adapters[0], adapters[1] if len(adapters) == 2 else None  # which the first stage alone trains
+        if data is not None:
+            check_context(backbone, adapters[0], data)
+        opposites = dict(zip(STAGES, adapters[1:]))  # the first stage alone trains a second adapter
         modules = [
-            AdapterTraining(backbone, first, stage, objective, opposite=opposite, method=method)
-            for stage, opposite, count in zip(STAGES, (second, None), epochs)
-            if count
+            AdapterTraining(backbone, adapters[0], stage, objective, opposite=opposites.get(stage), method=method)
+            for stage in epochs
         ]
         trial = run_trial(modules, train, validation, 1 if data is None else data.batch_size, on_disk)
         tokens = sum(train.lengths) / processes
-        seconds = {stage: timing.per_token * tokens for stage, timing in trial.timings.items()}
-    trained = [parameter for adapter in adapters for parameter in adapter.parameters()]
+        seconds = {stage: trial.per_token(stage) * tokens for stage in trial.seconds}
+        seconds["training"] = sum(count * seconds[stage] for stage, count in epochs.items())
+        peak = trial.peak_bytes and trial.peak_bytes + state_bytes // 2
     numbers = sum(parameter.numel() for parameter in trained)
     how = f"linear layers in {quantization}, scales not counted" if quantization else "exact"
     return Estimate(
@@ -180,7 +175,7 @@ def estimate(
         adapter=adapters[0].kind,
         adapter_numbers=sum(tensor.numel() for adapter in adapters for tensor in adapter.tensors()),
         trained_numbers=numbers,
-        state_bytes=4 * sum(parameter.nbytes for parameter in trained),
+        state_bytes=state_bytes,
         train_pairs=len(train),
         validation_pairs=len(validation),
         pairs_assumed=data is None,
@@ -188,18 +183,11 @@ def estimate(
         step=method.name + (", checkpointing" if method.checkpointing else ""),
         reference_bytes=reference,
         epochs=epochs,
+        peak_bytes=peak,
+        seconds=seconds,
         trial=trial,
         unknown=unknown,
-        seconds=seconds,
     )
-
-
-def operations(count: float) -> str:
-    """Return operations in MFLOP, GFLOP or TFLOP."""
-    for unit, scale in (("TFLOP", 1e12), ("GFLOP", 1e9)):
-        if count >= scale:
-            return f"{count / scale:.3g} {unit}"
-    return f"{count / 1e6:.3g} MFLOP"
 
 
 def duration(seconds: float) -> str:

@@ -18,23 +18,12 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 from cptlab.errors import UserError
 from cptlab.training.loop.datamodule import PairSplit
 from cptlab.training.loop.module import AdapterTraining
+from cptlab.training.objectives.base import Objective
 from cptlab.training.steps.batches import Batch, ReferenceRows
 
 PAIRS = 3  # that are timed for each stage
 PATIENCE = 120.0  # seconds after which no further pair is timed
 STATUS = Path("/proc/self/status")
-
-
-@dataclass(frozen=True)
-class Timing:
-    """The `seconds` of steps on single pairs of `tokens` packed tokens."""
-
-    seconds: tuple[float, ...]
-    tokens: tuple[int, ...]
-
-    @property
-    def per_token(self) -> float:
-        return sum(self.seconds) / sum(self.tokens)
 
 
 @dataclass(frozen=True)
@@ -44,7 +33,7 @@ class Trial:
     `peak_bytes`: the most that this process has held, with that batch and the largest one of validation done: of GPU
     memory, or of resident memory on a CPU; None where the system does not say. `peak_is_earlier`: it held as much before.
     `flops`: operations of a step of the first stage on the median pair, a multiplication and an addition counting two.
-    `timings`: by stage.
+    `lengths`: packed tokens of the timed pairs. `seconds`: of the steps on them, by stage.
     """
 
     pairs: int
@@ -52,7 +41,12 @@ class Trial:
     peak_bytes: int | None
     peak_is_earlier: bool
     flops: int
-    timings: dict[str, Timing]
+    lengths: tuple[int, ...]
+    seconds: dict[str, tuple[float, ...]]
+
+    def per_token(self, stage: str) -> float:
+        """Return the seconds per packed token of this stage; not all pairs are timed where a step takes minutes."""
+        return sum(self.seconds[stage]) / sum(self.lengths[: len(self.seconds[stage])])
 
 
 def run_trial(
@@ -62,16 +56,18 @@ def run_trial(
 
     Raises UserError where the largest batch does not fit into the memory of the GPU.
     """
-    device = modules[0].backbone.device
+    first, device = modules[0], modules[0].backbone.device
     by_length = sorted(range(len(train)), key=lambda index: train.lengths[index])
     largest = _largest(train, by_length[-batch_size:])
     longest = max(train.lengths[index] for index in largest)
     before = _peak_bytes(device, reset=True)
     try:
         for module in modules:
-            _step(module, train, largest, on_disk)
+            _step(module.to(device), train, largest, on_disk)
         if len(validation):
-            _validate(modules[0], validation, _largest(validation, range(len(validation))), on_disk)
+            with torch.no_grad():
+                group = _largest(validation, range(len(validation)))
+                first.validation_step(_batch(first, validation, group, None, on_disk), 0)
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"A step of {len(largest)} pair(s) of up to {longest} tokens does not fit into the GPU's memory. "
@@ -79,11 +75,12 @@ def run_trial(
         ) from error
     peak = _peak_bytes(device)
 
-    first = max(0, (len(train) - PAIRS + 1) // 2)
-    chosen = by_length[first : first + PAIRS]
-    flops = count_flops(lambda: _step(modules[0], train, [chosen[len(chosen) // 2]], on_disk))
-    timings = {module.stage: _time_steps(module, train, chosen, on_disk) for module in modules}
-    return Trial(len(largest), longest, peak, peak == before, flops, timings)
+    start = max(0, (len(train) - PAIRS + 1) // 2)
+    chosen = by_length[start : start + PAIRS]
+    flops = count_flops(lambda: _step(first, train, [chosen[len(chosen) // 2]], on_disk))
+    lengths = tuple(train.lengths[index] for index in chosen)
+    seconds = {module.stage: _time_steps(module, train, chosen, on_disk) for module in modules}
+    return Trial(len(largest), longest, peak, peak == before, flops, lengths, seconds)
 
 
 def count_flops(work: Callable[[], object]) -> int:
@@ -103,21 +100,22 @@ def count_flops(work: Callable[[], object]) -> int:
 
 def _step(module: AdapterTraining, split: PairSplit, indices: Sequence[int], on_disk: bool) -> None:
     """Run one training step on one batch, and leave no gradient behind."""
-    batch = split.batch(indices, module.objective)
-    if on_disk and module.objective.reference != "none":
-        batch = _with_zeros(module, batch)
-    module.training_step([batch.to(module.backbone.device)], 0).backward()
-    for parameter in module.trained():
-        parameter.grad = None
+    module.training_step([_batch(module, split, indices, module.objective, on_disk)], 0).backward()
+    module.zero_grad()
 
 
-@torch.no_grad()
-def _validate(module: AdapterTraining, split: PairSplit, indices: Sequence[int], on_disk: bool) -> None:
-    batch = split.batch(indices)
-    module.validation_step((_with_zeros(module, batch) if on_disk else batch).to(module.backbone.device), 0)
+def _batch(
+    module: AdapterTraining, split: PairSplit, indices: Sequence[int], objective: Objective | None, on_disk: bool
+) -> Batch:
+    """Return these pairs as a batch, with zeros for a reference that would be read from disk."""
+    batch = split.batch(indices, objective)
+    if on_disk and (objective is None or objective.reference != "none"):
+        states = torch.zeros(len(batch.packed.predicting), module.backbone.hidden_size, dtype=module.backbone.dtype)
+        batch = replace(batch, reference=ReferenceRows(states, torch.zeros(batch.tokens.shape)))
+    return batch.to(module.backbone.device)
 
 
-def _time_steps(module: AdapterTraining, split: PairSplit, chosen: Sequence[int], on_disk: bool) -> Timing:
+def _time_steps(module: AdapterTraining, split: PairSplit, chosen: Sequence[int], on_disk: bool) -> tuple[float, ...]:
     seconds: list[float] = []
     for index in chosen:
         start = time.perf_counter()
@@ -127,13 +125,7 @@ def _time_steps(module: AdapterTraining, split: PairSplit, chosen: Sequence[int]
         seconds.append(time.perf_counter() - start)
         if sum(seconds) > PATIENCE:
             break
-    return Timing(tuple(seconds), tuple(split.lengths[index] for index in chosen[: len(seconds)]))
-
-
-def _with_zeros(module: AdapterTraining, batch: Batch) -> Batch:
-    """Return the batch with zeros for the reference that would be read from disk."""
-    states = torch.zeros(len(batch.packed.predicting), module.backbone.hidden_size, dtype=module.backbone.dtype)
-    return replace(batch, reference=ReferenceRows(states, torch.zeros(batch.tokens.shape)))
+    return tuple(seconds)
 
 
 def _largest(split: PairSplit, indices: Sequence[int]) -> list[int]:
@@ -142,10 +134,8 @@ def _largest(split: PairSplit, indices: Sequence[int]) -> list[int]:
 
 
 def _peak_bytes(device: torch.device, reset: bool = False) -> int | None:
-    """Return the most bytes that were held at once: on a GPU, or by this process where the device is the CPU.
-
-    `reset` forgets a GPU's peak first. A process's peak stays, because metrics.json reports it.
-    """
+    """Return the most bytes that were held at once, on a GPU or, for a CPU, by this process. `reset` forgets a GPU's peak
+    first; that of a process stays, because metrics.json reports it."""
     if device.type == "cuda":
         if reset:
             torch.cuda.reset_peak_memory_stats(device)

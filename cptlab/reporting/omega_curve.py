@@ -100,7 +100,8 @@ def curve_figure(curve: OmegaCurve) -> Any:
     import matplotlib
     from matplotlib.figure import Figure
 
-    from cptlab.reporting.style import COLOURS, MUTED, STYLE
+    from cptlab.reporting.figures import add_captions
+    from cptlab.reporting.style import COLOURS, STYLE
 
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.6 * len(curve.metrics), 4.0), layout="constrained")
@@ -133,17 +134,9 @@ def curve_figure(curve: OmegaCurve) -> Any:
             axes.set_xlabel("ω")
             axes.grid(True, axis="y")
         tasks = {found["tasks"] for by_omega in curve.values.values() for found in by_omega.values()}
-        figure.suptitle(
-            f"{curve.about}, {'/'.join(map(str, sorted(tasks)))} tasks",
-            fontsize=11,
-            fontweight="bold",
-            x=0.01,
-            ha="left",
-        )
+        title = f"{curve.about}, {'/'.join(map(str, sorted(tasks)))} tasks"
         note = "bands: 95% bootstrap interval over tasks; dotted: level at ω = 1; ring: highest"
-        figure.supxlabel(note, fontsize=8.5, color=MUTED)
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper right", ncols=len(labels))
+        add_captions(figure, title, note, panels[0])
     return figure
 
 

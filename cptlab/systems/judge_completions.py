@@ -16,6 +16,7 @@ from typing import Any
 
 from cptlab.judging.cleaning.clean import clean
 from cptlab.judging.lint.pylint_score import score_stream
+from cptlab.judging.sandbox.limits import Limits
 from cptlab.judging.verdicts.judge import judge_stream
 from cptlab.progress import progress_bar
 from cptlab.records import Completion, Quality, Task, Verdict
@@ -37,6 +38,7 @@ def judge_file(
     extra_disabled: Sequence[str] = (),
     workers: int | None = None,
     sandbox: str = "landlock",
+    limits: Limits | None = None,
     title: str = "given",
 ) -> None:
     """Write completions, quality and verdicts of the file's rows into `directory`, line i of each for row i.
@@ -53,7 +55,7 @@ def judge_file(
 
     def verdicts(todo: Todo) -> Iterator[tuple[int, Verdict]]:
         items = ((row, completion["program"], by_id[completion["task_id"]]) for row, completion in todo)
-        return judge_stream(items, workers=workers, at_least=sandbox)
+        return judge_stream(items, workers=workers, limits=limits, at_least=sandbox)
 
     def qualities(todo: Todo) -> Iterator[tuple[int, Quality]]:
         items = ((row, completion["program"]) for row, completion in todo)

@@ -61,11 +61,10 @@ def apps(
     ] = None,
     fractions: Fractions = None,
 ) -> Benchmark:
-    """The tasks that have tests, each with its difficulty.
+    """Load the tasks that have tests, each with its difficulty.
 
-    `source` is a file or folder below `<data_dir>/apps` (or anywhere, as a whole path); None stands for train and test
-    as JSONL files or folders, else the first other of SOURCES that is there, else the hub. Splits are the hub's; other
-    files and folders are split test. Raises UserError for a source that is not there or not readable.
+    Splits are the hub's; other files and folders are split test. Raise UserError for a source that does not exist or
+    cannot be read.
     """
     tasks = [task for task, _ in _tasks_and_solutions(data_dir, source)]
     return Benchmark("apps", divided(tasks, fractions))

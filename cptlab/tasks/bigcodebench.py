@@ -18,7 +18,7 @@ from cptlab.tasks.docstrings import docstring_prompt
 from cptlab.tasks.files import Source, make_tasks, read_rows
 
 SOURCE = Source("bigcodebench/BigCodeBench.jsonl", ("bigcode/bigcodebench",), ("v0.1.4",))
-# of tasks whose reference works or sleeps longer than usual in a test: 11 s, 9 s, 5 to 7 s
+# of tasks whose canonical solution works or sleeps longer than usual in a test: 11 s, 9 s, 5 to 7 s
 _CPU_SECONDS = {f"BigCodeBench/{number}": seconds for number, seconds in (
     (0, 60.0), (195, 30.0), (220, 20.0), (819, 20.0), (823, 20.0), (1105, 20.0))}  # fmt: skip
 
@@ -35,7 +35,7 @@ def bigcodebench(
     ] = "stdlib",
     fractions: Fractions = None,
 ) -> Benchmark:
-    """The tasks of `subset`, all in split test unless `fractions` divide them."""
+    """Load the tasks of `subset`, all in split test unless `fractions` divide them."""
     check_settings(bigcodebench, subset=subset)
     tasks = make_tasks(read_rows(SOURCE, data_dir), lambda row: _task(row) if subset == "all" or _stdlib(row) else None)
     return Benchmark("bigcodebench", divided(tasks, fractions))

@@ -35,13 +35,13 @@ _WRONG_EXAMPLES = {
 
 
 def humaneval(data_dir: str | None = None, fractions: Fractions = None) -> Benchmark:
-    """164 tasks, all in split test unless `fractions` divide them."""
+    """Load the 164 tasks, all in split test unless `fractions` divide them."""
     tasks = make_tasks(read_rows(ORIGINAL, data_dir), lambda row: _task(row, "humaneval", check_units(row["test"])))
     return Benchmark("humaneval", divided(tasks, fractions))
 
 
 def humaneval_plus(data_dir: str | None = None, fractions: Fractions = None) -> Benchmark:
-    """HumanEval's tasks with EvalPlus's tests and corrected references, in split test unless `fractions` divide them."""
+    """Load HumanEval's tasks with EvalPlus's tests and corrected solutions, in split test unless `fractions` divide them."""
     tasks = make_tasks(read_rows(PLUS, data_dir), lambda row: _task(row, "humaneval_plus", loop_tests(row["test"])))
     return Benchmark("humaneval_plus", divided(tasks, fractions))
 

@@ -347,7 +347,7 @@ def test_a_tuned_prefix_beside_the_base_model(tmp_path, capsys):
         ((*TINY, "top_logits=0.5"), "top_logits=0.5 cannot be"),
         ((*TINY, "gradient=some"), "gradient=some cannot be"),
         ((*TINY, "limit=0"), "limit=0 cannot be"),
-        ((*TINY, "compare=/some/where"), "compare must be a list"),
+        ((*TINY, "compare=/some/where"), "compare=/some/where cannot be: it must be a list"),
         ((*TINY, "compare=[/no/such/run]"), "/no/such/run holds no dilution.json"),
         ((*TINY, "decoding=spa", "decoding/gate=failed_tests"), "no gate can wait for failed ones"),
         ((*TINY, "decoding=dial"), "there is none"),

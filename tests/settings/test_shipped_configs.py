@@ -11,7 +11,7 @@ from cptlab.settings.instantiate import instantiate
 EVALUATED = ("backbone", "benchmark", "decoding")
 USES = {
     "train": ("*",),
-    "evaluate": (*EVALUATED, "logger", "paths", "system", "judge", "experiment", "decoding/*"),
+    "evaluate": (*EVALUATED, "logger", "paths", "system", "judge", "decoding/*"),
     "omega": EVALUATED,
     "dilution": EVALUATED,
     "pairs": (*EVALUATED, "pairs"),

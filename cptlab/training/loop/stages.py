@@ -90,12 +90,7 @@ def train_stages(
     `directory` already holds, where a pair is longer than the backbone's context, and where the machine lacks what
     `trainer` asks for.
     """
-    if data.longest + adapter.positions > backbone.context_length:
-        raise UserError(
-            f"The longest pair takes {data.longest} tokens and the {adapter.kind} {adapter.positions} positions, more than "
-            f"the {backbone.context_length} of {backbone.name}. "
-            "Leave long pairs out, or use a backbone with a longer context."
-        )
+    check_context(backbone, adapter, data)
     objective, stages = objective or CPT(), stages or Stages()
     adapters = [adapter] if opposite is None else [adapter, opposite]
     if len(adapters) != objective.policies:
@@ -128,6 +123,16 @@ def train_stages(
         description |= {f"stage{number}_epochs": epochs}
     adapter.to(backbone.device).eval()
     return adapter
+
+
+def check_context(backbone: Backbone, adapter: Adapter, data: PairDataModule) -> None:
+    """Raise UserError where the longest pair and what the adapter takes of the context are too much for the backbone."""
+    if data.longest + adapter.positions > backbone.context_length:
+        raise UserError(
+            f"The longest pair takes {data.longest} tokens and the {adapter.kind} {adapter.positions} positions, more than "
+            f"the {backbone.context_length} of {backbone.name}. "
+            "Leave long pairs out, or use a backbone with a longer context."
+        )
 
 
 def make_trainer(trainer: Callable[..., lightning.Trainer], **options: Any) -> lightning.Trainer:
