@@ -1,4 +1,4 @@
-"""Frozen causal language models, run with or without a prefix of keys and values."""
+"""Frozen causal language models that run with or without a prefix of keys and values."""
 
 from cptlab.backbone.decode_state import DecodeState
 from cptlab.backbone.loading import load_backbone, load_config

@@ -1,7 +1,7 @@
-"""What has been read so far: the key/value cache of many rows that differ in length and in what they see.
+"""The state of decoding: the key/value cache of many rows that differ in length and in the tokens that they see.
 
-Every row's keys stand at the end of the columns; what stands before them, padding or what a former row left, is not
-`real`. Rows are picked, repeated, replaced in place and appended without another forward pass.
+The keys of every row are at the end of the columns. The columns before them hold padding, or the keys of a former row,
+and are not `real`. Rows can be picked, repeated, replaced in place and appended without another forward pass.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from torch import Tensor
 
 from cptlab.backbone.kv_cache import BufferedCache
 
-PREFIX_POSITION = -1  # of a prefix's keys in `positions`: before every token, and in no window
+PREFIX_POSITION = -1  # position of a prefix's keys: before every token, and outside of every window
 
 
 @dataclass
 class DecodeState:
-    """Per row: the cache, and which of its columns are real and where they stand.
+    """The cache of B rows, with the position of each column in each row.
 
-    `real` and `positions` are [B, K] over the cached keys, prefix included; `next_position` is [B]. `padded`: whether
-    some column of some row may not be real.
+    `real` and `positions` are [B, K] over the cached keys, prefix included, and `next_position` is [B]. `padded` is True
+    if some column of some row may not be real.
     """
 
     cache: BufferedCache
@@ -43,11 +43,11 @@ class DecodeState:
         return self.select(torch.arange(self.rows, device=self.real.device).repeat_interleave(n))
 
     def copy(self, rows: Tensor, drop: bool = False) -> DecodeState:
-        """These rows as another state. `drop`: this one is not needed any more, its layers are freed one by one."""
+        """Return these rows as another state. With `drop`, free the layers of this one, which must not be used again."""
         rows = rows.to(self.real.device)
         first = 0
         real = self.real.index_select(0, rows)
-        if self.padded and len(rows):  # columns that no row needs
+        if self.padded and len(rows):  # leave out leading columns that no row needs
             first = int(real.any(0).int().argmax())
         cache = self.cache.mapped(lambda tensor: tensor[:, :, first:].index_select(0, rows), drop)
         state = DecodeState(
@@ -58,11 +58,11 @@ class DecodeState:
         return state
 
     def rewind(self, positions: Tensor) -> DecodeState:
-        """Forget all tokens from `positions` [B] on, and move what is left to the end. Changes and returns this state."""
+        """Drop all tokens from `positions` [B] on, and move the others to the end. Changes and returns this state."""
         keep = self.real & (self.positions < positions[:, None])
         counts = keep.sum(1)
         width = int(counts.max())
-        # the columns that are kept, in their order, behind some that are not
+        # the kept columns, in their order, behind some others
         order = keep.int().argsort(dim=1, stable=True)[:, keep.shape[1] - width :]
         cache = self.cache.mapped(
             lambda tensor: tensor.gather(2, order[:, None, :, None].expand(-1, tensor.shape[1], -1, tensor.shape[3])),
@@ -74,7 +74,7 @@ class DecodeState:
         )
 
     def append(self, other: DecodeState) -> DecodeState:
-        """Let the rows of `other` follow these. Changes and returns this state."""
+        """Append the rows of `other`. Changes and returns this state."""
         width = max(self.real.shape[1], other.real.shape[1])
         self.cache.append(other.cache, width)
         for name in ("real", "positions"):
@@ -87,7 +87,7 @@ class DecodeState:
         return self
 
     def replace(self, rows: Tensor, other: DecodeState) -> DecodeState:
-        """Put the rows of `other` in the place of these rows. Changes and returns this state."""
+        """Overwrite `rows` by the rows of `other`. Changes and returns this state."""
         surplus = other.real.shape[1] - self.real.shape[1]
         if surplus > 0:
             self.cache.widen(surplus)
@@ -102,7 +102,7 @@ class DecodeState:
         return self
 
     def trim(self, least: int) -> DecodeState:
-        """Drop the leading columns that no row needs, if there are at least so many. Changes and returns this state."""
+        """Drop the leading columns that no row needs, if at least `least` are unused. Changes and returns this state."""
         if self.padded and self.real.shape[1] > least and not bool(self.real[:, :least].any()):
             self.select(torch.arange(self.rows, device=self.real.device))
         return self

@@ -1,4 +1,4 @@
-"""Whether an architecture that nobody tested carries a prefix exactly: found out by running it."""
+"""Check that an untested architecture runs exactly with a prefix, by running it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from cptlab.errors import UserError
 
 @torch.no_grad()
 def check_exact(backbone: Backbone, tolerance: float = 0.05) -> None:
-    """Run a few tokens through an architecture that is not in `TESTED`: UserError where it is not exact.
+    """Run a few tokens through a model whose architecture is not in `TESTED`. Raises UserError if it is not exact.
 
-    Exact means: a padded row gives the logits of the row alone, decoding step by step gives those of one pass, and the
-    prefix is seen. Compared by the median over positions of the relative L2 distance, loosely enough for bfloat16 and
-    for an expert that is chosen differently now and then.
+    It is exact if a padded row gives the logits of the row alone, decoding step by step gives those of one pass, and
+    tokens see the prefix. Logits are compared by the median over positions of the relative L2 distance. The default
+    tolerance allows for bfloat16, and for an expert that is chosen differently now and then.
     """
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, min(1000, backbone.vocab_size), (2, 12), generator=generator).to(backbone.device)

@@ -1,10 +1,10 @@
-"""Gradient checkpointing with a prefix present: each decoder layer runs again in the backward pass.
+"""Gradient checkpointing with a prefix: each decoder layer runs again in the backward pass.
 
-Chen et al., Training deep nets with sublinear memory cost (arXiv 1604.06174). Kept are only the inputs of the layers, so memory
-for activations is about one layer's instead of all layers', for one more forward pass through the layers.
+Chen et al., Training deep nets with sublinear memory cost (arXiv 1604.06174). Only the inputs of the layers are stored.
+So activations take about the memory of one layer instead of all layers, at the cost of one more forward pass.
 
-transformers' own checkpointing needs a model in train mode and takes its cache away, prefix included; PEFT refuses both
-together. Here the cache stays. As a layer reads it twice, it must be a stateless one (`cptlab.backbone.kv_cache.PrefixLayer`).
+transformers' own checkpointing needs a model in train mode and removes its cache, and with it the prefix. PEFT refuses
+the two together. Here the cache stays. A layer reads it twice, so it must be stateless, as `kv_cache.PrefixLayer` is.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cptlab.errors import UserError
 
 
 class _Recomputed:
-    """A layer's `forward` that keeps its inputs alone where gradients are wanted."""
+    """The `forward` of a layer that stores only its inputs when gradients are computed."""
 
     def __init__(self, forward: Callable[..., Any], draws: bool) -> None:
         self.forward, self.draws = forward, draws
@@ -30,13 +30,16 @@ class _Recomputed:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return self.forward(*args, **kwargs)
-        # Not the reentrant kind: it would see no gradient where only the cache, no argument, asks for one, as in the
-        # first layer.
+        # The reentrant kind would see no gradient if only the cache asks for one and no argument, as in the first
+        # layer.
         return checkpoint(self.forward, *args, use_reentrant=False, preserve_rng_state=self.draws, **kwargs)
 
 
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
-    """The model's list of decoder layers: the outermost list of `num_hidden_layers` modules. UserError without one."""
+    """Return the model's list of decoder layers: the outermost list of `num_hidden_layers` modules.
+
+    Raises UserError if there is none.
+    """
     count = model.config.num_hidden_layers
     lists = [
         (name.count("."), module)
@@ -45,23 +48,23 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     ]
     if not lists:
         raise UserError(
-            f"A {model.config.model_type} model has no list of {count} layers that could be computed again. "
+            f"A {model.config.model_type} model has no list of {count} layers that can be computed again. "
             "Set compute.checkpointing=false."
         )
-    return min(lists, key=lambda item: item[0])[1]  # of experts there may be as many, further inside
+    return min(lists, key=lambda item: item[0])[1]  # there may be as many experts, further inside
 
 
 @contextmanager
 def checkpointed(model: PreTrainedModel) -> Iterator[None]:
-    """Within it, each decoder layer of a `model` in eval mode is computed again in the backward pass.
+    """Compute each decoder layer of a `model` in eval mode again in the backward pass of this context.
 
     Modules of a layer that are in train mode (an adapter's dropout) draw the same numbers the second time.
 
-    The backward pass itself may come later. Without gradients nothing changes, and inside another `checkpointed` of the same
-    model neither. Gradients are those without it, bit for bit where the kernels repeat themselves.
+    The backward pass may run after the context. Nothing changes without gradients, or inside another `checkpointed` of
+    the same model. Gradients are the same as without it, bit for bit if the kernels are deterministic.
     """
     assert not model.training, "a layer with dropout would be another one the second time"
-    # a forward of its own, where a library has given the layer one, comes back afterwards
+    # a library may have given a layer a forward of its own, which is put back afterwards
     before = [
         (layer, layer.__dict__.get("forward"))
         for layer in decoder_layers(model)

@@ -1,4 +1,4 @@
-"""Load a causal language model from the Hugging Face hub, a directory, or the package itself, and freeze it."""
+"""Load a causal language model from the Hugging Face hub, a directory, or this package, and freeze it."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ def load_backbone(
 ) -> Backbone:
     """Load the model at `path` and freeze it.
 
-    A hub that does not answer within seconds is replaced by what was downloaded before. Raises UserError for everything
-    that does not fit.
+    If the hub does not answer within seconds, the model that was downloaded before is loaded. Raises UserError for a
+    model that cannot be loaded or does not fit, and for a device that is not there.
     """
     check_settings(load_backbone, dtype=dtype, attn_implementation=attn_implementation, quantization=quantization)
     where = resolve_device(device)
@@ -135,7 +135,7 @@ def load_backbone(
 def load_config(
     path: str, *, revision: str | None = None, local_files_only: bool = False
 ) -> tuple[PreTrainedConfig, bool]:
-    """The config of the model at `path`, and whether its weights are on this machine. Raises UserError."""
+    """Return the config of the model at `path`, and whether its weights are on this machine. Raises UserError."""
     source, options, _ = _locate(path, revision, local_files_only)
     try:
         config = AutoConfig.from_pretrained(source, **options)
@@ -153,7 +153,7 @@ def load_config(
 
 
 def resolve_device(device: str) -> torch.device:
-    """'auto' is the GPU where there is one, each process's own. Raises UserError for a device that is not there."""
+    """Return the device. 'auto' is the process's own GPU if there is one. Raises UserError for a missing device."""
     if device == "auto":
         if not torch.cuda.is_available():
             return torch.device("cpu")
@@ -167,14 +167,14 @@ def resolve_device(device: str) -> torch.device:
     count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}[resolved.type]
     if (resolved.index or 0) >= count:
         raise UserError(
-            f"Device {device} was asked for, but this machine offers {count} of that kind. "
+            f"There is no device {device}: this machine has {count} of that kind. "
             "Set backbone.device=cpu (device=cpu for evaluate.py), or run where there is one."
         )
     return resolved
 
 
 def _locate(path: str, revision: str | None, local_files_only: bool) -> tuple[str, dict[str, Any], str | None]:
-    """What to hand to `from_pretrained`, the options that go with it, and the commit of a model of the hub."""
+    """Return the path for `from_pretrained`, the options for it, and the commit of a model of the hub."""
     if path == EMBEDDED:
         directory = Path(str(importlib.resources.files("cptlab") / "kata" / "lm"))
     else:
@@ -196,7 +196,9 @@ def _locate(path: str, revision: str | None, local_files_only: bool) -> tuple[st
         except ConnectionError as error:
             reason = f"the hub cannot be reached ({error})"
     cached = try_to_load_from_cache(path, "config.json", revision=revision)
-    if isinstance(cached, str):  # its directory: given the hub id, transformers would ask the hub for some files
+    if isinstance(
+        cached, str
+    ):  # with the hub id instead of its directory, transformers would ask the hub for some files
         snapshot = Path(cached).parent
         return str(snapshot), local, snapshot.name
     raise UserError(
@@ -206,9 +208,9 @@ def _locate(path: str, revision: str | None, local_files_only: bool) -> tuple[st
 
 
 def _ask_hub(path: str, revision: str | None) -> str:
-    """The commit of a model on the hub, asked once and briefly: transformers retries a silent hub for a minute.
+    """Ask the hub for the commit of a model, once and briefly. transformers would retry a silent hub for a minute.
 
-    ConnectionError where the hub does not answer, UserError where it says no.
+    Raises ConnectionError if the hub does not answer, and UserError if it refuses.
     """
     remedy = "Check backbone.path and backbone.revision, or give a local directory."
     try:

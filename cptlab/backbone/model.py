@@ -19,15 +19,15 @@ from cptlab.backbone.prefix_shape import KeyValuePrefix, prefix_shape, sliding_w
 from cptlab.backbone.small_batch_linear import use_small_batch_linear
 from cptlab.errors import UserError
 
-OPENING = "\n"  # stands for the text before a completion, where a tokenizer treats a text's start differently
-SAMPLED = 1 << 16  # numbers of each weight tensor that enter the fingerprint
+OPENING = "\n"  # replaces the text before a completion if the tokenizer treats the start of a text differently
+SAMPLED = 1 << 16  # numbers of each weight tensor that the fingerprint reads
 
 
 class Backbone:
-    """A frozen causal language model (`model`, in eval mode), its `tokenizer`, and what the other parts ask of them.
+    """A frozen causal language model (`model`, in eval mode) and its `tokenizer`.
 
-    `path` is what Hugging Face can load it from again, `name` what a table calls it. `eos_ids` end a text,
-    `pad_id` fills batches, `mask_id` (or None) replaces tokens in selective prompt anchoring.
+    Hugging Face can load it again from `path`, and tables call it `name`. The tokens `eos_ids` end a text, `pad_id`
+    fills batches, and `mask_id` (or None) replaces anchored tokens in Selective Prompt Anchoring.
     """
 
     def __init__(
@@ -79,23 +79,26 @@ class Backbone:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is now (a trainer may have moved it)."""
+        """The device of the model, which a trainer may have moved."""
         return next(self.model.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the model computes keys and values in: its weights' dtype, or autocast's where that is on."""
+        """The dtype of keys and values: that of the weights, or autocast's if that is on."""
         if torch.is_autocast_enabled(self.device.type):
             return torch.get_autocast_dtype(self.device.type)
         return next(self.model.parameters()).dtype
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Token ids of a text that opens the input, with the special tokens that the tokenizer puts there."""
+        """Return the token ids of a text that opens the input, with the tokenizer's special tokens."""
         return self.tokenizer(text, verbose=False).input_ids
 
     def encode_completion(self, text: str) -> list[int]:
-        """Token ids of a text that follows another: without special tokens, and without the space that tokenizers
-        such as Code Llama's put before the first word of a text."""
+        """Return the token ids of a text that follows another one.
+
+        They have no special tokens, and lack the space that tokenizers such as Code Llama's put before the first word
+        of a text.
+        """
         if self._opening:
             ids = self.tokenizer(OPENING + text, add_special_tokens=False, verbose=False).input_ids
             if ids[: len(self._opening)] == self._opening:
@@ -103,7 +106,7 @@ class Backbone:
         return self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of a completion's token ids, without special tokens; its leading space, if any, is kept."""
+        """Return the text of a completion's token ids, without special tokens, but with its leading space, if any."""
         text = self.tokenizer.decode(
             self._opening + list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
@@ -112,10 +115,10 @@ class Backbone:
     def logits(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, prefix: KeyValuePrefix | None = None
     ) -> torch.Tensor:
-        """Logits [B, T, V] for right- or left-padded `input_ids` [B, T]; those at padding mean nothing.
+        """Return logits [B, T, V] for right- or left-padded `input_ids` [B, T]. Logits at padding mean nothing.
 
-        The first real token of each row is at position 0, or M behind a prefix of M positions, which sits in the cache
-        as it is, after the rotary embedding. Gradients flow to the prefix.
+        The first real token of each row is at position 0, or at M behind a prefix of M positions. The prefix enters the
+        cache as it is, without rotary embedding. Gradients flow to the prefix.
         """
         cache, length = self._constant_cache(prefix, len(input_ids))
         positions = token_positions(attention_mask, length)
@@ -130,10 +133,10 @@ class Backbone:
         segments: torch.Tensor,
         prefix: KeyValuePrefix | None = None,
     ) -> torch.Tensor:
-        """What enters the head, [B, T, E], for rows that branch: several texts with one beginning, computed once.
+        """Return the input of the head, [B, T, E], for rows that branch: texts with one beginning, computed once.
 
-        `positions` [B, T] are those of the tokens without a prefix. `segments` [B, T]: 0 for tokens that all branches
-        of a row see, 1 and up for a branch's own, -1 for padding. Gradients flow to the prefix.
+        `positions` [B, T] are those of the tokens without a prefix. `segments` [B, T] is 0 for tokens that all branches
+        of a row see, 1 and up for the tokens of a branch, and -1 for padding. Gradients flow to the prefix.
         """
         cache, length = self._constant_cache(prefix, len(input_ids))
         pad = torch.nn.functional.pad
@@ -146,19 +149,19 @@ class Backbone:
 
     @property
     def head(self) -> torch.nn.Module:
-        """The layer that makes logits of hidden states."""
+        """The layer that maps hidden states to logits."""
         return self.model.get_output_embeddings()
 
     @torch.no_grad()
     def prefill(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, prefix: KeyValuePrefix | None = None
     ) -> tuple[torch.Tensor, DecodeState]:
-        """Read left-padded prompts [B, T]: the logits [B, V] of what follows, and the state to go on from."""
+        """Read left-padded prompts [B, T]. Return the logits [B, V] of the next token, and the state to go on from."""
         state = self.opening(len(input_ids), prefix)
         return self.extend(input_ids, attention_mask, state), state
 
     def opening(self, rows: int, prefix: KeyValuePrefix | None = None) -> DecodeState:
-        """The state in which nothing has been read but the prefix."""
+        """Return the state in which nothing but the prefix has been read."""
         cache, length = BufferedCache(), 0 if prefix is None else prefix.length
         if prefix is not None:
             self._prefix_cache(cache, prefix, rows)
@@ -168,7 +171,7 @@ class Backbone:
 
     @torch.no_grad()
     def extend(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, state: DecodeState) -> torch.Tensor:
-        """Read left-padded tokens [B, T] behind what each row has read: the logits [B, V] of what follows. Changes `state`."""
+        """Read left-padded tokens [B, T] and return the logits [B, V] of the next token. Changes `state`."""
         assert attention_mask[:, -1].all(), "rows are padded on the left"
         real = attention_mask.bool()
         positions = token_positions(attention_mask, 0) + state.next_position[:, None]
@@ -183,7 +186,7 @@ class Backbone:
 
     @torch.no_grad()
     def step(self, tokens: torch.Tensor, state: DecodeState) -> torch.Tensor:
-        """Read one more token per row, `tokens` [B]: the logits [B, V] of what follows. Changes `state`."""
+        """Read one more token per row, `tokens` [B], and return the logits [B, V] of the next one. Changes `state`."""
         positions = state.next_position[:, None]
         state.real = torch.nn.functional.pad(state.real, (0, 1), value=True)
         state.positions = torch.cat([state.positions, positions], dim=1)
@@ -192,7 +195,7 @@ class Backbone:
         return output.logits[:, -1]
 
     def _constant_cache(self, prefix: KeyValuePrefix | None, batch: int) -> tuple[Cache | None, int]:
-        """For one pass: a cache that holds the prefix and stays as it is, and the prefix's length."""
+        """Return a cache for one pass, which holds the prefix and never changes, and the prefix's length."""
         if prefix is None:
             return None, 0
         return Cache(layers=[PrefixLayer(*tensors) for tensors in self._key_values(prefix, batch)]), prefix.length
@@ -203,7 +206,7 @@ class Backbone:
         return cache
 
     def _key_values(self, prefix: KeyValuePrefix, batch: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Per layer, [batch, num_kv_heads, M, head_dim] twice, in what the model computes in."""
+        """Return (key, value) of every layer, each [batch, num_kv_heads, M, head_dim], in the model's dtype."""
         if prefix.shape != self.shape:
             raise UserError(
                 f"The prefix belongs to another backbone: it has {prefix.shape}, while {self.name} has {self.shape}. "
@@ -219,7 +222,7 @@ class Backbone:
             return self.model(input_ids=input_ids, **options, **({"logits_to_keep": 1} if last_only else {}))
 
     def _options(self, positions, key_positions, real, padded, cache, segments=None) -> dict:
-        """The mask, positions and cache of one pass, as transformers takes them."""
+        """Return the mask, positions and cache of one pass, as arguments of a transformers model."""
         queries, keys = positions.shape[1], key_positions.shape[1]
         windowed = self.window is not None and keys > self.window
 
@@ -227,7 +230,7 @@ class Backbone:
             return additive_mask(positions, key_positions, real, window, self.dtype, segments)
 
         if segments is None and not padded and not windowed and queries in (1, keys):
-            attention = None  # plainly causal: the model then takes its fastest kernel
+            attention = None  # causal, so the model can use its fastest kernel
         elif self._mixed:
             attention = {"full_attention": mask(None), "sliding_attention": mask(self.window)}
         else:
@@ -243,8 +246,8 @@ class Backbone:
     def fingerprint(self) -> str:
         """SHA-256 over config, vocabulary and weights.
 
-        Of a weight tensor with more than 65,536 numbers only as many, evenly spaced, are read: enough to tell apart
-        models that were trained differently, cheap on large ones. The dtype counts; where the files lie does not.
+        At most 65,536 numbers of each weight tensor are read, evenly spaced. That is enough to tell apart models that
+        were trained differently, and cheap for large ones. The dtype counts, the place of the files does not.
         """
         digest = hashlib.sha256()
         config = {k: v for k, v in self.config.to_dict().items() if k not in ("_name_or_path", "transformers_version")}
@@ -258,7 +261,7 @@ class Backbone:
 
 
 def _with_prefix_keys(real: torch.Tensor, positions: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which keys are real and at what position, [B, length + T] both: the prefix, then the tokens."""
+    """Put `length` prefix keys before the tokens: return which keys are real and their positions, both [B, length + T]."""
     pad = torch.nn.functional.pad
     return pad(real, (length, 0), value=True), pad(positions, (length, 0), value=PREFIX_POSITION)
 
@@ -271,7 +274,7 @@ def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> froz
 
 
 def _opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The tokens of `OPENING` where a text's start is tokenised differently from the same text behind it, else []."""
+    """Return the tokens of `OPENING` if a text is tokenised differently behind it than at the start, else []."""
     alone, opening, behind = (
         tokenizer(text, add_special_tokens=False).input_ids for text in ("x", OPENING, OPENING + "x")
     )
@@ -279,7 +282,10 @@ def _opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 def mask_id_of(tokenizer: PreTrainedTokenizerBase, mask_token: str | None) -> int | None:
-    """The token that masks others: `mask_token`, or the tokenizer's own mask, unknown or padding token; None without one."""
+    """Return the id of `mask_token`, or of the tokenizer's own mask, unknown or padding token, or None if it has none.
+
+    Raises UserError if `mask_token` is not one token of the vocabulary.
+    """
     if mask_token is None:
         own = (tokenizer.mask_token_id, tokenizer.unk_token_id, tokenizer.pad_token_id)
         return next((i for i in own if i is not None), None)

@@ -1,4 +1,4 @@
-"""What a backbone's key/value cache looks like, and what a prefix of keys and values must offer to stand in it."""
+"""The shape of a backbone's key/value cache, and the interface of a prefix that fits into it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from transformers import PreTrainedConfig
 
 from cptlab.errors import UserError
 
-# Tested one by one in tests/test_prefix_architectures.py; any other is checked when it is loaded.
+# tests/backbone/test_prefix_architectures.py tests these. Any other is checked when it is loaded (exactness.py).
 TESTED = frozenset("llama phi starcoder2 codegen gpt_bigcode qwen2 mistral gpt2 gpt_neox mixtral qwen2_moe".split())
 REMEDY = f"Use a backbone of one of these architectures: {', '.join(sorted(TESTED))}."
 
 
 @dataclass(frozen=True)
 class PrefixShape:
-    """What a backbone's key/value cache looks like per layer: `[num_kv_heads, positions, head_dim]`, twice."""
+    """The shape of a key/value cache. Each layer holds keys and values of `[num_kv_heads, positions, head_dim]`."""
 
     num_layers: int
     num_kv_heads: int
@@ -25,7 +25,7 @@ class PrefixShape:
 
     @property
     def width(self) -> int:
-        """Numbers per prefix position: 2·L·num_kv_heads·head_dim."""
+        """The number of values per prefix position: 2·L·num_kv_heads·head_dim."""
         return 2 * self.num_layers * self.num_kv_heads * self.head_dim
 
     def __str__(self) -> str:
@@ -33,19 +33,22 @@ class PrefixShape:
 
 
 class KeyValuePrefix(Protocol):
-    """Keys and values of `length` positions that stand before every text (`cptlab.adapters.Prefix` is one)."""
+    """Keys and values of `length` positions before every text. `cptlab.adapters.Prefix` is one."""
 
-    shape: PrefixShape
-    length: int
+    @property
+    def shape(self) -> PrefixShape: ...
+
+    @property
+    def length(self) -> int: ...
 
     def key_values(self) -> list[tuple[Tensor, Tensor]]:
-        """(key, value) of every layer, each [num_kv_heads, M, head_dim]."""
+        """Return (key, value) of every layer, each [num_kv_heads, M, head_dim]."""
         ...
 
 
 @dataclass(frozen=True)
 class FixedPrefix:
-    """A `table` [M, shape.width] as a prefix."""
+    """A prefix that is a `table` [M, shape.width]."""
 
     table: Tensor
     shape: PrefixShape
@@ -59,7 +62,7 @@ class FixedPrefix:
 
 
 def split_table(table: Tensor, shape: PrefixShape) -> list[tuple[Tensor, Tensor]]:
-    """(key, value) of every layer, each [num_kv_heads, M, head_dim], of a table [M, width].
+    """Return (key, value) of every layer, each [num_kv_heads, M, head_dim], of a table [M, width].
 
     Column `((2·layer + kv)·num_kv_heads + head)·head_dim + d` is dimension d of that head's key (kv = 0) or value (kv = 1).
     """
@@ -68,13 +71,13 @@ def split_table(table: Tensor, shape: PrefixShape) -> list[tuple[Tensor, Tensor]
 
 
 def prefix_shape(config: PreTrainedConfig) -> PrefixShape:
-    """The shape of a model's key/value cache, from its config. Raises UserError where it has none that fits."""
+    """Return the shape of a model's key/value cache, from its config. Raises UserError if no prefix fits it."""
     kind = config.model_type
     heads = getattr(config, "num_attention_heads", None)
     if not heads or not getattr(config, "max_position_embeddings", None):
-        raise UserError(f"A {kind} model has no attention with counted positions that a prefix fits. {REMEDY}")
+        raise UserError(f"A {kind} model has no attention with numbered positions, so no prefix fits it. {REMEDY}")
     if getattr(config, "kv_lora_rank", None):
-        raise UserError(f"A {kind} model compresses keys and values together, which no prefix fits. {REMEDY}")
+        raise UserError(f"A {kind} model compresses keys and values together, so no prefix fits it. {REMEDY}")
     layers = set(getattr(config, "layer_types", None) or getattr(config, "attention_layers", None) or ())
     if foreign := layers - {"full_attention", "sliding_attention", "global"}:
         raise UserError(f"A {kind} model has layers ({', '.join(sorted(foreign))}) that would lose a prefix. {REMEDY}")
@@ -87,7 +90,7 @@ def prefix_shape(config: PreTrainedConfig) -> PrefixShape:
 
 
 def sliding_window(config: PreTrainedConfig) -> tuple[int | None, bool]:
-    """(window in tokens or None, whether some layers slide and others do not)."""
+    """Return the sliding window in tokens (or None), and whether some layers slide and others do not."""
     window = getattr(config, "sliding_window", None)
     layers = set(getattr(config, "layer_types", None) or ())
     if not window or layers == {"full_attention"}:

@@ -1,14 +1,14 @@
-"""A frozen model whose linear layers keep their weights in 8 or 4 bits, while gradients flow through them to a prefix.
+"""Quantized linear layers for a frozen model: weights of 8 or 4 bits, through which gradients flow to a prefix.
 
-bitsandbytes or torchao rounds the weights while they are loaded, through transformers; the products are our own, because
-- bitsandbytes' 8-bit product (LLM.int8, arXiv 2208.07339) rounds activations too, in a way that depends on the other rows of
-  the batch, and keeps them where gradient checkpointing cannot let go of them;
-- its 4-bit layer packs itself anew on some CPUs when it runs without gradients, and has none from then on;
-- torchao's layers keep a float copy of every weight for the backward pass.
-Here floats are made for one product at a time, forward and backward, as in QLoRA (arXiv 2305.14314). That costs time, most of
-all in decoding, where the weight is read for a few rows.
+bitsandbytes or torchao rounds the weights while transformers loads them. The products are our own, for three reasons:
+- bitsandbytes' 8-bit product (LLM.int8, arXiv 2208.07339) rounds activations, too, in a way that depends on the other
+  rows of the batch, and stores them where gradient checkpointing cannot free them;
+- its 4-bit layer packs its weight again on some CPUs when it runs without gradients, and gives none from then on;
+- torchao's layers store a float copy of every weight for the backward pass.
+Here floats are made for one product at a time, forward and backward, as in QLoRA (arXiv 2305.14314). That costs time,
+above all in decoding, which reads the whole weight for a few rows.
 
-Embeddings, norms and the output head stay as they are.
+Embeddings, norms and the output head are not quantized.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ REMEDY = "Set backbone.quantization=null, or use another backbone."
 
 
 def quantized_loading(kind: str, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
-    """The options of `from_pretrained` that round weights to `kind` on `device`. UserError where that is not possible."""
+    """Return the options of `from_pretrained` that round weights to `kind` on `device`. UserError if that is impossible."""
     if kind not in KINDS:
         raise UserError(f"There is no quantization {kind!r}. Set backbone.quantization to {', '.join(KINDS)} or null.")
     if device.type not in ("cpu", "cuda"):
@@ -63,9 +63,9 @@ def quantized_loading(kind: str, dtype: torch.dtype, device: torch.device) -> di
 
 
 class QuantizedLinear(nn.Module):
-    """A frozen linear layer of `bits` per weight, plus a scale for each group of weights.
+    """A frozen linear layer with weights of 8 or 4 `bits`, and a scale for each group of weights.
 
-    `numbers` holds int8 [O, I], or for 4 bits two weights to a byte, in the order of its package.
+    `numbers` is int8 [O, I] for 8 bits. For 4 bits a byte holds two weights, in the order of the package that made it.
     """
 
     numbers: Tensor
@@ -80,9 +80,9 @@ class QuantizedLinear(nn.Module):
         self.register_buffer("bias", None if bias is None else bias.detach())
 
     def floats(self, dtype: torch.dtype) -> Tensor:
-        """The weight [O, I]."""
+        """Return the weight [O, I] in `dtype`."""
         numbers = self.numbers
-        if self.bits == 4:  # the first of two in the low half
+        if self.bits == 4:  # the first of two is in the low half
             numbers = torch.stack([numbers & 15, numbers >> 4], dim=-1).flatten(-2).to(torch.int8) - 8
         groups = numbers.view(self.out_features, self.scales.shape[1], -1)
         return (groups * self.scales[..., None]).to(dtype).view(self.out_features, self.in_features)
@@ -95,7 +95,7 @@ class QuantizedLinear(nn.Module):
 
 
 class NormalFloatLinear(QuantizedLinear):
-    """The same in bitsandbytes' NF4: `scales` [blocks, 1] belong to blocks of `block` weights, read row by row."""
+    """A linear layer in bitsandbytes' NF4. `scales` [blocks, 1] belong to blocks of `block` weights, row by row."""
 
     block: int
 
@@ -108,7 +108,7 @@ class NormalFloatLinear(QuantizedLinear):
 
 
 class _Product(torch.autograd.Function):
-    """x·Wᵀ + b that keeps nothing for the backward pass but the layer."""
+    """x·Wᵀ + b, which stores nothing but the layer for the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, input: Tensor, layer: QuantizedLinear) -> Tensor:
@@ -122,8 +122,11 @@ class _Product(torch.autograd.Function):
 
 
 def use_own_products(model: PreTrainedModel) -> None:
-    """Put a `QuantizedLinear` for every layer that a package has rounded. UserError where most weights are as they were."""
-    if model.hf_quantizer.pre_quantized:  # in its own way, which need not be one of ours
+    """Replace every layer that a package has rounded by a `QuantizedLinear`.
+
+    Raises UserError if most weights were not rounded, or if the model was quantized before it was saved.
+    """
+    if model.hf_quantizer.pre_quantized:  # perhaps in a way that is not one of ours
         raise UserError("This model was quantized before it was saved. Set backbone.quantization=null.")
     for name, module in list(model.named_modules()):
         if isinstance(module, nn.Linear) and (own := _own(module)):
@@ -133,15 +136,15 @@ def use_own_products(model: PreTrainedModel) -> None:
     left = sum(parameter.numel() for parameter in layers.parameters())
     if rounded < left:
         raise UserError(
-            f"Of this {model.config.model_type} model only {rounded / (rounded + left):.0%} of the layers' weights can be "
-            f"quantized here. {REMEDY}"
+            f"Only {rounded / (rounded + left):.0%} of the layers' weights of this {model.config.model_type} model can be "
+            f"quantized. {REMEDY}"
         )
     assert model.get_output_embeddings().weight.is_floating_point()
-    model.hf_quantizer.remove_quantization_config(model)  # nothing of the package is left that transformers should mind
+    model.hf_quantizer.remove_quantization_config(model)  # transformers need not know of the package any more
 
 
 def _own(module: nn.Linear) -> QuantizedLinear | None:
-    """The layer that takes the place of a package's."""
+    """Return the layer that replaces a package's layer, or None for a layer that was not rounded."""
     weight, bias, shape = module.weight, module.bias, (module.out_features, module.in_features)
     kind = type(weight).__name__  # by name, because neither package need be installed
     if kind == "Int8Params":

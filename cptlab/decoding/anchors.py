@@ -1,6 +1,6 @@
-"""Anchors written into the text itself: `Sort <anchor>in descending order</anchor>.`
+"""Inline anchors, written into the text with tags: `Sort <anchor>in descending order</anchor>.`
 
-Tags mark places, not strings: what stands between them is anchored there and nowhere else, however often it occurs.
+Tags mark places, not strings: the text between them is anchored there and nowhere else, however often it occurs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TAG = re.compile(f"{OPEN}|{CLOSE}")
 
 
 def parse_anchors(text: str) -> tuple[str, tuple[Span, ...]]:
-    """The text without its tags, and a span named 'anchor' for each tagged part that is not empty.
+    """Return the text without its tags, and a span named 'anchor' for each tagged part that is not empty.
 
     Raises UserError for a tag inside another, one that is never closed, and one that closes nothing.
     """
@@ -45,8 +45,10 @@ def parse_anchors(text: str) -> tuple[str, tuple[Span, ...]]:
 
 
 def anchored_prompt(text: str, code: str = "") -> Prompt:
-    """The prompt of a text with tags. `code` is the end of `text` that belongs to the program (see `Prompt`), with or
-    without its tags.
+    """Return the prompt of a text with tags.
+
+    `code` is the end of `text` that belongs to the program (see `Prompt`), with or without its tags. Raises UserError
+    for wrong tags, and if the text does not end with the code.
     """
     plain, spans = parse_anchors(text)
     code = TAG.sub("", code)
@@ -63,9 +65,9 @@ def mask_spans(
     *,
     add_special_tokens: bool = True,
 ) -> tuple[list[int], list[int]]:
-    """The text's token ids, and the same with every anchored token replaced by `mask_id`: lists of equal length.
+    """Return the text's token ids, and the same ids with every anchored token replaced by `mask_id`.
 
-    A token is anchored when it shares a character with one of the spans; all others are those of the clean text.
+    A token is anchored if it shares a character with one of the spans. All other tokens are those of the clean text.
     """
     name = tokenizer.name_or_path or type(tokenizer).__name__
     if not tokenizer.is_fast:
@@ -82,7 +84,7 @@ def mask_spans(
 
 
 def _place(text: str, at: int) -> str:
-    """The tag at this index with its line and column, from 1."""
+    """Name the tag at this index with its line and column, from 1."""
     line = text.count("\n", 0, at) + 1
     column = at - text.rfind("\n", 0, at)
     return f"The tag {TAG.match(text, at)[0]} in line {line}, column {column}"

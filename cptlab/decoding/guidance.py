@@ -1,9 +1,10 @@
-"""One mixture, many methods: the logits of the prompt against those of a second, 'negative' stream.
+"""Guidance: mix the logits of a prompt with those of a second stream, as classifier-free guidance does.
 
     F(ω) = ω · f(E) + (1 − ω) · f(E')                                                        (SPA eq. 18)
 
-Three choices make a method, each a small file and a config of its own: which second stream E' (`negatives/`), when to
-mix (`gates/`), and how (`rules/`). ω = 1 is the plain model at no extra cost, whatever gate and rule.
+Three choices make a method, and each choice is a small file with a config of its own. The negative (`negatives/`) says
+what the second stream E' reads, the gate (`gates/`) says when to mix, and the rule (`rules/`) says how. ω = 1 is plain
+decoding at no extra cost, whatever gate and rule.
 """
 
 from __future__ import annotations
@@ -24,29 +25,32 @@ from cptlab.settings.setting import Setting, check_settings
 
 
 class Negative(Protocol):
-    """Which second stream. May have `needs_prefix = True`: it differs from the first in the prefix alone."""
+    """Says what the second stream reads. With `needs_prefix = True` it differs from the first in the prefix alone."""
 
     def stream(self, backbone: Backbone, prompt: Prompt) -> Stream | None:
-        """The tokens of the second stream; None where it would be the first one again."""
+        """Return the second stream of a prompt, or None if it would equal the first one."""
+        ...
 
 
 class Gate(Protocol):
-    """When to mix. May have `after_failure = True`: only programs that failed their public tests are generated again."""
+    """Says when to mix. With `after_failure = True`, only programs that fail their public tests are generated again."""
 
     def opens(self, logits: Tensor) -> Tensor:
-        """[B] bool, from the first stream's raw logits [B, V] of what follows."""
+        """Return [B] bool, from the first stream's raw logits [B, V] of the next token."""
+        ...
 
 
 class Rule(Protocol):
-    """How to mix."""
+    """Says how to mix."""
 
     def mix(self, clean: Tensor, second: Tensor, omega: Tensor) -> Tensor:
-        """Mixed logits [B, V], of both streams' raw logits [B, V] and `omega` [B, 1]. −inf in either stream stays −inf."""
+        """Mix both streams' raw logits [B, V] with `omega` [B, 1] to logits [B, V]. −inf in either stream stays −inf."""
+        ...
 
 
 @dataclass(frozen=True)
 class Guidance:
-    """A second stream with its weight. The defaults are Selective Prompt Anchoring on the task's description."""
+    """A method with its ω. The defaults are Selective Prompt Anchoring on the task's description."""
 
     negative: Negative = field(default_factory=Masked)
     omega: Annotated[
@@ -59,10 +63,10 @@ class Guidance:
         check_settings(self)
 
     def stream(self, backbone: Backbone, prompt: Prompt, has_prefix: bool) -> Stream | None:
-        """The second stream of a prompt; None where mixing would change nothing, which then costs nothing."""
+        """Return the second stream of a prompt, or None if mixing would change nothing."""
         if getattr(self.negative, "needs_prefix", False) and not has_prefix:
             raise UserError(
-                f"{type(self.negative).__name__} compares with and without a prefix, and there is none. Give a trained "
+                f"{type(self.negative).__name__} compares decoding with and without a prefix, and there is none. Give a trained "
                 "prefix, or choose another negative."
             )
         return None if self.omega == 1 else self.negative.stream(backbone, prompt)

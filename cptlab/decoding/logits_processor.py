@@ -3,14 +3,14 @@
     inputs, spa = SPALogitsProcessor.from_texts(model, tokenizer, ["Sort <anchor>in descending order</anchor>."], 1.3)
     model.generate(**inputs, logits_processor=LogitsProcessorList([spa]))
 
-The logits are F(ω) = ω · f(E) + (1 − ω) · f(E_mask) (arXiv 2408.09121, eq. 18), with positions exact on the left-padded
-rows that `generate` works on. Greedy, sampling, several samples per prompt and beams; an ω and anchors of each
-prompt's own. A prompt without anchors or with ω = 1 has no second stream, a batch of such prompts no second forward.
-A PEFT model with a prefix (prefix tuning) carries it in both streams.
+The logits are F(ω) = ω · f(E) + (1 − ω) · f(E_mask) (arXiv 2408.09121, eq. 18), with exact positions on the left-padded
+rows that `generate` works on. It works with greedy decoding, sampling, several samples per prompt and beams, and each
+prompt may have its own ω and anchors. A prompt without anchors or with ω = 1 has no second stream, and a batch of such
+prompts needs no second forward pass. A PEFT model with a prefix (prefix tuning) has it in both streams.
 
-What it does not do: it costs a second forward per token and a cache of its own, which is kept until the next call;
-`cptlab.decoding.generate` runs both streams as one. Processors before it in the list see and change the clean stream
-alone. A ban (−inf) stays one, but whatever scales logits, such as a repetition penalty, belongs after it in the list.
+It costs a second forward pass per token, and a cache of its own that stays until the next call, while
+`cptlab.decoding.generate` runs both streams in one pass. Processors before it in the list see and change the clean
+stream alone. A ban (−inf) stays, but a processor that scales logits, such as a repetition penalty, belongs after it.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from cptlab.errors import UserError
 
 
 class SPALogitsProcessor(LogitsProcessor):
-    """Mixes into the scores of `model.generate` the logits of the same prompts with their anchors masked.
+    """Mixes the logits of the same prompts with masked anchors into the scores of `model.generate`.
 
     `clean_ids` [B, P] are the ids that `generate` is called with, left-padded where `attention_mask` [B, P] is 0 (None:
-    no padding); `masked_ids` [B, P] are the same with the mask token for each anchored one. `omega` is a number or one
-    per prompt. Beside the mixed scores nothing is changed, and under beam search, where scores are log-probabilities,
-    the mixture is made one again. Raises UserError for what does not fit together, and when it is called with other
-    prompts.
+    no padding). `masked_ids` [B, P] are the same with the mask token for each anchored one. `omega` is one number, or
+    one per prompt. The scores of prompts without a second stream stay as they are. Under beam search, where scores are
+    log-probabilities, the mixture is normalised again. Raises UserError for arguments that do not fit together, and if
+    it is called with other prompts.
     """
 
     def __init__(
@@ -80,10 +80,10 @@ class SPALogitsProcessor(LogitsProcessor):
         mask_token: str | None = None,
         add_special_tokens: bool = True,
     ) -> tuple[BatchEncoding, SPALogitsProcessor]:
-        """From texts with `<anchor>` tags: what to call `generate` with (without the tags), and the processor.
+        """Return the inputs of `generate` for texts with `<anchor>` tags, which are taken out, and the processor.
 
         `mask_token` is a token of the vocabulary (None: the tokenizer's mask, unknown or padding token).
-        `add_special_tokens=False` is for texts that a chat template already gave theirs.
+        Use `add_special_tokens=False` for texts that a chat template has already given theirs.
         """
         texts = [texts] if isinstance(texts, str) else list(texts)
         if not texts:
@@ -106,7 +106,7 @@ class SPALogitsProcessor(LogitsProcessor):
         return inputs, cls(model, clean_ids, masked_ids, omega, mask)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """The mixed scores [R, V]; rows [R, T] stand in the order of the prompts, the same number for each."""
+        """Return the mixed scores [R, V]. Rows [R, T] are in the order of the prompts, the same number for each."""
         prompts = self._prompts(input_ids)
         rows = self.guided[prompts].nonzero()[:, 0]
         if not len(rows):
@@ -114,13 +114,13 @@ class SPALogitsProcessor(LogitsProcessor):
         clean = scores[rows.to(scores.device)]
         masked = self.second.logits(input_ids.to(rows.device)[rows], prompts[rows]).to(clean.device, clean.dtype)
         mixed = mix(clean, masked, self.omega[prompts[rows], None].to(clean))
-        # Logits have some constant per row that does not matter, except to beams, which add scores up over the tokens.
+        # A constant per row does not matter to logits, but it does to beams, which add up scores over the tokens.
         log_probabilities = clean.amax(dim=-1, keepdim=True) <= 0
         mixed = torch.where(log_probabilities, mixed.log_softmax(-1), mixed)
         return scores.index_copy(0, rows.to(scores.device), mixed.to(scores.dtype))
 
     def _prompts(self, input_ids: Tensor) -> Tensor:
-        """Which prompt each row continues, [R]."""
+        """Return which prompt each row continues, [R]."""
         each, rest = divmod(len(input_ids), len(self.clean))
         prompts = torch.arange(len(self.clean), device=self.clean.device).repeat_interleave(max(each, 1))
         width = self.clean.shape[1]
@@ -136,8 +136,10 @@ class SPALogitsProcessor(LogitsProcessor):
 
 @dataclass
 class _Read:
-    """What the model has read: the ids [G, T] as `generate` has them, the prompt of each row [G], and the cache, whose
-    `real` [G, K] positions count a PEFT prefix too."""
+    """What the model has read: `ids` [G, T] as `generate` has them, the prompt of each row [G], and the cache.
+
+    `real` [G, K] is False on padded positions of the cache, which include those of a PEFT prefix.
+    """
 
     ids: Tensor
     prompts: Tensor
@@ -146,10 +148,10 @@ class _Read:
 
 
 class _SecondStream:
-    """The model's logits behind the masked prompts, each row following the hypothesis that `generate` is at.
+    """The second stream: it gives the model's logits behind the masked prompts for the rows of `generate`.
 
-    What comes out is a function of the ids alone: the cache is used for the rows that go on by one token from rows that
-    it holds, in whatever order; anything else (a new call of `generate`, another prompt) is read from the beginning.
+    The logits are a function of the ids alone. The cache serves rows that continue rows in it by one token, in any
+    order. Other rows (a new call of `generate`, another prompt) are read from the beginning.
     """
 
     def __init__(self, model: PreTrainedModel, masked: Tensor, real: Tensor) -> None:
@@ -160,8 +162,8 @@ class _SecondStream:
         self.read: _Read | None = None
 
     def logits(self, ids: Tensor, prompts: Tensor) -> Tensor:
-        """[G, V] behind each row's ids [G, T], the row's prompt masked."""
-        read, self.read = self.read, None  # an interrupted call leaves nothing behind
+        """Return logits [G, V] behind each row's ids [G, T], with the row's prompt masked."""
+        read, self.read = self.read, None  # so an interrupted call leaves no state
         parents = None if read is None else _parents(read, ids, prompts)
         if read is None or parents is None:
             return self._from_the_beginning(ids, prompts)
@@ -175,7 +177,9 @@ class _SecondStream:
     def _from_the_beginning(self, ids: Tensor, prompts: Tensor) -> Tensor:
         width = self.masked.shape[1]
         rows = torch.cat([prompts[:, None], ids[:, width:]], dim=1)
-        distinct, place = torch.unique(rows, dim=0, return_inverse=True)  # samples and beams start out alike: read once
+        distinct, place = torch.unique(
+            rows, dim=0, return_inverse=True
+        )  # samples and beams of a prompt begin alike and are read once
         which, new = distinct[:, 0], distinct[:, 1:]
         real = torch.nn.functional.pad(self.real[which], (self.prefix_length, new.shape[1]), value=True)
         masked = torch.cat([self.masked[which], new], dim=1)
@@ -200,7 +204,7 @@ class _SecondStream:
 
 
 def _parents(read: _Read, ids: Tensor, prompts: Tensor) -> Tensor | None:
-    """For each row [G] the row that was read up to its last token, or None where one has none."""
+    """Return for each row [G] the row that was read up to its last token, or None if one has no such row."""
     before = ids[:, :-1]
     if before.shape == read.ids.shape and torch.equal(before, read.ids) and torch.equal(prompts, read.prompts):
         return torch.arange(len(ids), device=ids.device)
@@ -211,7 +215,7 @@ def _parents(read: _Read, ids: Tensor, prompts: Tensor) -> Tensor | None:
 
 
 def _without_prefix(model: PreTrainedModel) -> tuple[PreTrainedModel, int]:
-    """The model to call, and the length of the PEFT prefix that its cache has to begin with."""
+    """Return the model to call, and the length of the PEFT prefix that its cache must begin with."""
     config = getattr(model, "active_peft_config", None)
     if config is None or not config.is_prompt_learning:
         return model, 0
@@ -224,6 +228,6 @@ def _without_prefix(model: PreTrainedModel) -> tuple[PreTrainedModel, int]:
 
 
 def _inner(model: PreTrainedModel) -> PreTrainedModel:
-    """The model inside torch.compile's or PEFT's wrapper, whose own `forward` does not say what it accepts."""
+    """Return the model inside a wrapper of torch.compile or PEFT, whose own `forward` does not say what it accepts."""
     model = getattr(model, "_orig_mod", model)
     return model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -1,7 +1,7 @@
-"""From logits to the next token: temperature, top-k, top-p, and reproducible random numbers.
+"""Sample the next token from logits: temperature, top-k, top-p, and reproducible random numbers.
 
 A token is drawn by inverting the cumulative distribution at one uniform number, and that number is a pure function of
-(seed, task, sample, position). So a program does not depend on which other programs share its batch, except where a
+(seed, task, sample, position). So a program does not depend on the programs that share its batch, except where a
 uniform number falls within rounding error of a boundary between two tokens.
 """
 
@@ -27,11 +27,9 @@ _NUCLEUS_GUESS = 64  # a nucleus is rarely larger; rows where it is are sorted i
 class Sampling:
     """How to choose tokens and when to stop. The defaults are CPT's (V-C: T 0.4, top-p 0.95).
 
-    temperature 0 is greedy. top_p 1 and top_k 0 filter nothing. Filters apply in the order of transformers:
-    temperature, top_k, top_p; tokens that tie with the last one kept are kept too.
-    A program ends at the first of `stop` (which is cut off), with `function_end` where the function that its prompt opens
-    is over, at an end-of-text token, or after `max_new_tokens`. `heal`: a prompt that ends within what would be one token
-    is continued from before that token (token_healing.py).
+    Temperature 0 is greedy. top_p 1 and top_k 0 filter nothing. Filters apply in the order of transformers:
+    temperature, top_k, top_p. Tokens that tie with the last one kept are kept, too. When a program ends, says
+    stopping_criteria.py, and what `heal` does, token_healing.py.
     """
 
     temperature: Annotated[float, Setting("Temperature of the sampling; 0 is greedy.", at_least=0)] = 0.4
@@ -51,7 +49,7 @@ class Sampling:
         object.__setattr__(self, "stop", tuple(self.stop))
 
     def refuse_chance(self, strategy: str) -> None:
-        """UserError where a temperature is set and `strategy` draws no random tokens."""
+        """Raise UserError if a temperature is set, because `strategy` draws no random tokens."""
         if not self.greedy:
             raise UserError(
                 f"{strategy} draws no random tokens, but the temperature is {self.temperature}. "
@@ -68,10 +66,10 @@ class Sampling:
 
 
 def uniforms(seed: int, task_id: str, sample: int, length: int) -> np.ndarray:
-    """`length` numbers in [0, 1), one per position; the first ones do not depend on `length`.
+    """Return `length` numbers in [0, 1), one per position. The first ones do not depend on `length`.
 
-    Philox is counter-based (Salmon et al. 2011): the key is a hash of (seed, task_id), the counter's high words hold
-    the sample and its low words run with the position. Raw bits are used, since numpy guarantees those for ever.
+    Philox is counter-based (Salmon et al. 2011): the key is a hash of (seed, task_id), the high words of the
+    counter hold the sample, and its low words run with the position. numpy guarantees that raw bits never change.
     """
     digest = hashlib.blake2b(json.dumps([seed, task_id]).encode(), digest_size=16).digest()
     bits = np.random.Philox(key=np.frombuffer(digest, "<u8").astype(np.uint64), counter=[0, 0, sample, 0])
@@ -79,7 +77,7 @@ def uniforms(seed: int, task_id: str, sample: int, length: int) -> np.ndarray:
 
 
 def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
-    """The distribution [B, V] that tokens are drawn from, float32, not renormalised after top-p; logits [B, V]."""
+    """Return the distribution [B, V] to draw from, for `logits` [B, V]: float32, not renormalised after top-p."""
     scores = logits.float() / sampling.temperature
     if 0 < sampling.top_k < scores.shape[-1]:
         smallest = scores.topk(sampling.top_k).values[:, -1:]
@@ -102,14 +100,14 @@ def _nucleus_smallest(probs: Tensor, top_p: float) -> Tensor:
 
 
 def _last_before(descending: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
-    """The last entry whose predecessors sum to less than top_p [B, 1], and how many such entries there are [B]."""
+    """Return the last entry whose predecessors sum to less than top_p [B, 1], and the number of such entries [B]."""
     before = descending.cumsum(-1, dtype=torch.float64) - descending
     inside = (before < top_p).sum(-1)
     return descending.gather(-1, inside[:, None] - 1), inside
 
 
 def draw(probs: Tensor, uniform: Tensor) -> Tensor:
-    """Token ids [B]: the inverse of each row's cumulative distribution, in order of token id, at `uniform` [B].
+    """Return token ids [B]: the inverse of each row's cumulative distribution, in order of token id, at `uniform` [B].
 
     `probs` [B, V] need not sum to one. A token of probability zero is never drawn.
     """
@@ -120,7 +118,7 @@ def draw(probs: Tensor, uniform: Tensor) -> Tensor:
 
 
 def choose(logits: Tensor, sampling: Sampling, uniform: Tensor | None) -> Tensor:
-    """The next tokens [B] for raw logits [B, V]; `uniform` [B] float64, not read when greedy."""
+    """Choose the next tokens [B] for raw logits [B, V]. `uniform` [B] float64 may be None for greedy sampling only."""
     if sampling.greedy:
         return logits.argmax(-1)
     return draw(probabilities(logits, sampling), uniform)

@@ -1,16 +1,17 @@
-"""Where a program ends in what the model writes: at a stop text, or where the function that the prompt opens is over.
+"""Decide when decoding stops, and cut the program there.
 
-How the engine calls it, with `healed` the text that healing (token_healing.py) makes the model repeat, '' without healing:
+A program ends at an end-of-text token, at the limit of new tokens, before a stop text, or with the function that its
+prompt opens. Tokens show the first two at once. The text shows the others, and the engine looks at it every few steps:
 
     stopping = StoppingCriteria(texts=sampling.stop, function_end=True)
-    # every few steps, for each running row; `seen` is the length of the row's text at the last look (0 at first)
-    text = backbone.decode(ids)[len(healed):]
+    # for each running row; `seen` is the length of the row's text at the last look (0 at first)
     over = stopping.end(prompt.code, text, seen) >= 0
-    # once per finished row, whenever its end was noticed
+    # once for each finished row
     ids, raw, text, stopped = stopping.cut(backbone, ids, prompt.code, healed)
     program, finished = prompt.code + text, stopped or ids[-1] in backbone.eos_ids
 
-A text that shows its end still shows it when more follows, so a program does not depend on how often the engine looks.
+`healed` is the text that token healing makes the model repeat, and "" without healing. A text that shows its end still
+shows it when more text follows, so a program does not depend on how often the engine looks.
 """
 
 from __future__ import annotations
@@ -24,19 +25,34 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
+from torch import Tensor
+
 from cptlab.backbone import Backbone
+from cptlab.decoding.request import Request
 
 _OPENS = re.compile(r"^(?:async\b|def\b|class\b|@)", re.MULTILINE)
-# what stands in column 0 and is neither blank nor a comment; a line that begins with a backslash goes on with the next
+# a character in column 0 that is neither blank nor a comment; a line that begins with a backslash continues on the next
 _COLUMN_0 = re.compile(r"(?:^|(?<=\r))[^ \t\f\r\n#\\]", re.MULTILINE)
 _NEWLINE = re.compile(r"\r\n|\r|\n")
-_UNFINISHED = 4  # the last characters of a text may still change: bytes of one whose other bytes are in the next token
+_UNFINISHED = 4  # the last characters may still change: the next token may hold the other bytes of one of them
 _FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
+def ended_by_token(tokens: Tensor, eos: Tensor, lengths: Tensor | int, limits: Tensor | int) -> Tensor:
+    """Return which rows [R] end with their last token, `tokens` [R]: at an end-of-text token or at their limit.
+
+    `eos` holds the end-of-text tokens, `lengths` the number of new tokens of each row, the last one included.
+    """
+    return torch.isin(tokens, eos) | (lengths >= limits)
+
+
 class Cut(NamedTuple):
-    """The tokens of one completion up to the one that shows its end: their text `raw`, what of it belongs to the
-    program, and whether it was `stopped` there (else nothing was cut)."""
+    """A completion up to the token that shows its end.
+
+    `raw` is the text of `ids`, and `program` is the part of it that belongs to the program. `stopped` is False if the
+    text shows no end, so nothing was cut.
+    """
 
     ids: list[int]
     raw: str
@@ -46,20 +62,26 @@ class Cut(NamedTuple):
 
 @dataclass(frozen=True)
 class StoppingCriteria:
-    """A program ends before the first of `texts`; and, with `function_end`, with the function that its prompt opens."""
+    """A program ends before the first of `texts` and, with `function_end`, with the function that its prompt opens."""
 
     texts: tuple[str, ...] = ()
     function_end: bool = False
 
-    def end(self, code: str, text: str, start: int = 0) -> int:
-        """Where in `text`, which continues the program text `code`, the program ends, or -1 while it does not.
+    def is_over(self, backbone: Backbone, request: Request, ids: Sequence[int]) -> bool:
+        """Return whether decoding of a request stops after the new tokens `ids`, for any of the four reasons."""
+        if len(ids) >= request.limit or (ids and ids[-1] in backbone.eos_ids):
+            return True
+        return self.end(request.code, backbone.decode(ids)[len(request.healed) :]) >= 0
 
-        The function is over where something new stands in column 0 outside of brackets and strings and all before it
-        parses: the program then ends with the function's last line, blank lines and comments behind it are left out.
-        A function without a body, its docstring aside, is not over: models repeat the signature. Where `code` opens no
+    def end(self, code: str, text: str, start: int = 0) -> int:
+        """Return where the program ends in `text`, which continues the program text `code`, or -1 if it does not end.
+
+        The function is over if something new begins in column 0, outside of brackets and strings, and all before it
+        parses. The program then ends with the function's last line, without the blank lines and comments behind it.
+        A function that has no body but a docstring is not over, because models repeat the signature. If `code` opens no
         function, as in a script, only `texts` end a program.
 
-        `start`: a length at which this text showed no end yet; what was looked at then is not looked at again.
+        `start` is a length at which this text showed no end yet. The text before it is not searched again.
         """
         start = max(0, start - _UNFINISHED)
         ends = [text.find(stop, max(0, start - len(stop))) for stop in self.texts]
@@ -71,16 +93,16 @@ class StoppingCriteria:
     def _function_end(code: str, text: str, start: int) -> int:
         for match in _COLUMN_0.finditer(text, start):
             if match.start() == 0 and not code.endswith(("\n", "\r")):
-                continue  # the text goes on in the middle of a line
+                continue  # the text continues a line of the code
             before = code + text[: match.start()]
-            # a statement of its own is put in its place: it would not parse within a continued line
+            # `pass` replaces what begins here. Within a continued line it would not parse.
             last = _last_line(before + "pass\n", code)
             if last:
                 return max(0, _line_end(before, last) - len(code))
         return -1
 
     def cut(self, backbone: Backbone, ids: Sequence[int], code: str, healed: str = "") -> Cut:
-        """What is kept of a completion's token ids: the shortest beginning whose text shows an end."""
+        """Cut a completion to the shortest beginning of its token ids whose text shows an end."""
 
         def text(length: int) -> str:
             return backbone.decode(ids[:length])[len(healed) :]
@@ -90,16 +112,16 @@ class StoppingCriteria:
 
         if not ended(len(ids)):
             return Cut(list(ids), text(len(ids)), text(len(ids)), False)
-        # `ended` is false up to some length and true from there on: what makes it true are characters that no later
-        # token changes (of one cut within its bytes only U+FFFD is seen, which begins a statement as well as it does)
+        # `ended` is false up to some length and true from there on, because the characters that make it true do not
+        # change with later tokens. A character cut within its bytes shows as U+FFFD, which begins a statement as well.
         length = 1 + bisect.bisect_left(range(1, len(ids)), True, key=ended)
         raw = text(length)
         return Cut(list(ids[:length]), raw, raw[: self.end(code, raw)], True)
 
 
 def _last_line(source: str, code: str) -> int:
-    """The last line of the statement before the last one in `source`, where the function that `code` opens is
-    complete; else 0."""
+    """Return the last line of the last statement but one in `source`, or 0 if the function that `code` opens is not
+    complete."""
     digits = sys.get_int_max_str_digits()  # some libraries lift the limit, sympy for one
     sys.set_int_max_str_digits(sys.int_info.default_max_str_digits)
     try:
@@ -107,7 +129,7 @@ def _last_line(source: str, code: str) -> int:
             warnings.simplefilter("ignore")  # invalid escapes
             body = ast.parse(source).body[:-1]
     except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
-        return 0  # null bytes, surrogates and deep nesting among them
+        return 0  # also for null bytes, surrogates and deep nesting
     finally:
         sys.set_int_max_str_digits(digits)
     lines = 1 + len(_NEWLINE.findall(code)) - code.endswith(("\n", "\r"))
@@ -125,18 +147,18 @@ def _first_line(node: ast.stmt) -> int:
     return min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", ()))])
 
 
-def _has_body(function: ast.stmt) -> bool:
-    """Whether there is more than a docstring; a class that ends with a method needs that of it."""
+def _has_body(function: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> bool:
+    """Return whether a function has more than a docstring. If a class ends with a method, the method must have it."""
     body = function.body[1:] if ast.get_docstring(function, clean=False) is not None else function.body
     return bool(body) and (not isinstance(body[-1], _FUNCTION) or _has_body(body[-1]))
 
 
 def _line_end(before: str, last: int) -> int:
-    """The end of line `last` (from 1), or of the last indented comment behind it, newline included."""
+    """Return the end of line `last` (from 1) or of the last indented comment behind it, newline included."""
     starts = [0, *(match.end() for match in _NEWLINE.finditer(before))]
     starts.append(len(before))
     while before[starts[last - 1] : starts[last]].rstrip("\r\n").endswith("\\") and last + 1 < len(starts):
-        last += 1  # to a continuation, which is empty
+        last += 1  # a continuation line, which is empty
     end = starts[last]
     for begin, following in zip(starts[last:], starts[last + 1 :], strict=False):
         line = before[begin:following]

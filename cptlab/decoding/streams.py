@@ -1,59 +1,35 @@
-"""The rows of a batch, each with its second stream if it has one: all of them run as one forward pass.
+"""The streams of a batch: the rows and their second streams run in one forward pass.
 
-What a second stream reads before it differs from its prompt is read once: it starts from a copy of the prompt's cache.
+A second stream often begins as its prompt does. That beginning is read once: the second stream starts from a copy of
+the prompt's cache.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cptlab.adapters import Prefix
-from cptlab.backbone import Backbone, DecodeState
-from cptlab.decoding.guidance import Guidance
-from cptlab.decoding.negatives.stream import Stream
+from cptlab.backbone import Backbone, DecodeState, KeyValuePrefix
+from cptlab.decoding.request import Request
 from cptlab.decoding.token_healing import Rest, healer_of
 from cptlab.errors import UserError
 
 
-@dataclass(frozen=True)
-class Job:
-    """One prompt: its place in the caller's list, its tokens, its second stream, and how many new tokens fit.
-
-    `rest`: what the prompt's text has beyond `ids` and the model must write first (token_healing.py). `code`: the part of the
-    prompt that belongs to the program.
-    """
-
-    index: int
-    task_id: str
-    ids: list[int]
-    second: Stream | None
-    guidance: Guidance | None
-    limit: int
-    rest: Rest | None = None
-    code: str = ""
-
-    @property
-    def healed(self) -> str:
-        """The text of `rest`, which is not part of the completion."""
-        return self.rest.text.decode() if self.rest else ""
-
-
 class Streams:
-    """`logits` [R, V] are those of what follows each row, mixed with those of its second stream by its guidance, and −inf
-    for what would not heal its prompt.
+    """R rows and their second streams.
 
-    State row `first[r]` belongs to row r; `second[s]` is the second stream of row `guided[s]`.
+    `logits` [R, V] are those of the next token of each row, mixed with the logits of its second stream by its guidance.
+    A token that would not heal the row's prompt has −inf. State row `first[r]` belongs to row r, and state row
+    `second[s]` is the second stream of row `guided[s]`.
     """
 
-    def __init__(self, backbone: Backbone, state: DecodeState, jobs: list[Job], job_of: Tensor) -> None:
-        self.backbone, self.state, self.jobs, self.job_of = backbone, state, jobs, job_of
-        self.first = torch.arange(len(job_of), device=backbone.device)
+    def __init__(self, backbone: Backbone, state: DecodeState, requests: list[Request], request_of: Tensor) -> None:
+        self.backbone, self.state, self.requests, self.request_of = backbone, state, requests, request_of
+        self.first = torch.arange(len(request_of), device=backbone.device)
         self.guided = self.second = self.first[:0]
-        self.rests = [jobs[job].rest for job in job_of.tolist()]
+        self.rests = [requests[request].rest for request in request_of.tolist()]
         self.raw = self.logits = torch.empty(0)  # set by `_arrange`
 
     @property
@@ -62,37 +38,37 @@ class Streams:
 
     @staticmethod
     @torch.inference_mode()
-    def read(backbone: Backbone, jobs: list[Job], prefix: Prefix | None = None) -> Streams:
-        """Prefill: one row per job. UserError where the logits are not numbers."""
+    def read(backbone: Backbone, requests: list[Request], prefix: KeyValuePrefix | None = None) -> Streams:
+        """Prefill one row per request. Raises UserError if the logits are not numbers."""
         device = backbone.device
-        ids, real = left_padded([job.ids for job in jobs], backbone.pad_id)
+        ids, real = left_padded([request.ids for request in requests], backbone.pad_id)
         logits, state = backbone.prefill(ids.to(device), real.to(device), prefix)
         if torch.isnan(logits).any():
             raise UserError(
                 f"The logits of {backbone.name} are not numbers. If it has a prefix, its training diverged."
             )
-        streams = Streams(backbone, state, list(jobs), torch.arange(len(jobs), device=device))
-        guided = [row for row, job in enumerate(jobs) if job.second is not None]
-        sharing = [row for row in guided if prefix is None or jobs[row].second.with_prefix]
+        streams = Streams(backbone, state, list(requests), torch.arange(len(requests), device=device))
+        guided = [row for row, request in enumerate(requests) if request.second is not None]
+        sharing = [row for row in guided if prefix is None or requests[row].second.with_prefix]
         apart = [row for row in guided if row not in sharing]
         parts = [logits]
         if sharing:
             parts.append(streams._read_sharing(sharing, 0 if prefix is None else prefix.length))
         if apart:
-            ids, real = left_padded([jobs[row].second.ids for row in apart], backbone.pad_id)
+            ids, real = left_padded([requests[row].second.ids for row in apart], backbone.pad_id)
             logits, other = backbone.prefill(ids.to(device), real.to(device))
             streams.state.append(other)
             parts.append(logits)
         streams.guided = torch.tensor(sharing + apart, device=device, dtype=torch.long)
-        streams.second = len(jobs) + torch.arange(len(guided), device=device)
+        streams.second = len(requests) + torch.arange(len(guided), device=device)
         streams._arrange(torch.cat(parts))
         return streams
 
     def _read_sharing(self, rows: list[int], prefix_length: int) -> Tensor:
-        """Read the second streams that begin as their prompts do; their logits [S, V]."""
+        """Read the second streams that begin as their prompts do, and return their logits [S, V]."""
         device, rests, shared = self.backbone.device, [], []
         for row in rows:
-            ids, second = self.jobs[row].ids, self.jobs[row].second.ids
+            ids, second = self.requests[row].ids, self.requests[row].second.ids
             same = next(
                 (i for i, (a, b) in enumerate(zip(ids, second, strict=False)) if a != b), min(len(ids), len(second))
             )
@@ -106,13 +82,13 @@ class Streams:
         return logits
 
     def at_the_end(self, rows: Tensor) -> bool:
-        """Whether one of these rows would leave the context with another token."""
+        """Return whether one more token would take one of these rows out of the context."""
         state_rows = torch.cat([self.first[rows], self.second[torch.isin(self.guided, rows)]])
         return bool((self.state.next_position[state_rows] >= self.backbone.context_length).any())
 
     @torch.inference_mode()
     def step(self, tokens: Tensor) -> None:
-        """Read one more token per row, [R]."""
+        """Read one more token per row, `tokens` [R]."""
         given = tokens.new_empty(self.state.rows)
         given[self.first] = tokens
         given[self.second] = tokens[self.guided]
@@ -129,16 +105,16 @@ class Streams:
 
     @torch.inference_mode()
     def copy(self, rows: Tensor, drop: bool = False) -> Streams:
-        """These rows as other streams. `drop`: these are not needed any more."""
+        """Return these rows as other streams. With `drop`, free the memory of this object, which must not be used again."""
         rows = rows.to(self.first.device)
         of_row = torch.full((self.rows,), -1, device=rows.device)
         of_row[self.guided] = self.second
         second = of_row[rows]
         guided = (second >= 0).nonzero()[:, 0]
         state_rows = torch.cat([self.first[rows], second[guided]])
-        used, job_of = self.job_of[rows].unique(return_inverse=True)
-        jobs = [self.jobs[job] for job in used.tolist()]
-        other = Streams(self.backbone, self.state.copy(state_rows, drop), jobs, job_of)
+        used, request_of = self.request_of[rows].unique(return_inverse=True)
+        requests = [self.requests[request] for request in used.tolist()]
+        other = Streams(self.backbone, self.state.copy(state_rows, drop), requests, request_of)
         other.rests = [self.rests[row] for row in rows.tolist()]
         other.guided, other.second = guided, len(rows) + torch.arange(len(guided), device=rows.device)
         other._arrange(self.raw.index_select(0, state_rows))
@@ -146,11 +122,11 @@ class Streams:
 
     @torch.inference_mode()
     def append(self, other: Streams) -> Streams:
-        """Let the rows of `other` follow these. Changes and returns these streams."""
+        """Append the rows of `other`. Changes and returns these streams."""
         count, rows = self.state.rows, self.rows
         self.state.append(other.state)
-        self.job_of = torch.cat([self.job_of, other.job_of + len(self.jobs)])
-        self.jobs, self.rests = self.jobs + other.jobs, self.rests + other.rests
+        self.request_of = torch.cat([self.request_of, other.request_of + len(self.requests)])
+        self.requests, self.rests = self.requests + other.requests, self.rests + other.rests
         self.first = torch.cat([self.first, other.first + count])
         self.second = torch.cat([self.second, other.second + count])
         self.guided = torch.cat([self.guided, other.guided + rows])
@@ -159,9 +135,9 @@ class Streams:
 
     @torch.inference_mode()
     def replace(self, rows: Tensor, other: Streams) -> bool:
-        """Put the rows of `other` in the place of these rows, as many, without copying what stays.
+        """Overwrite `rows` by the rows of `other`, as many, without copying the rows that stay.
 
-        False, with nothing changed, where the two need different numbers of second streams.
+        Return False, with nothing changed, if the two need different numbers of second streams.
         """
         at = torch.isin(self.guided, rows)
         if len(rows) != other.rows or int(at.sum()) != len(other.second):
@@ -171,8 +147,8 @@ class Streams:
         places[other.first], places[other.second] = self.first[rows], seconds
         self.state.replace(places, other.state)
         self.raw[places] = other.raw
-        self.job_of[rows] = other.job_of + len(self.jobs)
-        self.jobs = self.jobs + other.jobs
+        self.request_of[rows] = other.request_of + len(self.requests)
+        self.requests = self.requests + other.requests
         for row, rest in zip(rows.tolist(), other.rests, strict=True):
             self.rests[row] = rest
         self.guided = torch.cat([self.guided[~at], rows[other.guided]])
@@ -181,9 +157,9 @@ class Streams:
         return True
 
     def _arrange(self, raw: Tensor) -> None:
-        """Which rows are mixed alike; to be called when rows have changed."""
+        """Group the rows that are mixed alike, and mix. Must be called when rows have changed."""
         alike: list[tuple[Any, Any, list[int]]] = []
-        guidances = [self.jobs[job].guidance for job in self.job_of[self.guided].tolist()]
+        guidances = [self.requests[request].guidance for request in self.request_of[self.guided].tolist()]
         for place, guidance in enumerate(guidances):
             for gate, rule, places in alike:
                 if gate == guidance.gate and rule == guidance.rule:
@@ -209,7 +185,9 @@ class Streams:
                 for place, row in zip(places, rows, strict=True):
                     rests[place] = self.rests[row]
             raw = healer_of(self.backbone).restrict(raw, rests)
-        self.logits = self._mixed(raw) if self.mixtures else raw  # the first streams' rows are then all, in order
+        self.logits = (
+            self._mixed(raw) if self.mixtures else raw
+        )  # without mixtures, the state holds the first streams alone, in order
 
     def _mixed(self, raw: Tensor) -> Tensor:
         logits = raw.index_select(0, self.first)
@@ -223,7 +201,7 @@ class Streams:
 
 
 def left_padded(prompts: list[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Token ids and mask [B, T] with the padding on the left."""
+    """Return the token ids and the attention mask, both [B, T], with the padding on the left."""
     longest = max(map(len, prompts))
     ids = torch.tensor([[pad_id] * (longest - len(p)) + p for p in prompts])
     real = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])

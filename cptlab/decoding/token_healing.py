@@ -1,24 +1,24 @@
-"""Token healing: a prompt that ends within what the tokenizer would make one token is continued from before that token.
+"""Token healing: continue a prompt that ends within a token of the tokenizer from before that token.
 
-A newline and the four spaces behind it are often one token, but a prompt that ends in the newline ends in another one,
-after which a model that always saw the longer token writes something else. So the prompt's last tokens are taken away,
-and the model writes their text again, with whatever follows it in the same token. The idea is that of guidance
-(https://github.com/guidance-ai/guidance). How many tokens are taken away, and in which tokens their text may come back,
-is asked of the tokenizer here: what it does to the prompt's end when the prompt goes on with the rest of some token.
+A newline and the four spaces behind it are often one token. A prompt that ends in the newline ends in another token,
+and a model that always saw the longer one writes something else after it. So healing drops the prompt's last tokens,
+and the model writes their text again, with whatever follows it in the same token. The idea is from guidance
+(https://github.com/guidance-ai/guidance). The tokenizer decides how many tokens are dropped, and in which tokens their
+text may come back: the healer tries how it splits the prompt's end when the prompt goes on with the rest of some token.
 
-How the engine calls it:
+The engine calls it so:
 
     healer = healer_of(backbone)
     healed = healer.heal(prompt.text)      # healed.ids instead of encode_prompt(prompt.text)
-    second = healed.shorten(second.ids)    # the second stream without the same tokens, masked or not; None: its text ends
-                                           # in other tokens, then neither stream is healed (ids = healed.whole, no rest)
-    rests = [healed.rest] * n              # per row: what is to be written again, None at a boundary or when it is done
-    logits = healer.restrict(logits, rests)                              # after mixing, before choosing
+    second = healed.shorten(second.ids)    # the second stream without the same tokens, masked or not; None if its text
+                                           # ends in other tokens, and then neither stream is healed
+    rests = [healed.rest] * n              # for each row: the text to write again, None if there is none
+    logits = healer.restrict(logits, rests)                              # before mixing
     rests = [healer.after(rest, token) for rest, token in zip(rests, tokens.tolist())]
     text = backbone.decode(row_ids)[len(healed.text):]                   # stopping.cut takes healed.text
 
-The dropped tokens leave both streams of a guided row, the same number each, so positions stay equal; what is written
-again is read by both as it is, unmasked, as all that the model writes. Its tokens come on top of `max_new_tokens`.
+Both streams of a guided row lose the same number of tokens, so their positions stay equal. Both read the tokens that
+are written again as they are, unmasked, like all that the model writes. These tokens come on top of `max_new_tokens`.
 """
 
 from __future__ import annotations
@@ -35,17 +35,19 @@ from torch import Tensor
 
 from cptlab.backbone import Backbone
 
-MOST = 8  # tokens that are taken away
-_TRIES = 32  # tokens of the vocabulary that are tried behind one ending, the most frequent ones (lowest ids) first
-_PLAIN = ("a", "0", " ", "\n", "(", '"')  # one of each kind: what follows white space decides how that is split
-_TAIL = 24  # of a prompt's tokens, those that the tokenizer sees in a trial
+MOST = 8  # tokens that are dropped at most
+_TRIES = 32  # tokens that are tried behind one ending, the most frequent ones (lowest ids) first
+_PLAIN = ("a", "0", " ", "\n", "(", '"')  # one of each kind, because the text behind white space decides its split
+_TAIL = 24  # tokens at the end of the prompt that the tokenizer sees in a trial
 _healers: weakref.WeakKeyDictionary[Backbone, Healer] = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
 class Rest:
-    """Text that the model has yet to write again, not empty, and the tokens that may end within it: pairs of what is
-    left of the text and a token that the tokenizer puts there."""
+    """Text that the model must still write again, not empty.
+
+    `within` are the tokens that may end within the text, each paired with the text that is left where it may stand.
+    """
 
     text: bytes
     within: frozenset[tuple[bytes, int]]
@@ -53,7 +55,7 @@ class Rest:
 
 @dataclass(frozen=True)
 class Healed:
-    """A prompt's tokens `ids` without its last ones, `dropped`, whose text is generated first: `rest`, or None."""
+    """A prompt's tokens without the `dropped` last ones. The model generates their text, `rest` (or None), first."""
 
     ids: list[int]
     dropped: list[int]
@@ -67,12 +69,14 @@ class Healed:
 
     @property
     def text(self) -> str:
-        """What the model repeats before its completion begins."""
+        """The text that the model repeats before its completion begins."""
         return self.rest.text.decode() if self.rest else ""
 
     def shorten(self, ids: Sequence[int]) -> list[int] | None:
-        """The tokens of a second stream without the same last tokens, which may be masked there; None where it ends in
-        others."""
+        """Return the tokens of a second stream without the same last tokens, or None if it ends in other tokens.
+
+        The last tokens may be masked in the second stream.
+        """
         start = len(ids) - len(self.dropped)
         if start < 1 or any(a not in (b, self.mask_id) for a, b in zip(ids[start:], self.dropped, strict=True)):
             return None
@@ -80,18 +84,21 @@ class Healed:
 
 
 def healer_of(backbone: Backbone) -> Healer:
-    """The backbone's `Healer`, made once."""
+    """Return the backbone's `Healer`, which is made once."""
     if backbone not in _healers:
         _healers[backbone] = Healer(backbone)
     return _healers[backbone]
 
 
 class Healer:
-    """Knows the bytes of every token. A tokenizer whose tokens cannot be read as bytes (not a fast one, or neither
-    byte-level nor sentencepiece-like) is never healed: no prompt then has a rest."""
+    """Heals the prompts of one backbone. It knows the bytes of every token.
+
+    If tokens cannot be read as bytes (the tokenizer is not a fast one, or neither byte-level nor sentencepiece-like),
+    no prompt is healed.
+    """
 
     def __init__(self, backbone: Backbone) -> None:
-        self._backbone = weakref.ref(backbone)  # which `healer_of` holds weakly too
+        self._reference = weakref.ref(backbone)  # `healer_of` holds it weakly, too
         self._mask_id = backbone.mask_id
         self._bytes = token_bytes(backbone.tokenizer)
         order = sorted((text, token) for token, text in enumerate(self._bytes) if text)
@@ -99,9 +106,15 @@ class Healer:
         self._longest = max(map(len, self._texts), default=0)
         self._allowed: dict[tuple[bytes, tuple[int, ...]], Tensor] = {}
 
+    @property
+    def _backbone(self) -> Backbone:
+        backbone = self._reference()
+        assert backbone is not None
+        return backbone
+
     def heal(self, text: str) -> Healed:
-        """The prompt's tokens without those that depend on what follows."""
-        ids = self._backbone().encode_prompt(text)
+        """Return the prompt's tokens without those that depend on the text that follows."""
+        ids = self._backbone.encode_prompt(text)
         keep, trials = self._unchanging(text, ids)
         dropped = ids[keep:]
         if not dropped:
@@ -112,8 +125,7 @@ class Healer:
         return Healed(ids[:keep], dropped, Rest(end, within), self._mask_id)
 
     def allowed(self, rest: Rest) -> Tensor:
-        """The tokens [A] that may come next: those that begin with all that is left, and those that end within it as
-        the tokenizer's do."""
+        """Return the tokens [A] that may come next: those that begin with the rest, and those that may end within it."""
         inside = tuple(sorted(token for left, token in rest.within if left == rest.text))
         key = rest.text, inside
         if key not in self._allowed:
@@ -121,14 +133,14 @@ class Healer:
         return self._allowed[key]
 
     def after(self, rest: Rest | None, token: int) -> Rest | None:
-        """What is left to write again after a token; one that was not allowed (in a beam that is lost) changes nothing."""
+        """Return what is left to write again after a token. A token that is not allowed (in a lost beam) changes nothing."""
         if rest is None or token not in self.allowed(rest):
             return rest
         left = rest.text[len(self._bytes[token]) :]
         return Rest(left, rest.within) if left else None
 
     def restrict(self, logits: Tensor, rests: Sequence[Rest | None]) -> Tensor:
-        """Logits [R, V] with −inf for what each row's rest does not allow; rows without one stay as they are."""
+        """Return logits [R, V] with −inf for tokens that a row's rest does not allow. Rows without a rest do not change."""
         if not any(rests):
             return logits
         logits = logits.clone()
@@ -141,18 +153,18 @@ class Healer:
         return logits
 
     def _beginning(self, text: bytes) -> list[int]:
-        """The tokens whose bytes begin with `text`."""
+        """Return the tokens whose bytes begin with `text`."""
         low = bisect.bisect_left(self._texts, text)
         high = bisect.bisect_right(self._texts, text, low, key=lambda token: token[: len(text)])
         return self._tokens[low:high]
 
     def _text(self, ids: Sequence[int]) -> bytes | None:
-        """The bytes of tokens, or None where one is special."""
+        """Return the bytes of tokens, or None if one of them is special."""
         texts = [self._bytes[token] for token in ids]
         return None if None in texts else b"".join(texts)
 
     def _within(self, text: bytes, tokens: Iterable[int]) -> Iterable[tuple[bytes, int]]:
-        """What is left of `text` at each of these tokens that ends within it, and the token."""
+        """Yield each of these tokens that ends within `text`, with the text that is left before it."""
         for token in tokens:
             part = self._bytes[token]
             if part is None or len(part) >= len(text) or not text.startswith(part):
@@ -161,10 +173,10 @@ class Healer:
             text = text[len(part) :]
 
     def _unchanging(self, text: str, ids: list[int]) -> tuple[int, list[list[int]]]:
-        """How many of the prompt's tokens stay whatever follows, and the tokens of the prompt with various texts behind.
+        """Return how many of the prompt's tokens stay whatever follows, and the prompt's tokens in all trials.
 
-        A token that reaches over the prompt's end begins with some ending of the prompt. Each ending is tried with what
-        tokens of the vocabulary have behind it, until the tokenizer makes such a token there. `_PLAIN` is tried too.
+        A token that reaches over the prompt's end begins with some ending of the prompt. Each ending is tried with the
+        rest of tokens that begin with it, until the tokenizer makes such a token there. `_PLAIN` is tried, too.
         """
         tail, encode = self._tail(text, ids)
         special = max((i for i in range(tail, len(ids)) if self._bytes[ids[i]] is None), default=tail - 1)
@@ -184,19 +196,21 @@ class Healer:
         return keep, trials
 
     def _kept(self, text: str, ids: list[int], trial: list[int]) -> int:
-        """How many of the prompt's tokens are kept, from the tokens that it has with more text behind it."""
+        """Return how many of the prompt's tokens are kept in `trial`, its tokens with more text behind it."""
         keep = self._boundary(text, ids, _common(ids, trial))
         if keep == len(ids) or text[-1].isspace() or text[-1].isalnum():
             return keep
-        # Punctuation may be divided anew before other punctuation. Few prompts go on so, and most would be healed for
-        # it; so here the dropped text must be the beginning of one token.
+        # Other punctuation behind punctuation may change how it is split. Few prompts go on so, and most prompts would
+        # be healed because of it. So here the dropped text must be the beginning of one token.
         token, end = self._bytes[trial[keep]] or b"", self._text(ids[keep:])
         return keep if len(token) > len(end) and token.startswith(end) else len(ids)
 
     def _tail(self, text: str, ids: list[int]) -> tuple[int, Callable[[str], list[int]]]:
-        """A number of first tokens, and the tokens behind them as a function of what follows the prompt: from the
-        prompt's end alone, where that is tokenised as within the prompt."""
-        backbone, start = self._backbone(), len(ids) - _TAIL
+        """Return a number of first tokens, and a function from the text behind the prompt to the tokens after these.
+
+        Only the prompt's end is tokenised again, unless it gives other tokens alone than within the prompt.
+        """
+        backbone, start = self._backbone, len(ids) - _TAIL
         if start > 0 and (end := self._text(ids[start:])):
             try:
                 tail = end.decode()
@@ -207,7 +221,7 @@ class Healer:
         return 0, lambda rest: backbone.encode_prompt(text + rest)
 
     def _boundary(self, text: str, ids: list[int], keep: int) -> int:
-        """The nearest number of tokens to keep after which a character begins and the text is the prompt's end."""
+        """Return the nearest number of tokens to keep such that a character begins after them."""
         while 1 < keep < len(ids) and (self._bytes[ids[keep]] or b" ")[0] & 0xC0 == 0x80:
             keep -= 1
         keep = min(max(keep, 1, len(ids) - MOST), len(ids))
@@ -225,7 +239,7 @@ def _common(a: Sequence[int], b: Sequence[int]) -> int:
 
 
 def token_bytes(tokenizer) -> list[bytes | None]:
-    """The bytes of each token id; None for special tokens and where they cannot be told."""
+    """Return the bytes of each token id, or None for a special token and for one whose bytes are unknown."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     found: list[bytes | None] = [None] * (max(tokenizer.get_vocab().values(), default=-1) + 1)
     if backend is None or backend.decoder is None:
@@ -240,7 +254,7 @@ def token_bytes(tokenizer) -> list[bytes | None]:
         return found
     added = tokenizer.added_tokens_decoder
     for token, text in enumerate(tokenizer.convert_ids_to_tokens(range(len(found)))):
-        if token in added:  # as they are written, in either kind
+        if token in added:  # added tokens hold their text as it is
             found[token] = None if added[token].special else added[token].content.encode()
         elif text is not None:
             found[token] = convert(text)
@@ -248,7 +262,7 @@ def token_bytes(tokenizer) -> list[bytes | None]:
 
 
 def _byte_letters() -> dict[str, int]:
-    """GPT-2's letters for bytes: printable ones stand for themselves, the others for the letters from U+0100 on."""
+    """Return GPT-2's letters for bytes: printable bytes are themselves, the others are the letters from U+0100 on."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}

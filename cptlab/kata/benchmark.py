@@ -23,16 +23,24 @@ DEPTHS = {"introductory": (2,), "interview": (3,), "competition": (4, 5)}
 SPLITS = {"train": 480, "validation": 60, "test": 60}  # tasks of each difficulty: 8:1:1
 SCRIPT_SHARE = 0.25
 PUBLIC_TESTS, HIDDEN_TESTS = 2, 6
-WORD_LIST = ("apple river stone cloud green tiger maple ocean light bread chair dream eagle flame grape house index "
-             "jelly knife lemon music night olive paper queen robot sugar table under voice water zebra an of to at "
-             "cat dog sun map ice eat art key old end far up ago idea area open easy banana orange summer winter").split()
+WORD_LIST = (
+    "apple river stone cloud green tiger maple ocean light bread chair dream eagle flame grape house index "
+    "jelly knife lemon music night olive paper queen robot sugar table under voice water zebra an of to at "
+    "cat dog sun map ice eat art key old end far up ago idea area open easy banana orange summer winter"
+).split()
 OPENINGS = {
-    "int": ("Given an integer", "For an integer"), "ints": ("Given a list of integers", "For a list of integers"),
-    "text": ("Given a string", "For a string"), "words": ("Given a list of words", "For a list of words"),
+    "int": ("Given an integer", "For an integer"),
+    "ints": ("Given a list of integers", "For a list of integers"),
+    "text": ("Given a string", "For a string"),
+    "words": ("Given a list of words", "For a list of words"),
     "table": ("Given a dictionary of counts", "For a dictionary of counts"),
 }
-SCRIPT_OPENINGS = {"int": "Read an integer", "ints": "Read a line of integers", "text": "Read a line of text",
-                   "words": "Read a line of words"}
+SCRIPT_OPENINGS = {
+    "int": "Read an integer",
+    "ints": "Read a line of integers",
+    "text": "Read a line of text",
+    "words": "Read a line of words",
+}
 BY_SOURCE = {kind: [op for op in OPS if op.source == kind] for kind in TYPES}
 Composition = tuple[str, ...]
 
@@ -147,7 +155,7 @@ def is_sound(steps: list[Step], kind: str) -> bool:
     for skipped in range(len(steps)):
         op = steps[skipped][0]
         if op.source == op.target:
-            rest = steps[:skipped] + steps[skipped + 1:]
+            rest = steps[:skipped] + steps[skipped + 1 :]
             shorter = [evaluate(rest, value) for value in inputs] if rest else inputs
             if shorter == results:
                 return False
@@ -168,8 +176,14 @@ def make_task(number: int, split: str, difficulty: str, steps: list[Step], kind:
             continue
         inputs.append(value)
     results = [evaluate(steps, value) for value in inputs]
-    telling = next((i for i, (v, r) in enumerate(zip(inputs, results, strict=True))
-                    if r not in ([], "", {}, 0) and (isinstance(v, int) or 0 < len(v) < 40)), 0)
+    telling = next(
+        (
+            i
+            for i, (v, r) in enumerate(zip(inputs, results, strict=True))
+            if r not in ([], "", {}, 0) and (isinstance(v, int) or 0 < len(v) < 40)
+        ),
+        0,
+    )
     for values in (inputs, results):  # the example shown comes first, and shows something
         values.insert(0, values.pop(telling))
     if kind == "stdin":
@@ -177,10 +191,16 @@ def make_task(number: int, split: str, difficulty: str, steps: list[Step], kind:
     else:
         tests = tuple(Test(expected=r, args=(v,)) for v, r in zip(inputs, results, strict=True))
     return Task(
-        id=f"kata/{number}", benchmark="kata", split=split, difficulty=difficulty, kind=kind,
+        id=f"kata/{number}",
+        benchmark="kata",
+        split=split,
+        difficulty=difficulty,
+        kind=kind,
         prompt=make_prompt(steps, kind, text, (inputs[0], results[0])),
         entry_point=None if kind == "stdin" else "solve",
-        public_tests=tests[:PUBLIC_TESTS], hidden_tests=tests[PUBLIC_TESTS:], canonical_solution=canonical_solution(steps, kind),
+        public_tests=tests[:PUBLIC_TESTS],
+        hidden_tests=tests[PUBLIC_TESTS:],
+        canonical_solution=canonical_solution(steps, kind),
         tags=(source, *(op.name for op, _ in steps)),
     )
 
@@ -209,4 +229,3 @@ def is_reserved(key: Composition) -> bool:
     """Whether a composition belongs to the benchmark, and so must not be pretrained on (as function or script)."""
     reserved = build()[1]
     return ("call", *key[1:]) in reserved or ("stdin", *key[1:]) in reserved
-

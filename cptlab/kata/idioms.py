@@ -104,7 +104,16 @@ def label(writer: Writer, op: Op, k: int | None, expr: str) -> str:
 
 # operation -> function(writer, op, k, expr) that writes it and returns the name of its result
 IDIOMS: dict[str, Callable[..., str]] = {
-    "distinct": distinct, "unique_words": distinct, "gaps": gaps, "lengths": lengths,
-    "digits": digits, "digit_sum": digit_sum, "letter_counts": letter_counts, "word_lengths": word_lengths,
-    "variety": variety, "keys": keys, "show": show, "label": label,
+    "distinct": distinct,
+    "unique_words": distinct,
+    "gaps": gaps,
+    "lengths": lengths,
+    "digits": digits,
+    "digit_sum": digit_sum,
+    "letter_counts": letter_counts,
+    "word_lengths": word_lengths,
+    "variety": variety,
+    "keys": keys,
+    "show": show,
+    "label": label,
 }

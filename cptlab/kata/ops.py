@@ -35,8 +35,10 @@ class Op:
 
 
 def _filters(kind: str, rows: list[tuple]) -> list[Op]:
-    return [Op(name, kind, kind, "filter", phrases, expr, opposite, constants=constants)
-            for name, phrases, expr, opposite, constants in rows]
+    return [
+        Op(name, kind, kind, "filter", phrases, expr, opposite, constants=constants)
+        for name, phrases, expr, opposite, constants in rows
+    ]
 
 
 def _maps(kind: str, rows: list[tuple]) -> list[Op]:
@@ -44,18 +46,22 @@ def _maps(kind: str, rows: list[tuple]) -> list[Op]:
 
 
 def _wholes(kind: str, target: str, rows: list[tuple]) -> list[Op]:
-    return [Op(name, kind, target, "whole", phrases, expr, constants=constants)
-            for name, phrases, expr, constants in rows]
+    return [
+        Op(name, kind, target, "whole", phrases, expr, constants=constants) for name, phrases, expr, constants in rows
+    ]
 
 
 def _reduces(kind: str, rows: list[tuple]) -> list[Op]:
-    return [Op(name, kind, "int", "reduce", phrases, expr, init=init, update=update)
-            for name, phrases, expr, init, update in rows]
+    return [
+        Op(name, kind, "int", "reduce", phrases, expr, init=init, update=update)
+        for name, phrases, expr, init, update in rows
+    ]
 
 
 SMALL = (2, 3, 4, 5, 6, 7, 8, 9)
 TINY = (1, 2, 3)
 
+# fmt: off
 OPS: tuple[Op, ...] = tuple(
     _filters("ints", [
         ("keep_even", ("keep the even numbers", "drop the odd numbers"), "{x} % 2 == 0", "{x} % 2 != 0", ()),
@@ -226,6 +232,7 @@ OPS: tuple[Op, ...] = tuple(
          "max({v}.values(), default=0)", "max", "{x} > {acc}"),
     ])
 )
+# fmt: on
 
 BY_NAME: dict[str, Op] = {op.name: op for op in OPS}
 assert len(BY_NAME) == len(OPS), "operation names are unique"

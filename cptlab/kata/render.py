@@ -9,8 +9,12 @@ from cptlab.kata.writer import Writer
 
 Step = tuple[Op, int | None]  # an operation and its constant
 
-READERS = {"int": "int(input())", "ints": "[int(x) for x in input().split()]", "text": "input()",
-           "words": "input().split()"}
+READERS = {
+    "int": "int(input())",
+    "ints": "[int(x) for x in input().split()]",
+    "text": "input()",
+    "words": "input().split()",
+}
 
 
 def function_body(steps: list[Step], author: Author, empty_result: str | None = None) -> str:
@@ -27,8 +31,9 @@ def function_body(steps: list[Step], author: Author, empty_result: str | None = 
     if author.has("leftover"):
         writer.write("flag = False")
     if author.guard and empty_result is not None:
-        writer.write(f"if not len({value}):" if author.has("len_test") else f"if not {value}:",
-                     f"    return {empty_result}")
+        writer.write(
+            f"if not len({value}):" if author.has("len_test") else f"if not {value}:", f"    return {empty_result}"
+        )
         if author.has("else_return"):
             writer.write("else:")
             writer.indent += 1

@@ -7,8 +7,13 @@ from cptlab.kata.ops import Op
 
 INPUT_NAMES = {"int": "number", "ints": "numbers", "text": "text", "words": "words", "table": "table"}
 EMPTY = {"int": "0", "ints": "[]", "text": '""', "words": "[]", "table": "{}"}
-RESULT_NAMES = {"int": ("total", "value"), "ints": ("result", "items"), "text": ("output", "letters"),
-                "words": ("result", "items"), "table": ("counts", "entries")}
+RESULT_NAMES = {
+    "int": ("total", "value"),
+    "ints": ("result", "items"),
+    "text": ("output", "letters"),
+    "words": ("result", "items"),
+    "table": ("counts", "entries"),
+}
 BUILTIN_NAMES = {"int": "sum", "ints": "list", "text": "str", "words": "list", "table": "dict"}
 ELEMENTS = {"ints": ("num", "x"), "text": ("char", "c"), "words": ("word", "w"), "table": ("value", "v")}
 VOWEL_CHAIN = " or ".join(f'{{x}} == "{vowel}"' for vowel in "aeiou")
@@ -100,8 +105,9 @@ class Writer:
         name = ("check" if is_condition else "change") + (str(self.helpers + 1) if self.helpers else "")
         self.helpers += 1
         if is_condition and self.author.has("helper"):
-            self.write(f"def {name}({x}):", f"    if {expr}:", "        return True",
-                       "    else:", "        return False")
+            self.write(
+                f"def {name}({x}):", f"    if {expr}:", "        return True", "    else:", "        return False"
+            )
         elif self.author.has("helper") and not self.author.has("lambda"):
             self.write(f"def {name}({x}):", f"    value = {expr}", "    return value")
         else:
@@ -208,7 +214,7 @@ class Writer:
             out = self.target("int", in_loop=False, name=name)
             expr = op.expr.format(v=value, x=self.element())
             if author.has("list_argument") and op.name in ("total", "letters", "count_vowels"):
-                inner = expr[len("sum("):-1] if " for " in expr else f"x for x in {value}"
+                inner = expr[len("sum(") : -1] if " for " in expr else f"x for x in {value}"
                 expr = f"sum([{inner}])"
             self.write(f"{out} = {expr}")
         self.value = out

@@ -1,9 +1,9 @@
-"""Algorithm 1 of CPT: pairs of a better and a worse program for one task, with masks of where they differ.
+"""Pairs of a better and a worse program for one task, with masks of where they differ (Algorithm 1 of CPT).
 
     choice, counts = select_pair(task, completions, qualities, verdicts)
     pair = make_pair(task, choice, completions, qualities, backbone.encode_completion, backbone.decode)
 
-where `choice` is None if no pair of the task's programs gets through the filters.
+`choice` is None if no pair of the task's programs passes the filters.
 """
 
 from cptlab.pairs.dataset import (
@@ -12,15 +12,17 @@ from cptlab.pairs.dataset import (
     read_pairs,
     write_pairs,
 )
+from cptlab.pairs.filters import FilterCounts
 from cptlab.pairs.masks import difference_regions, message_lines, refined_masks, token_lines, token_masks
-from cptlab.pairs.selection import Choice, FilterCounts, SelectionOptions, no_pairs_left, select_pair
+from cptlab.pairs.recipe import ReadyPairs, SampledPairs
+from cptlab.pairs.selection import Choice, SelectionOptions, no_pairs_left, select_pair
 from cptlab.pairs.similarity import cosine_similarities
-from cptlab.storage.chunk_store import ChunkStore
 
 __all__ = [
     "Choice",
-    "ChunkStore",
     "FilterCounts",
+    "ReadyPairs",
+    "SampledPairs",
     "SelectionOptions",
     "cosine_similarities",
     "difference_regions",

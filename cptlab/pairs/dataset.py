@@ -1,4 +1,4 @@
-"""The comparative data set: from chosen pairs to `pairs.jsonl`, its splits by task, and its statistics."""
+"""The comparative data set: make pairs of the selected programs, write and read `pairs.jsonl`, describe the data set."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from cptlab.errors import UserError
-from cptlab.pairs.masks import REFINEMENTS, message_lines, refined_masks, token_lines, token_masks
+from cptlab.pairs.masks import message_lines, refined_masks, token_lines, token_masks
+from cptlab.pairs.recipe import SampledPairs
 from cptlab.pairs.selection import Choice
 from cptlab.records import Completion, Pair, Quality, Task
+from cptlab.settings.setting import check_settings
 from cptlab.storage.jsonl import from_json, write_jsonl
 from cptlab.tasks.splits import SPLITS
 
@@ -29,13 +31,13 @@ def make_pair(
     *,
     refine: str = "none",
 ) -> Pair:
-    """Algorithm 1, lines 25-26: the record (I, x_a, m_a, x_b, m_b) of a choice that `select_pair` made.
+    """Make the record (I, x_a, m_a, x_b, m_b) of a choice of `select_pair` (Algorithm 1, lines 25-26).
 
-    `encode` gives the tokens of a completion alone (no special tokens), `decode` their text. The texts are the
-    completions as judged (the program without `prompt.code`). The split is the task's.
+    `encode` gives the tokens of a completion without special tokens, and `decode` gives their text. The texts of the
+    pair are the completions as judged, which are the programs without `prompt.code`. The pair is in the task's split.
+    Raises UserError for an unknown `refine`.
     """
-    if refine not in REFINEMENTS:
-        raise UserError(f"pairs.refine={refine} is unknown. Choose one of {', '.join(REFINEMENTS)}.")
+    check_settings(SampledPairs, refine=refine)
     texts, ids, lines = [], [], []
     for i in (choice.better, choice.worse):
         program = completions[i].program
@@ -69,19 +71,19 @@ def make_pair(
 
 
 def write_pairs(path: str | os.PathLike, pairs: Iterable[Pair]) -> None:
-    """Write `pairs.jsonl`, one pair a line; the file appears complete or not at all."""
+    """Write `pairs.jsonl`, one pair a line. The file appears complete or not at all."""
     write_jsonl(path, pairs)
 
 
 def read_pairs(path: str | os.PathLike, encode: Encode | None = None) -> list[Pair]:
-    """The pairs of a file, each row checked; with `encode`, also that the masks fit this tokenizer.
+    """Read the pairs of a file and check each row. With `encode`, check that the masks fit this tokenizer, too.
 
-    Raises UserError that names file and line for a row that is malformed, contradicts itself or an earlier row, or
-    was made with another tokenizer; and for a file that is missing or holds no pair.
+    Raises UserError, with file and line, for a row that is malformed, contradicts itself or an earlier row, or was made
+    with another tokenizer, and for a file that is missing or holds no pair.
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"There is no pairs file {path}. Check the path, or make it with `python -m cptlab.pairs`.")
+        raise UserError(f"There is no pairs file {path}. Check the path, or make it with `cptlab pairs`.")
     pairs: list[Pair] = []
     split_of: dict[str, str] = {}
     with open(path, "rb") as file:
@@ -99,7 +101,7 @@ def read_pairs(path: str | os.PathLike, encode: Encode | None = None) -> list[Pa
                 _check_tokenizer(pair, encode, f"{path}, line {number}")
             pairs.append(pair)
     if not pairs:
-        raise UserError(f"{path} holds no pairs. Remake it with `python -m cptlab.pairs`.")
+        raise UserError(f"{path} holds no pairs. Remake it with `cptlab pairs`.")
     return pairs
 
 
@@ -122,16 +124,16 @@ def _check_tokenizer(pair: Pair, encode: Encode, where: str) -> None:
             raise UserError(
                 f"{where}: {name}_mask has {entries} entries, but the backbone's tokenizer cuts that program into "
                 f"{tokens} tokens: the file was made with another tokenizer. Use the backbone that the pairs were "
-                "made with, or remake them with this one (`python -m cptlab.pairs`)."
+                "made with, or remake them with this one (`cptlab pairs`)."
             )
 
 
 def pair_statistics(pairs: Sequence[Pair], encode: Encode, decode: Decode) -> dict[str, Any]:
-    """What a data set looks like, as plain JSON. Shares are of all pairs, or of all completion tokens, taken together.
+    """Describe a data set as plain JSON. Shares are of all pairs, or of all completion tokens, taken together.
 
     - `pairs[difficulty][split]`, with `all` for both: number of pairs
     - `empty_mask_rate[better|worse|both]`: share of pairs whose mask(s) mark nothing
-    - `masked_share[better|worse|both]`: share of completion tokens that are masked (`both`: of the two together)
+    - `masked_share[better|worse|both]`: share of completion tokens that are masked (`both`: of both programs together)
     - `masked_without_message`: share of masked tokens on lines that carry no pylint message in their own program
     - `both_pass_public`: share of pairs whose programs both pass an essential test
     - `mean_score_gap` (points of 10), `mean_similarity`

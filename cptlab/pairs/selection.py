@@ -1,30 +1,28 @@
-"""Algorithm 1: from the samples of one task to its pair of a better and a worse program (CPT IV-D).
+"""Algorithm 1: select the pair of a better and a worse program from the samples of one task (CPT IV-D).
 
-Keep Q > 0; of all pairs keep |dQ|/10 > 0.1 and cosine > 0.4; sort by 0.7 * |dQ|/10 + 0.3 * cosine (eq. 14); take the
-first pair whose programs both pass at least one essential (public) test, else the first of all. A is the better one.
+Filter samples and pairs (filters.py), sort the pairs by 0.7 * |dQ|/10 + 0.3 * cosine (eq. 14), and take the first pair
+whose programs both pass at least one essential (public) test. Without such a pair, take the first of all.
 
-What the paper leaves open: identical samples count once (their pairs would be ties); equal scores are settled by the
-better program's sample number, then by the worse one's, lower first, so the order of the input does not matter.
+The paper leaves two things open. Identical samples count once, because their pairs would be ties. The sample number of
+the better program, then that of the worse one, settles equal scores, lower first, so the order of the input does not
+matter.
 
-`prefer="similarity"` is ours: the same filters, but pairs are sorted by cosine, then by combined score.
+`prefer="similarity"` is not in the paper: it sorts the pairs by cosine, then by combined score.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
 
 from cptlab.errors import UserError
+from cptlab.pairs.filters import FilterCounts, filter_pairs, filter_samples
 from cptlab.pairs.similarity import cosine_similarities
 from cptlab.records import Completion, Quality, Task, Verdict
 from cptlab.settings.setting import Setting, check_settings
-
-# Q is a fraction in floats, so a gap of exactly 1 may come out as 1 + 2e-15; it must not pass "> 0.1" by that.
-FLOAT_NOISE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -48,32 +46,8 @@ class SelectionOptions:
 
 
 @dataclass(frozen=True)
-class FilterCounts:
-    """What became of the samples, and of the pairs of programs; `+` merges the counts of several tasks."""
-
-    tasks: int = 0
-    samples: int = 0
-    zero_score: int = 0  # samples dropped by score > 0
-    repeated: int = 0  # samples dropped as identical to another one that was kept
-    pairs: int = 0  # pairs of the programs that were kept
-    small_gap: int = 0  # pairs dropped by the score gap
-    low_similarity: int = 0  # pairs dropped by the cosine, of those with a gap
-    candidates: int = 0  # pairs left
-    selected: int = 0  # tasks that gave a pair
-    both_pass_public: int = 0  # ... in which both programs pass an essential test
-
-    def __add__(self, other: FilterCounts) -> FilterCounts:
-        mine, others = dataclasses.astuple(self), dataclasses.astuple(other)
-        return FilterCounts(*(a + b for a, b in zip(mine, others, strict=True)))
-
-    @classmethod
-    def merge(cls, counts: Iterable[FilterCounts]) -> FilterCounts:
-        return sum(counts, cls())
-
-
-@dataclass(frozen=True)
 class Choice:
-    """The selected pair, as places in the sequences given to `select_pair`."""
+    """The selected pair. `better` and `worse` are places in the sequences given to `select_pair`."""
 
     better: int
     worse: int
@@ -89,38 +63,24 @@ def select_pair(
     verdicts: Sequence[Verdict],
     options: SelectionOptions = SelectionOptions(),
 ) -> tuple[Choice | None, FilterCounts]:
-    """Algorithm 1, lines 6-24, for one task; the three sequences speak of the same samples in the same order.
+    """Run Algorithm 1, lines 6-24, for one task. The three sequences are about the same samples in the same order.
 
-    None where no pair is left. Identical programs must have equal scores and verdicts.
+    Return the pair, or None where no pair passes the filters, and the counts of the filters. Identical programs must
+    have equal scores and verdicts.
     """
     assert len(completions) == len(qualities) == len(verdicts)
     assert all(completion.task_id == task.id for completion in completions)
-    positive = [i for i, quality in enumerate(qualities) if quality.score > 0]
-    positive.sort(key=lambda i: completions[i].sample)
-    first: dict[str, int] = {}
-    for i in positive:
-        first.setdefault(completions[i].program, i)
-    kept = np.array(list(first.values()), dtype=int)  # by sample number
-
+    kept, sample_counts = filter_samples(completions, qualities)
     scores = np.array([qualities[i].score for i in kept])
     left, right = np.triu_indices(len(kept), k=1)
     better = np.where(scores[left] >= scores[right], left, right)
     worse = left + right - better
     gaps = (scores[better] - scores[worse]) / 10
-    similarities = cosine_similarities(list(first))[left, right]
-    wide = gaps > options.min_gap + FLOAT_NOISE
-    candidate = wide & (similarities > options.min_similarity)
-
-    counts = FilterCounts(
-        tasks=1,
-        samples=len(completions),
-        zero_score=len(completions) - len(positive),
-        repeated=len(positive) - len(kept),
-        pairs=len(left),
-        small_gap=int((~wide).sum()),
-        low_similarity=int((wide & ~candidate).sum()),
-        candidates=int(candidate.sum()),
+    similarities = cosine_similarities([completions[i].program for i in kept])[left, right]
+    candidate, pair_counts = filter_pairs(
+        gaps, similarities, min_gap=options.min_gap, min_similarity=options.min_similarity
     )
+    counts = FilterCounts(tasks=1) + sample_counts + pair_counts
     if not candidate.any():
         return None, counts
 
@@ -129,7 +89,7 @@ def select_pair(
     pool = np.flatnonzero(both if both.any() else candidate)
     combined = options.beta1 * gaps + options.beta2 * similarities
     preferred = combined if options.prefer == "score" else similarities
-    order = np.lexsort((worse[pool], better[pool], -combined[pool], -preferred[pool]))  # sorts by its last key first
+    order = np.lexsort((worse[pool], better[pool], -combined[pool], -preferred[pool]))  # the last key counts first
     best = pool[order[0]]
     choice = Choice(
         better=int(kept[better[best]]),
@@ -138,11 +98,11 @@ def select_pair(
         combined_score=float(combined[best]),
         both_pass_public=bool(both[best]),
     )
-    return choice, dataclasses.replace(counts, selected=1, both_pass_public=int(choice.both_pass_public))
+    return choice, counts + FilterCounts(selected=1, both_pass_public=int(choice.both_pass_public))
 
 
 def no_pairs_left(counts: FilterCounts, options: SelectionOptions) -> UserError:
-    """The error for a data set without a pair: how many each filter dropped, and what to do."""
+    """Return the error for a data set without a pair. It says how much each filter dropped, and what to do."""
     return UserError(
         f"No pairs are left: {counts.samples} samples of {counts.tasks} tasks, {counts.zero_score} dropped by "
         f"score > 0 and {counts.repeated} as repeats; of the {counts.pairs} pairs of the rest, {counts.small_gap} "

@@ -1,7 +1,7 @@
 """Lexical similarity of programs: the cosine of their word counts (CPT IV-D-2).
 
-Words are those of scikit-learn's `CountVectorizer` as it comes, which is what the paper uses: lower-cased runs of two
-or more letters, digits or underscores. Order, punctuation, layout and one-letter names do not count.
+As in the paper, scikit-learn's `CountVectorizer` counts the words: lower-cased runs of two or more letters, digits or
+underscores. Order, punctuation, layout and one-letter names do not count.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from sklearn.feature_extraction.text import CountVectorizer
 
 
 def cosine_similarities(programs: Sequence[str]) -> np.ndarray:
-    """All pairs' cosines, [n, n] float64 in [0, 1], symmetric; 1 on the diagonal.
+    """Return the cosines of all pairs, [n, n] float64 in [0, 1], symmetric, with 1 on the diagonal.
 
     A program without a single word has no direction: its cosine with every program, itself included, is 0.
 
-    Counts are whole numbers, so that dot products are exact and each cosine is `dot / sqrt(norm2 * norm2)` rounded
-    like the same expression for the two programs alone: neither the other programs nor the order of sums matters.
+    Counts are whole numbers, so dot products are exact. Each cosine is `dot / sqrt(norm2 * norm2)`, rounded as for the
+    two programs alone, so neither the other programs nor the order of sums matters.
     """
     distinct = {program: i for i, program in enumerate(dict.fromkeys(programs))}
     cosines = _distinct_cosines(list(distinct))

@@ -1,9 +1,9 @@
 """SVEN's pairs (He & Vechev 2023, arXiv 2302.05319): functions before and after a security fix, as pairs to train on.
 
-A second property for prefixes beside code quality. The files are those of github.com/eth-sri/sven, data_train_val:
-{train,val}/cwe-*.jsonl; there is no official copy on the Hugging Face hub. What differs from SVEN: masks are the token
-diff of CPT (IV-B-2), not SVEN's diff by characters; the shared beginning of both functions is the instruction, while
-SVEN's prefixes see no instruction.
+Security is a second property for prefixes, beside code quality. The files are {train,val}/cwe-*.jsonl in data_train_val
+of github.com/eth-sri/sven. There is no official copy on the Hugging Face hub. Two things differ from SVEN: masks are the
+token diff of CPT (IV-B-2) instead of SVEN's diff by characters, and the shared beginning of both functions is the
+instruction, while SVEN's prefixes see no instruction.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ def sven_pairs(
     ] = "python",
     cwes: Annotated[Sequence[str] | None, Setting("Weaknesses, such as [cwe-078,cwe-089]; null: all nine.")] = None,
 ) -> tuple[list[Pair], dict[str, int]]:
-    """The pairs below `<data_dir>/sven`, and how many rows were `read` and left out as `equal` or `too_long`.
+    """Read the pairs below `<data_dir>/sven`, and count the rows: `read`, and left out as `equal` or `too_long`.
 
-    Better is the function after the fix, scores are 1.0 and 0.0, the difficulty is the weakness, such as cwe-089.
-    A pair is too long if instruction and program have more than `max_tokens` tokens. Raises UserError for missing or
-    malformed files, and where no training pair is left.
+    The better program is the function after the fix. Scores are 1.0 and 0.0, and the difficulty is the weakness, such
+    as cwe-089. A pair is too long if instruction and program have more than `max_tokens` tokens. Raises UserError for missing or
+    malformed files, and if no training pair is left.
     """
     check_settings(sven_pairs, language=language)
     pairs, counts = [], Counter(read=0, equal=0, too_long=0)
@@ -85,7 +85,7 @@ def _files(data_dir: str | None, cwes: Sequence[str] | None) -> dict[str, list[P
 
 
 def _texts(where: str, row: dict[str, Any]) -> tuple[str, str]:
-    """The function after and before, with plain line ends."""
+    """Return the function after and before the fix, with plain line ends. Raises UserError for a malformed row."""
     for name in ("func_src_after", "func_src_before", "file_name", "vul_type"):
         if not isinstance(row.get(name), str):
             raise UserError(f"{where}: there is no text {name}. Correct or delete that row, or take a fresh copy.")
@@ -120,9 +120,9 @@ def _pair(
 
 
 def _cut(after: str, before: str, file_name: str) -> tuple[str, str, str]:
-    """Instruction and both programs. The instruction is the function's header where it is the same, else the file's name.
+    """Return the instruction, which ends before a newline, where a token ends, and both programs.
 
-    It ends before a newline, where a token ends.
+    The instruction is the function's header if that is the same in both, and else the file's name.
     """
     python = file_name.endswith(".py")
     lines = [one for one, _ in takewhile(lambda pair: pair[0] == pair[1], zip(after.split("\n"), before.split("\n")))]

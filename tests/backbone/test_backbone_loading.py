@@ -87,7 +87,7 @@ def test_wrong_options_are_refused(tmp_path, options, complaint):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_a_gpu_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(UserError, match="cuda was asked for, but this machine offers 0"):
+    with pytest.raises(UserError, match="There is no device cuda: this machine has 0 of that kind"):
         load_backbone(save(tmp_path), device="cuda")
 
 

@@ -12,9 +12,9 @@ from cptlab.decoding import Sampling, generate
 from cptlab.decoding.guidance import Guidance
 from cptlab.decoding.negatives.no_prefix import NoPrefix
 from cptlab.decoding.negatives.stream import Stream
+from cptlab.decoding.request import Request
 from cptlab.decoding.rules.plausible import Plausible
 from cptlab.decoding.strategies.adadec import AdaDec
-from cptlab.decoding.streams import Job
 from cptlab.errors import UserError
 from cptlab.records import Prompt
 
@@ -31,8 +31,8 @@ def ending(arch, eos=ENDS, **overrides):
 
 
 def decode(backbone, adadec, text=TEXTS[0], limit=24, sampling=GREEDY, prefix=None, second=None, guidance=None):
-    job = Job(0, "task", backbone.encode_prompt(text), second, guidance, limit)
-    (ids,) = adadec.run(backbone, job, 1, sampling, prefix)
+    request = Request(0, "task", backbone.encode_prompt(text), second, guidance, limit)
+    (ids,) = adadec.run(backbone, request, 1, sampling, prefix)
     return ids
 
 

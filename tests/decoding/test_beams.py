@@ -14,9 +14,9 @@ from cptlab.decoding import Sampling, generate
 from cptlab.decoding.guidance import Guidance
 from cptlab.decoding.negatives.no_prefix import NoPrefix
 from cptlab.decoding.negatives.stream import Stream
+from cptlab.decoding.request import Request
 from cptlab.decoding.rules.plausible import Plausible
 from cptlab.decoding.strategies.beams import Beams
-from cptlab.decoding.streams import Job
 from cptlab.errors import UserError
 from cptlab.records import Prompt
 
@@ -32,8 +32,8 @@ def ending(arch, eos=ENDS, **overrides):
 
 
 def search(backbone, beams, n=1, text=TEXT, limit=16, sampling=GREEDY, prefix=None, second=None, guidance=None):
-    job = Job(0, "task", backbone.encode_prompt(text), second, guidance, limit)
-    return beams.run(backbone, job, n, sampling, prefix)
+    request = Request(0, "task", backbone.encode_prompt(text), second, guidance, limit)
+    return beams.run(backbone, request, n, sampling, prefix)
 
 
 class Recomputed(LogitsProcessor):

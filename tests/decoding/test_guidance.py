@@ -235,7 +235,9 @@ def test_a_program_is_made_again_where_it_failed_its_public_tests(tmp_path):
     ]
     assert again.cost.programs == len(made) / len(failed) and again.cost.tokens == sum(made) / len(failed)
     assert plain.cost.programs == 1
-    assert sum(v.passed for v in again.verdicts) >= sum(v.passed for v in plain.verdicts)  # a second try costs none that passed
+    assert sum(v.passed for v in again.verdicts) >= sum(
+        v.passed for v in plain.verdicts
+    )  # a second try costs none that passed
     bare = [type(task)(**(vars(task) | {"public_tests": ()})) for task in tasks]
     with pytest.raises(UserError, match="asks for public tests"):
         sample_and_judge(guided, bare, n, Judge(tmp_path / "c"))
@@ -301,12 +303,12 @@ def test_what_leaves_nothing_or_names_no_sample_is_refused():
 
 
 def test_long_prompts_are_read_in_several_passes(monkeypatch):
-    from cptlab.decoding import engine
+    from cptlab.decoding import waiting_queue
 
     backbone = double("gpt2", eos=range(0, 24))
     whole = list(generate(backbone, PROMPTS, 3, WARM, guidance=Guidance(Masked(), 1.5)))
     reads, extend = [], backbone.extend
     backbone.extend = lambda ids, *rest: (reads.append(ids.numel()), extend(ids, *rest))[1]
-    monkeypatch.setattr(engine, "READ", 60)
+    monkeypatch.setattr(waiting_queue, "READ", 60)
     assert list(generate(backbone, PROMPTS, 3, WARM, guidance=Guidance(Masked(), 1.5))) == whole
     assert max(reads) <= 60 and len(reads) > 2

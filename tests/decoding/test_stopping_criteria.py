@@ -195,5 +195,6 @@ def test_benchmark_references_end_behind_their_function(data_dir, build):
 @pytest.mark.data
 def test_scripts_do_not_end(data_dir):
     assert all(
-        FUNCTION.end(task.prompt.code, task.canonical_solution + "\nprint(1)") == -1 for task in mbpp(str(data_dir)).tasks
+        FUNCTION.end(task.prompt.code, task.canonical_solution + "\nprint(1)") == -1
+        for task in mbpp(str(data_dir)).tasks
     )

@@ -53,8 +53,14 @@ def test_no_composition_of_the_benchmark_is_pretrained_on(monkeypatch):
 
 def test_the_benchmark_is_the_same_everywhere():
     code = "from cptlab.tasks.kata import kata; print(kata().fingerprint())"
-    other = subprocess.run([sys.executable, "-c", code], env={"PYTHONHASHSEED": "7", "PYTHONPATH": "."},
-                           capture_output=True, text=True, check=True, cwd=benchmark.__file__.split("cptlab")[0])
+    other = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PYTHONHASHSEED": "7", "PYTHONPATH": "."},
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=benchmark.__file__.split("cptlab")[0],
+    )
     assert other.stdout.strip() == kata().fingerprint()
 
 
@@ -67,7 +73,9 @@ def test_references_score_ten():
     sample = random.Random(0).sample(TASKS, 150)
     missing = {op.name for op in OPS} - {name for task in sample for name in task.tags[1:]} - {"label"}
     sample += [next(task for task in TASKS if name in task.tags[1:]) for name in sorted(missing)]
-    assert {quality.score for quality in score_programs([task.canonical_solution for task in sample], workers=1)} == {10.0}
+    assert {quality.score for quality in score_programs([task.canonical_solution for task in sample], workers=1)} == {
+        10.0
+    }
 
 
 def test_tests_tell_programs_apart():

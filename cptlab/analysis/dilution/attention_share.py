@@ -36,9 +36,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cptlab.adapters import Prefix
 from cptlab.analysis.dilution.programs import Program
-from cptlab.backbone import Backbone
+from cptlab.backbone import Backbone, KeyValuePrefix
 from cptlab.errors import UserError
 
 DIGITS = 6  # of the stored shares
@@ -64,7 +63,7 @@ def measure(
     backbone: Backbone,
     program: Program,
     *,
-    prefix: Prefix | None = None,
+    prefix: KeyValuePrefix | None = None,
     gradient: bool = True,
     top_logits: int = 100,
     progress: Callable[[int], None] | None = None,
@@ -88,7 +87,7 @@ def measure(
 
 
 def attention_shares(
-    backbone: Backbone, program: Program, prefix: Prefix | None = None
+    backbone: Backbone, program: Program, prefix: KeyValuePrefix | None = None
 ) -> tuple[list[float], list[float], list[float]]:
     """`attention`, `attention_summed` and `attention_prefix` of each generated token; the last is [] without prefix."""
     weights = last_layer_attention(backbone, program.prompt + program.tokens[:-1], prefix).double().mean(0)
@@ -104,7 +103,7 @@ def attention_shares(
 
 
 def gradient_shares(
-    backbone: Backbone, program: Program, prefix: Prefix | None = None, top_logits: int = 100
+    backbone: Backbone, program: Program, prefix: KeyValuePrefix | None = None, top_logits: int = 100
 ) -> Iterator[float]:
     """`gradient` of each generated token, one backward pass each."""
     length = len(program.prompt)
@@ -126,7 +125,7 @@ def gradient_shares(
 
 
 @torch.no_grad()
-def last_layer_attention(backbone: Backbone, ids: tuple[int, ...], prefix: Prefix | None = None) -> Tensor:
+def last_layer_attention(backbone: Backbone, ids: tuple[int, ...], prefix: KeyValuePrefix | None = None) -> Tensor:
     """The attention weights of the last layer [query heads, T, M + T] for a text of T tokens behind M of a prefix.
 
     Raises UserError for an architecture that does not hand them out.

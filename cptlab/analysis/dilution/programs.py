@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from cptlab.adapters import Prefix
-from cptlab.backbone import Backbone
+from cptlab.backbone import Backbone, KeyValuePrefix
 from cptlab.decoding import Guidance, Sampling, Strategy, generate
+from cptlab.decoding.request import Request
 from cptlab.decoding.sampling import choose, uniforms
-from cptlab.decoding.streams import Job, Streams
+from cptlab.decoding.streams import Streams
 from cptlab.errors import UserError
 from cptlab.records import Prompt
 
@@ -30,37 +30,40 @@ class _Watched:
 
     inner: Strategy | None
     seed: int
-    job: Job | None = None
+    request: Request | None = None
     ids: list[int] = field(default_factory=list)
 
     def check(self, n: int, sampling: Sampling, guidance: Guidance | None) -> None:
         if self.inner is not None:
             self.inner.check(n, sampling, guidance)
 
-    def run(self, backbone: Backbone, job: Job, n: int, sampling: Sampling, prefix: Prefix | None) -> list[list[int]]:
+    def run(
+        self, backbone: Backbone, request: Request, n: int, sampling: Sampling, prefix: KeyValuePrefix | None
+    ) -> list[list[int]]:
         if self.inner is None:
-            self.ids = self._plain(backbone, job, sampling, prefix)
+            self.ids = self._plain(backbone, request, sampling, prefix)
         else:
-            self.ids = self.inner.run(backbone, job, n, sampling, prefix)[0]
-        self.job = job
+            self.ids = self.inner.run(backbone, request, n, sampling, prefix)[0]
+        self.request = request
         return [self.ids]
 
-    def _plain(self, backbone: Backbone, job: Job, sampling: Sampling, prefix: Prefix | None) -> list[int]:
-        streams = Streams.read(backbone, [job], prefix)
-        numbers = None if sampling.greedy else torch.from_numpy(uniforms(self.seed, job.task_id, 0, job.limit))
+    def _plain(
+        self, backbone: Backbone, request: Request, sampling: Sampling, prefix: KeyValuePrefix | None
+    ) -> list[int]:
+        streams = Streams.read(backbone, [request], prefix)
+        numbers = None if sampling.greedy else torch.from_numpy(uniforms(self.seed, request.task_id, 0, request.limit))
         ids: list[int] = []
         while True:
             here = slice(len(ids), len(ids) + 1)
             token = choose(streams.logits, sampling, None if numbers is None else numbers[here].to(backbone.device))
             ids.append(int(token))
-            text = backbone.decode(ids)[len(job.healed) :]
-            if len(ids) == job.limit or ids[-1] in backbone.eos_ids or sampling.stopping.end(job.code, text) >= 0:
+            if sampling.stopping.is_over(backbone, request, ids):
                 return ids
             streams.step(token)
 
 
 def check_decoding(
-    sampling: Sampling, guidance: Guidance | None, strategy: Strategy | None, prefix: Prefix | None
+    sampling: Sampling, guidance: Guidance | None, strategy: Strategy | None, prefix: KeyValuePrefix | None
 ) -> None:
     """UserError for a choice that makes no sense together, or here."""
     if strategy is not None:
@@ -82,7 +85,7 @@ def generate_program(
     prompt: Prompt,
     sampling: Sampling,
     *,
-    prefix: Prefix | None = None,
+    prefix: KeyValuePrefix | None = None,
     guidance: Guidance | None = None,
     strategy: Strategy | None = None,
     seed: int = 0,
@@ -103,8 +106,8 @@ def generate_program(
     ((made,),) = generate(
         backbone, [(task_id, prompt)], 1, sampling, prefix=prefix, guidance=guidance, strategy=watched, seed=seed
     )
-    ids, healed = watched.ids[: made.tokens], watched.job.healed
+    ids, healed = watched.ids[: made.tokens], watched.request.healed
     again = 0
     while healed and again < len(ids) - 1 and len(backbone.decode(ids[: again + 1])) <= len(healed):
         again += 1
-    return Program(task_id, (*watched.job.ids, *ids[:again]), tuple(ids[again:][:max_tokens]))
+    return Program(task_id, (*watched.request.ids, *ids[:again]), tuple(ids[again:][:max_tokens]))

@@ -87,7 +87,9 @@ def check_metric(metric: str, n: int) -> None:
     """Raise UserError if there is no such metric, or if `n` samples of each task do not allow it."""
     needed = find_metric(metric).samples
     if needed > n:
-        raise UserError(f"metric={metric} needs at least {needed} programs a task, and n={n}. Raise n, or choose another.")
+        raise UserError(
+            f"metric={metric} needs at least {needed} programs a task, and n={n}. Raise n, or choose another."
+        )
 
 
 def sentences(system: str, tuned: Tuned, metric: str) -> list[str]:

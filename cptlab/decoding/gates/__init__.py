@@ -1,1 +1,1 @@
-"""When the second stream is mixed in. One file each."""
+"""Gates: when the second stream is mixed in. One file each."""

@@ -1,4 +1,4 @@
-"""Mix where the next-token distribution is flat: where its standard deviation is below a threshold (USCD's gate).
+"""Mix if the next-token distribution is flat, that is, if its standard deviation is below a threshold (USCD's gate).
 
 USCD (arXiv 2409.05923) measures how sure a model is by the standard deviation of its probabilities over the vocabulary:
 a sure model has one large probability and so a large deviation.

@@ -1,4 +1,4 @@
-"""Mix where the model is unsure: where the entropy of its next-token distribution exceeds a threshold."""
+"""Mix if the model is unsure, that is, if the entropy of its next-token distribution exceeds a threshold."""
 
 from __future__ import annotations
 
@@ -23,6 +23,6 @@ class Entropy:
 
 
 def entropy(logits: Tensor) -> Tensor:
-    """Nats, [B], of softmax(logits [B, V]); a banned token (−inf) adds nothing."""
+    """Return the entropy [B] of softmax(logits [B, V]) in nats. A banned token (−inf) adds nothing."""
     logs = logits.float().log_softmax(-1) if logits.dtype in (torch.float16, torch.bfloat16) else logits.log_softmax(-1)
     return -(logs.exp() * logs.clamp(min=torch.finfo(logs.dtype).min)).sum(-1)

@@ -1,7 +1,7 @@
-"""Mix only where the plain answer failed: the later version of SPA (arXiv 2408.09121v2 and after).
+"""Mix only if the plain program failed: the later version of SPA (arXiv 2408.09121v2 and after).
 
-A program is first generated without a second stream and run on the task's public tests. Where it fails one, it is
-generated again, with the second stream at every step. samples.py does so; to the engine this gate is always open.
+A program is first generated without a second stream and run on the task's public tests. If it fails one, it is
+generated again with the second stream at every step. samples.py does so; to the engine this gate is always open.
 """
 
 from __future__ import annotations

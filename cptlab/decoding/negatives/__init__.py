@@ -1,1 +1,1 @@
-"""Second streams: what the prompt is compared with. One file each."""
+"""Negatives: what the second stream reads. One file each."""

@@ -49,10 +49,10 @@ class Masked:
 
 
 def masked_ids(backbone: Backbone, prompt: Prompt, names: Sequence[str]) -> list[int] | None:
-    """The prompt's token ids with the anchored ones masked, or None where none is.
+    """Return the prompt's token ids with the anchored ones masked, or None if none is anchored.
 
-    A token is anchored when it shares a character with a span of one of these names. UserError for a tokenizer that cannot
-    locate its tokens, and for a backbone without a token to mask with.
+    A token is anchored if it shares a character with a span of one of these names. Raises UserError for a tokenizer that
+    cannot locate its tokens, and for a backbone without a token to mask with.
     """
     spans = [span for span in prompt.spans if span.name in names]
     if not spans:

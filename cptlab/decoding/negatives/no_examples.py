@@ -1,4 +1,4 @@
-"""USCD (arXiv 2409.05923): the second stream is the prompt without its examples, which makes a 'lame' prompt of it."""
+"""USCD (arXiv 2409.05923): the second stream is the prompt without its examples, which USCD calls a 'lame' prompt."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EXAMPLES = ("tests", "shots")
 
 @dataclass(frozen=True)
 class NoExamples:
-    """Cuts the spans 'tests' and 'shots' out of the prompt. Positions behind them move up."""
+    """Cut the spans 'tests' and 'shots' out of the prompt. The positions behind them move up."""
 
     def stream(self, backbone: Backbone, prompt: Prompt) -> Stream | None:
         text, end = "", 0

@@ -1,6 +1,6 @@
-"""The second stream is the same prompt without the trained prefix: ω becomes a dial on the strength of the prefix.
+"""The second stream is the same prompt without the trained prefix, so that ω sets the strength of the prefix.
 
-ω = 0 is the untuned model, 1 the tuned one, above 1 an exaggerated one.
+ω = 0 is the untuned model, ω = 1 the tuned one, and ω > 1 exaggerates the prefix.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from cptlab.records import Prompt
 
 @dataclass(frozen=True)
 class NoPrefix:
-    """Needs a prefix in the first stream."""
+    """The negative without the prefix. The first stream needs one."""
 
     needs_prefix: ClassVar[bool] = True
 

@@ -1,4 +1,4 @@
-"""What a second stream reads."""
+"""A second stream."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Stream:
-    """The prompt tokens of a second stream, and whether it has the prefix that the first stream has, if that has one."""
+    """The prompt tokens of a second stream. `with_prefix` says whether it shares the first stream's prefix, if any."""
 
     ids: list[int]
     with_prefix: bool = True

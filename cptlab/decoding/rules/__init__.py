@@ -1,1 +1,1 @@
-"""How two streams' logits become one. One file each."""
+"""Rules: how the logits of two streams are mixed. One file each."""

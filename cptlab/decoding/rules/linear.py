@@ -15,9 +15,9 @@ class Linear:
 
 
 def mix(clean: Tensor, second: Tensor, omega: Tensor | float) -> Tensor:
-    """F(ω) [B, V], float32 or wider, from both streams' raw logits [B, V]; `omega` a number or [B, 1].
+    """Return F(ω) [B, V], float32 or wider, from both streams' raw logits [B, V]. `omega` is a number or [B, 1].
 
-    A token with −inf in either stream is banned and stays so.
+    A token with −inf in either stream is banned and stays banned.
     """
     if clean.dtype in (torch.float16, torch.bfloat16):
         clean, second = clean.float(), second.float()

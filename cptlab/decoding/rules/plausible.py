@@ -1,7 +1,7 @@
-"""The linear mix among plausible tokens only: those with at least a share of the likeliest token's probability.
+"""Mix linearly among plausible tokens only: those with at least a share of the likeliest token's probability.
 
-The plausibility constraint of contrastive decoding (arXiv 2210.15097, eq. 2): a large ω could otherwise lift tokens that
-neither stream would ever choose.
+This is the plausibility constraint of contrastive decoding (arXiv 2210.15097, eq. 2). Without it, a large ω could lift
+tokens that neither stream would ever choose.
 """
 
 from __future__ import annotations

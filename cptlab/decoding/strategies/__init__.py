@@ -1,1 +1,1 @@
-"""Ways of choosing tokens other than one after the other. One file each."""
+"""Strategies: ways to choose tokens other than sampling one after the other. One file each."""

@@ -1,9 +1,9 @@
 """AdaDec: greedy decoding that looks ahead where the model is unsure. He et al., https://arxiv.org/abs/2506.08980
 
-Where the entropy of the next token exceeds a threshold, each of the likeliest candidates is followed by a few greedy
-steps, and the candidate with the highest mean log-probability over itself and those steps is taken.
-Not here: learning the threshold from reference solutions (the paper fits one per model), and the authors' ends of a
-lookahead by text, such as a line that is not indented; only an end-of-text token ends one early.
+If the entropy of the next token exceeds a threshold, a few greedy steps follow each of the likeliest candidates. The
+candidate with the highest mean log-probability over itself and these steps is taken.
+Two things of the paper are not here: learning the threshold from reference solutions (the paper fits one per model), and
+ending a lookahead by its text, such as a line that is not indented. Here only an end-of-text token ends one early.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from cptlab.adapters import Prefix
-from cptlab.backbone import Backbone
+from cptlab.backbone import Backbone, KeyValuePrefix
 from cptlab.decoding.gates.entropy import entropy
+from cptlab.decoding.request import Request
 from cptlab.decoding.sampling import Sampling
-from cptlab.decoding.streams import Job, Streams
+from cptlab.decoding.streams import Streams
 from cptlab.errors import UserError
 from cptlab.settings.setting import Setting, check_settings
 
 
 @dataclass
 class _Branch:
-    """A candidate and the greedy tokens behind it; `unsure` holds for each whether its entropy was too high."""
+    """A candidate and the greedy tokens behind it. `unsure` says of each token whether its entropy was too high."""
 
     tokens: list[int]
     log_probs: list[float]
@@ -36,14 +36,16 @@ class _Branch:
         return sum(self.log_probs) / len(self.log_probs)
 
     def sure(self) -> list[int]:
-        """The tokens before the first at which the model is unsure again."""
+        """Return the tokens before the first one at which the model is unsure again."""
         return self.tokens[: self.unsure.index(True) if True in self.unsure else None]
 
 
 @dataclass(frozen=True)
 class AdaDec:
-    """With a guidance, entropy and scores are those of the mixture. A lookahead goes past `max_new_tokens`, so that this
-    only cuts the program, but not past the context.
+    """Look ahead where the model is unsure.
+
+    With guidance, entropy and scores are those of the mixed logits. A lookahead goes past `max_new_tokens`, which only
+    cuts the program, but not past the context.
     """
 
     threshold: Annotated[
@@ -57,19 +59,21 @@ class AdaDec:
         check_settings(self)
 
     def check(self, n: int, sampling: Sampling, guidance) -> None:
-        """Raise UserError where AdaDec cannot give what is asked for."""
+        """Raise UserError if AdaDec cannot run with these options."""
         if n != 1:
             raise UserError(f"AdaDec gives one program per task, but n is {n}. Set n to 1.")
         sampling.refuse_chance("AdaDec")
 
     @torch.inference_mode()
-    def run(self, backbone: Backbone, job: Job, n: int, sampling: Sampling, prefix: Prefix | None) -> list[list[int]]:
-        """The new token ids of the one program, through the end-of-text token if there is one."""
-        streams = Streams.read(backbone, [job], prefix)
-        room = _room(backbone, job, prefix)
+    def run(
+        self, backbone: Backbone, request: Request, n: int, sampling: Sampling, prefix: KeyValuePrefix | None
+    ) -> list[list[int]]:
+        """Return the new token ids of the one program, with the end-of-text token if there is one."""
+        streams = Streams.read(backbone, [request], prefix)
+        room = _room(backbone, request, prefix)
         ids: list[int] = []
         unread: list[int] = []
-        while not self._ended(backbone, job, ids, sampling):
+        while not sampling.stopping.is_over(backbone, request, ids):
             for token in unread:
                 streams.step(torch.tensor([token], device=streams.logits.device))
             if self._unsure(streams.logits)[0]:
@@ -81,15 +85,17 @@ class AdaDec:
             else:
                 unread = streams.logits.argmax(-1).tolist()
                 ids += unread
-        return [ids[: job.limit]]
+        return [ids[: request.limit]]
 
     def _unsure(self, logits: Tensor) -> list[bool]:
-        """Whether the entropy of each row of logits [R, V] exceeds the threshold."""
+        """Return whether the entropy of each row of logits [R, V] exceeds the threshold."""
         return (entropy(logits) > self.threshold).tolist()
 
     def _best_branch(self, streams: Streams, steps: int, eos_ids: frozenset[int]) -> tuple[_Branch, Streams | None]:
-        """The branch with the best score, the likelier candidate's among equals, and the streams that have read all of
-        it but the last token (None where it ended)."""
+        """Return the branch with the best score, and the streams that have read all of it but its last token.
+
+        Among equals, the branch of the likelier candidate is best. The streams are None if the branch has ended.
+        """
         likeliest, order = _log_probs(streams.logits)[0].sort(descending=True, stable=True)
         pairs = zip(order[: self.candidates].tolist(), likeliest[: self.candidates].tolist())
         branches = [_Branch([token], [score]) for token, score in pairs if score > -torch.inf]
@@ -115,22 +121,16 @@ class AdaDec:
             return best, None
         return best, ahead.select(torch.tensor([live.index(best)], device=device))
 
-    @staticmethod
-    def _ended(backbone: Backbone, job: Job, ids: list[int], sampling: Sampling) -> bool:
-        if len(ids) >= job.limit or (ids and ids[-1] in backbone.eos_ids):
-            return True
-        return sampling.stopping.end(job.code, backbone.decode(ids)[len(job.healed) :]) >= 0
-
 
 def _log_probs(logits: Tensor) -> Tensor:
-    """Log-softmax in float32 or wider."""
+    """Return the log-softmax in float32 or wider."""
     return logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
 
 
-def _room(backbone: Backbone, job: Job, prefix: Prefix | None) -> int:
-    """How many new tokens the context can hold behind the longer of the prompt's streams."""
+def _room(backbone: Backbone, request: Request, prefix: KeyValuePrefix | None) -> int:
+    """Return how many new tokens the context can hold behind the longer of the prompt's streams."""
     length = 0 if prefix is None else prefix.length
-    used = length + len(job.ids)
-    if job.second is not None:
-        used = max(used, len(job.second.ids) + (length if job.second.with_prefix else 0))
+    used = length + len(request.ids)
+    if request.second is not None:
+        used = max(used, len(request.second.ids) + (length if request.second.with_prefix else 0))
     return backbone.context_length - used

@@ -1,8 +1,8 @@
 """Beam search, with the scores, the end and the order of `transformers.generate(num_beams=…)`.
 
 The steps follow `GenerationMixin._beam_search` of transformers 5 for one prompt, in the same float32 arithmetic, so that
-the programs are the same. Tokens are scored by the log-softmax of the streams' logits: with a guidance, of the mixture,
-whose second stream follows its hypothesis.
+the programs are the same. Tokens are scored by the log-softmax of the logits. With guidance these are the mixed logits,
+and the second stream follows its hypothesis.
 """
 
 from __future__ import annotations
@@ -12,23 +12,24 @@ from typing import Annotated, Literal
 
 import torch
 
-from cptlab.adapters import Prefix
-from cptlab.backbone import Backbone
+from cptlab.backbone import Backbone, KeyValuePrefix
+from cptlab.decoding.request import Request
 from cptlab.decoding.sampling import Sampling
-from cptlab.decoding.streams import Job, Streams
+from cptlab.decoding.stopping_criteria import ended_by_token
+from cptlab.decoding.streams import Streams
 from cptlab.errors import UserError
 from cptlab.settings.setting import Setting, check_settings
 
-NEVER_CHOSEN = -1e9  # the score of what must not be chosen; finite, as in transformers
+NEVER_CHOSEN = -1e9  # the score of a candidate that must not be chosen; finite, as in transformers
 
 
 @dataclass(frozen=True)
 class Beams:
     """Keep the `width` likeliest beginnings, and return the n best programs, the best first.
 
-    A finished program's score is its log-probability / length ** `length_penalty`, the length in new tokens.
-    `width` 1 is greedy decoding, as it is in transformers. A stop text ends a program as it does there; the n programs are
-    different sequences of tokens, but where they end by their text, two may become equal when that end is cut off.
+    The score of a finished program is its log-probability / length ** `length_penalty`, with the length in new tokens.
+    As in transformers, `width` 1 is greedy decoding, and a stop text ends a program. The n programs are different
+    sequences of tokens, but two that end by their text may become equal when that end is cut off.
     """
 
     width: Annotated[int, Setting("Beginnings that are kept, at least n.", at_least=1)] = 4
@@ -45,7 +46,7 @@ class Beams:
         check_settings(self)
 
     def check(self, n: int, sampling: Sampling, guidance) -> None:
-        """Raise UserError where beam search cannot give what is asked for."""
+        """Raise UserError if beam search cannot run with these options."""
         if n > self.width:
             raise UserError(
                 f"n is {n}, but a beam search of width {self.width} finds at most {self.width} programs. "
@@ -54,13 +55,15 @@ class Beams:
         sampling.refuse_chance("Beam search")
 
     @torch.inference_mode()
-    def run(self, backbone: Backbone, job: Job, n: int, sampling: Sampling, prefix: Prefix | None) -> list[list[int]]:
-        """The new token ids of the n best programs of a prompt, through the end-of-text token if there is one."""
-        streams = Streams.read(backbone, [job], prefix)
+    def run(
+        self, backbone: Backbone, request: Request, n: int, sampling: Sampling, prefix: KeyValuePrefix | None
+    ) -> list[list[int]]:
+        """Return the new token ids of the n best programs of a prompt, with the end-of-text token if there is one."""
+        streams = Streams.read(backbone, [request], prefix)
         device = streams.logits.device
         streams.select(torch.zeros(self.width, dtype=torch.long, device=device))
         eos = torch.tensor(sorted(backbone.eos_ids), dtype=torch.long, device=device)
-        # so many that `width` of them go on even if all others end here
+        # enough candidates that `width` of them go on even if all others end here
         kept = max(2, 1 + len(eos)) * self.width
         in_beam = torch.arange(kept, device=device) < self.width
 
@@ -71,16 +74,15 @@ class Beams:
         best_scores = torch.full([self.width], NEVER_CHOSEN, device=device)
         finished = torch.zeros(self.width, dtype=torch.bool, device=device)
 
-        for length in range(1, job.limit + 1):
+        for length in range(1, request.limit + 1):
             log_probs = streams.logits.float().log_softmax(-1) + scores[:, None]
             top, places = log_probs.flatten().topk(kept)
             rows, tokens = places // log_probs.shape[1], places % log_probs.shape[1]
             candidates = torch.cat([running[rows], tokens[:, None]], dim=1)
-            ends = (
-                torch.isin(tokens, eos) | _show_their_end(backbone, job, candidates, sampling) | (length == job.limit)
-            )
+            ends = ended_by_token(tokens, eos, length, request.limit)
+            ends |= _ended_by_text(backbone, request, candidates, sampling)
 
-            # only what ends within the beam counts; the rest of `kept` is there to go on with
+            # only a program that ends within the beam counts; the other candidates are there to go on with
             ends_here = ends & in_beam
             final = top / length**self.length_penalty + ~ends_here * NEVER_CHOSEN
             best_scores, order = torch.cat([best_scores, final]).topk(self.width)
@@ -88,17 +90,17 @@ class Beams:
             best, finished = [programs[i] for i in order.tolist()], torch.cat([finished, ends_here])[order]
 
             scores, chosen = (top + ends * NEVER_CHOSEN).topk(self.width)
-            if bool(ends.all()) or self._is_over(length, job.limit, scores, best_scores, finished):
+            if bool(ends.all()) or self._is_over(length, request.limit, scores, best_scores, finished):
                 break
             running = candidates[chosen]
             streams.select(rows[chosen])
             streams.step(tokens[chosen])
 
-        # where a rule bans so much that fewer than n programs are possible, the best one stands in
+        # if a rule bans so much that fewer than n programs are possible, the best one replaces the missing ones
         return [ids if done else best[0] for ids, done in zip(best[:n], finished.tolist())]
 
     def _is_over(self, length: int, limit: int, scores, best_scores, finished) -> bool:
-        """Whether going on from beginnings with these `scores` [width] can improve nothing."""
+        """Return whether going on from beginnings with these `scores` [width] can improve nothing."""
         if bool(finished.all()) and (self.early_stopping is True or self.width == 1):
             return True
         reach = limit if self.early_stopping == "never" and self.length_penalty > 0 else length
@@ -106,10 +108,10 @@ class Beams:
         return not bool((scores[0] / reach**self.length_penalty > worst).any())
 
 
-def _show_their_end(backbone: Backbone, job: Job, candidates: torch.Tensor, sampling: Sampling) -> torch.Tensor:
-    """Which of the programs [K, t] end by their text: at a stop text, or with their function."""
+def _ended_by_text(backbone: Backbone, request: Request, candidates: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    """Return which of the programs [K, t] end by their text: at a stop text, or with their function."""
     ends = [False] * len(candidates)
     if sampling.stop or sampling.function_end:
-        texts = [backbone.decode(ids)[len(job.healed) :] for ids in candidates.tolist()]
-        ends = [sampling.stopping.end(job.code, text) >= 0 for text in texts]
+        texts = [backbone.decode(ids)[len(request.healed) :] for ids in candidates.tolist()]
+        ends = [sampling.stopping.end(request.code, text) >= 0 for text in texts]
     return torch.tensor(ends, device=candidates.device)

@@ -1,0 +1,33 @@
+"""A request: one prompt as the engine decodes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cptlab.decoding.guidance import Guidance
+from cptlab.decoding.negatives.stream import Stream
+from cptlab.decoding.token_healing import Rest
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prompt.
+
+    `index` is its place in the caller's list, `ids` are its tokens, `second` is its second stream, and `limit` is the
+    number of new tokens that fit. `rest` is the end of the prompt's text that `ids` lack and the model must write first
+    (token_healing.py). `code` is the part of the prompt that belongs to the program.
+    """
+
+    index: int
+    task_id: str
+    ids: list[int]
+    second: Stream | None
+    guidance: Guidance | None
+    limit: int
+    rest: Rest | None = None
+    code: str = ""
+
+    @property
+    def healed(self) -> str:
+        """The text of `rest`, which is not part of the completion."""
+        return self.rest.text.decode() if self.rest else ""

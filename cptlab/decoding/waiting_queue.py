@@ -1,0 +1,72 @@
+"""The queue of programs that wait for a row of the running batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from cptlab.backbone import Backbone, KeyValuePrefix
+from cptlab.decoding.request import Request
+from cptlab.decoding.running_batch import Row
+from cptlab.decoding.streams import Streams
+
+READ = 1 << 14  # prompt tokens, padding included, that one pass reads at most
+AHEAD = 1 / 8  # share of the rows for which prompts are read together when rows become free
+
+
+class WaitingQueue:
+    """Waiting programs, those with a second stream and the longest prompts first.
+
+    `wanted` names the samples of each request, and `most` is the number of rows that run at a time. Prompts are read a
+    few at a time, each once.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        requests: list[Request],
+        wanted: Sequence[Sequence[int]],
+        prefix: KeyValuePrefix | None,
+        most: int,
+    ) -> None:
+        self.backbone, self.wanted, self.prefix, self.most = backbone, wanted, prefix, most
+        self.requests = sorted(requests, key=lambda request: (request.second is None, -len(request.ids), request.index))
+        self.read: Streams | None = None  # one row for each prompt of `rows`
+        self.rows: list[Row] = []
+        self.places: list[int] = []
+        self.next_request = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.rows) or self.next_request < len(self.requests)
+
+    def take(self, count: int) -> tuple[Streams, list[Row]]:
+        """Take up to `count` waiting programs. Return their streams and rows. The queue must not be empty."""
+        streams: Streams | None = None
+        taken: list[Row] = []
+        while len(taken) < count and self:
+            if not self.rows:
+                self._read(max(count - len(taken), int(AHEAD * self.most)))
+            assert self.read is not None
+            now = count - len(taken)
+            part = self.read.copy(torch.tensor(self.places[:now]))
+            streams = part if streams is None else streams.append(part)
+            taken += self.rows[:now]
+            self.rows, self.places = self.rows[now:], self.places[now:]
+            if not self.rows:
+                self.read = None
+        assert streams is not None
+        return streams, taken
+
+    def _read(self, count: int) -> None:
+        """Read the next prompts, at least one, until `count` programs wait for their rows."""
+        first, self.rows, self.places = self.next_request, [], []
+        longest = max(len(request.ids) for request in self.requests[first:])
+        while self.next_request < len(self.requests) and len(self.rows) < count:
+            if self.next_request > first and (self.next_request - first + 1) * longest > READ:
+                break
+            request = self.requests[self.next_request]
+            self.rows += [Row(request, sample) for sample in self.wanted[request.index]]
+            self.places += [self.next_request - first] * len(self.wanted[request.index])
+            self.next_request += 1
+        self.read = Streams.read(self.backbone, self.requests[first : self.next_request], self.prefix)
