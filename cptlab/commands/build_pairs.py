@@ -19,6 +19,7 @@ from cptlab.storage.atomic import write_json
 from cptlab.storage.digests import fingerprint
 from cptlab.storage.locks import locked
 from cptlab.systems.decoding import Decoding, build_decoding
+from cptlab.tasks.benchmark import digest_of
 
 
 def build_pairs(config: DictConfig, backbone: Any = None) -> Path:
@@ -94,7 +95,7 @@ def _place(config: DictConfig, recipe: SampledPairs, backbone: Any) -> tuple[Pat
         "pairs": dataclasses.asdict(recipe),
         "backbone": backbone.fingerprint,
         "template": backbone.prompt_template,
-        "tasks": [repr(task) for task in tasks],
+        "tasks": digest_of(tasks),
         "sampling": dataclasses.asdict(decoding.sampling),
         "seed": recipe.seed,
         "limits": OmegaConf.to_container(config.judge),

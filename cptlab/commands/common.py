@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,14 +73,19 @@ def loggers_of(config: DictConfig, run: RunDirectory, job_type: str) -> list[Any
     return made
 
 
-def optimized(config: DictConfig, metrics: dict[str, float]) -> float | None:
-    """Return the metric that a sweep optimises. Raises UserError if there is no such metric."""
+def check_optimized(config: DictConfig, names: Collection[str]) -> None:
+    """Raise UserError if the metric that a sweep optimises is none of `names`."""
     name = config.get("optimized_metric")
-    if name is None:
-        return None
-    if name not in metrics:
-        raise UserError(f"There is no metric {name!r} to optimise. Choose one of: {', '.join(sorted(metrics))}.")
-    return metrics[name]
+    if name is not None and name not in names:
+        near = difflib.get_close_matches(name, names, n=4, cutoff=0) if len(names) > 12 else sorted(names)
+        raise UserError(f"There is no metric {name!r} to optimise. Choose another, such as {', '.join(near)}.")
+
+
+def optimized(config: DictConfig, metrics: dict[str, float]) -> float | None:
+    """Return the metric that a sweep optimises."""
+    check_optimized(config, metrics)
+    name = config.get("optimized_metric")
+    return None if name is None else metrics[name]
 
 
 def _digest(config: DictConfig, **more: Any) -> str:

@@ -13,6 +13,7 @@ from cptlab.commands.common import (
     METRICS_FILE,
     ROOT,
     begin,
+    check_optimized,
     content_of,
     judge_of,
     loggers_of,
@@ -22,7 +23,7 @@ from cptlab.commands.common import (
 )
 from cptlab.commands.systems import build_backbone, choose_systems, shared_setting
 from cptlab.errors import UserError
-from cptlab.metrics.summary import allowed_ks, compare, flat, summarise
+from cptlab.metrics.summary import allowed_ks, compare, flat, flat_names, summarise
 from cptlab.settings.entry import hydra_command
 from cptlab.settings.instantiate import instantiate
 from cptlab.storage.atomic import write_json
@@ -53,6 +54,7 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     benchmark = instantiate(shared_setting(config, chosen, "benchmark"), "benchmark")
     tasks = benchmark.split(config.split, config.limit)
     ks = allowed_ks({task.id: config.n for task in tasks}, config.ks)
+    check_optimized(config, flat_names(tasks, [system.name for system in chosen], ks))
     backbone = build_backbone(config, chosen)
     cache = Path(config.paths.cache)
     systems = []
@@ -118,6 +120,7 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
     present = [task for task in benchmark.tasks if any(task.id in file.counts for file in files.values())]
     shared = shared_tasks(present, list(files.values()))
     ks = allowed_ks({task.id: min(file.counts[task.id] for file in files.values()) for task in shared}, config.ks)
+    check_optimized(config, flat_names(shared, list(files), ks))
     for file in files.values():
         say(file.coverage(benchmark.name, benchmark.tasks))
     if len(files) > 1:

@@ -126,7 +126,7 @@ def tune_omega(config: DictConfig, fresh: Path) -> Path:
     provenance = collect_provenance(ROOT, wall_seconds=round(time.monotonic() - started, 1), resumed=run.resumed)
     write_json(run.directory / "omega.json", {"systems": found, **facts, **provenance})
     curve = read_curve([run.directory])
-    page = make_omega_report([run.directory], curve)
+    page = make_omega_report(run.directory, curve)
     run.finish()
     print_curve(curve)
     for system, record in found.items():

@@ -31,7 +31,7 @@ Shots = Annotated[
 ]
 # of tasks whose canonical solution takes more than half a second for a test
 _CPU_SECONDS = {123: 20.0}
-_PLUS_MEMORY_MB = {255: 6144}  # its reference returns 1.7 million tuples of 77
+_PLUS_MEMORY_MB = {255: 6144}  # its canonical solution returns 1.7 million tuples of 77
 _PLUS_CPU_SECONDS = {123: 10.0, 255: 60.0, 271: 60.0, 389: 10.0, 392: 60.0, 583: 10.0, 599: 60.0}
 
 
@@ -136,16 +136,16 @@ def _prompt(text: str, tests: Sequence[str], examples: Sequence[dict[str, Any]])
 
 
 def _entry_point(code: str, assertion: str) -> str:
-    """The function of the reference that the assertion calls (of several, the outermost)."""
+    """Return the function of the canonical solution that the assertion calls (of several, the outermost)."""
     defined = {node.name for node in ast.parse(code).body if isinstance(node, ast.FunctionDef)}
     for node in ast.walk(ast.parse(assertion)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in defined:
             return node.func.id
-    raise ValueError(f"the test {assertion!r} calls no function of the reference")
+    raise ValueError(f"the test {assertion!r} calls no function of the canonical solution")
 
 
 def needed_names(code: str, tests: str) -> tuple[list[str], tuple[str, ...]]:
-    """What `tests` take from the program `code`: the imports that they rely on, and the names that it defines.
+    """Return what `tests` need of the program `code`: the imports that they rely on, and the names that it defines.
 
     A name that the tests bind themselves is theirs.
     """
@@ -163,7 +163,7 @@ def needed_names(code: str, tests: str) -> tuple[list[str], tuple[str, ...]]:
 
 
 def _bound(statement: ast.stmt) -> list[str]:
-    """The names that a statement at the top of a module binds."""
+    """Return the names that a statement at the top of a module binds."""
     if isinstance(statement, (ast.FunctionDef, ast.ClassDef)):
         return [statement.name]
     if isinstance(statement, (ast.Import, ast.ImportFrom)):

@@ -342,7 +342,7 @@ def test_a_tuned_prefix_beside_the_base_model(tmp_path, capsys):
         ((), "Add benchmark=kata"),
         (("benchmark=kata",), "Add backbone=kata_lm"),
         (("run=/no/such/run",), "/no/such/run is no finished training run"),
-        (("run=latest",), "no finished training run below"),
+        (("run=latest",), "no finished training run"),
         ((*TINY, "max_tokens=0"), "max_tokens=0 cannot be"),
         ((*TINY, "top_logits=0.5"), "top_logits=0.5 cannot be"),
         ((*TINY, "gradient=some"), "gradient=some cannot be"),
