@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from functools import cached_property
+from typing import cast
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -148,9 +149,9 @@ class Backbone:
         return self.model.base_model(input_ids=input_ids, **options).last_hidden_state
 
     @property
-    def head(self) -> torch.nn.Module:
-        """The layer that maps hidden states to logits."""
-        return self.model.get_output_embeddings()
+    def head(self) -> torch.nn.Linear:
+        """The layer that maps hidden states to logits; whoever needs a linear one checks that it is (`choose_step`)."""
+        return cast(torch.nn.Linear, self.model.get_output_embeddings())
 
     @torch.no_grad()
     def prefill(
