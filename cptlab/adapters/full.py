@@ -40,7 +40,8 @@ class FullFineTuning(Adapter):
     def _hold(self, backbone: Backbone, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model.requires_grad_(True).eval()
-        nn.Module.to(model, device=backbone.device, dtype=torch.promote_types(backbone.dtype, torch.float32))
+        dtype = torch.promote_types(next(model.parameters()).dtype, torch.float32)
+        nn.Module.to(model, device=backbone.device, dtype=dtype)
         self._policy = Policy(backbone.around(self.model))
 
     def policy(self, backbone: Backbone) -> Policy:
