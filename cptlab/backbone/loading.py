@@ -73,7 +73,7 @@ def load_backbone(
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source,
             dtype=DTYPES[dtype],
             attn_implementation=attn_implementation,
@@ -81,6 +81,7 @@ def load_backbone(
             **options,
             **quantized,
         )
+        model, info = loaded
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
     except Exception as error:  # files may be missing, damaged or foreign: each library has its own error for that
         if not raised_outside(error):
@@ -197,7 +198,7 @@ def _locate(path: str, revision: str | None, local_files_only: bool) -> tuple[st
     )
 
 
-def _ask_hub(path: str, revision: str | None) -> str:
+def _ask_hub(path: str, revision: str | None) -> str | None:
     """Ask the hub for the commit of a model, once and briefly. transformers would retry a silent hub for a minute.
 
     Raises ConnectionError if the hub does not answer, and UserError if it refuses.

@@ -32,6 +32,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -81,7 +82,7 @@ def measure(
     return Shares(
         program.task_id,
         len(program.prompt),
-        tuple(backbone.tokenizer.decode([token]) for token in program.tokens),
+        tuple(str(backbone.tokenizer.decode([token])) for token in program.tokens),
         *(tuple(round(share, DIGITS) for share in shares) for shares in (attention, summed, by_gradient, on_prefix)),
     )
 
@@ -159,7 +160,7 @@ def last_layer_attention(backbone: Backbone, ids: tuple[int, ...], prefix: KeyVa
 @contextmanager
 def _eager(backbone: Backbone) -> Iterator[None]:
     """The attention that computes its weights one by one and hands them out; the faster ones never hold them."""
-    before = backbone.config._attn_implementation
+    before: Any = backbone.config._attn_implementation
     backbone.model.set_attn_implementation("eager")
     try:
         yield

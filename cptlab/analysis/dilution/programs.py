@@ -106,6 +106,7 @@ def generate_program(
     ((made,),) = generate(
         backbone, [(task_id, prompt)], 1, sampling, prefix=prefix, guidance=guidance, strategy=watched, seed=seed
     )
+    assert watched.request is not None
     ids, healed = watched.ids[: made.tokens], watched.request.healed
     again = 0
     while healed and again < len(ids) - 1 and len(backbone.decode(ids[: again + 1])) <= len(healed):

@@ -135,15 +135,15 @@ def find_best(
             if (place := _widest_gap([omega in scores for omega in grid])) is not None:
                 score(place)
         _climb(score, grid, scores)
-        valleys = find_valleys(scores, seed)
-    if method == "grid" or valleys:
+    else:
         for place in range(len(grid)):
             score(place)
-    if method == "grid":
-        valleys = find_valleys(scores, seed)
-    return Search(
-        grid, scores, _best(scores), _against_one(scores, seed), valleys, method == "unimodal" and bool(valleys)
-    )
+    valleys = find_valleys(scores, seed)
+    fell_back = method == "unimodal" and bool(valleys)
+    if fell_back:
+        for place in range(len(grid)):
+            score(place)
+    return Search(grid, scores, _best(scores), _against_one(scores, seed), valleys, fell_back)
 
 
 def find_valleys(scores: dict[float, Scores], seed: int = 0) -> tuple[Valley, ...]:
@@ -210,8 +210,8 @@ def _fibonacci(score: Callable[[int], float], size: int) -> None:
 
 
 def _widest_gap(seen: Sequence[bool]) -> int | None:
-    """The middle of the longest run of points not seen (the first of equals); None if all are."""
-    best, start = (0, None), 0
+    """Return the middle of the longest run of points not seen, the first of equals, or None if all were seen."""
+    best, start = (0, 0), 0
     for place, done in enumerate([*seen, True]):
         if done:
             best = max(best, (place - start, start), key=lambda run: run[0])
