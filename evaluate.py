@@ -7,21 +7,7 @@
     python evaluate.py completions=new.jsonl against=old.jsonl benchmark=mbpp
 """
 
-from pathlib import Path
-
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
-
-from cptlab.commands.evaluate import evaluate
-from cptlab.settings.entry import entry, job
-
-
-@hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
-def main(config: DictConfig) -> float | None:
-    fresh = Path(HydraConfig.get().runtime.output_dir)
-    return job(lambda config: evaluate(config, fresh), config)
-
+from cptlab.commands.evaluate import main
 
 if __name__ == "__main__":
-    entry(main)
+    main()

@@ -61,12 +61,17 @@ def _compared(name: str, rows: list[Any], ids: list[str], verdicts: list[Any], r
     upstream = [row["is_solved"] for row in rows]
     plain = [passed for passed, _ in reruns]
     result: dict[str, Any] = {"programs": len(rows), "ours": sum(ours), "rerun": sum(plain), "upstream": sum(upstream)}
-    print(f"\n{name}: {len(rows)} programs; passed: {sum(ours)} by us, {sum(plain)} by the rerun, {sum(upstream)} upstream")
+    print(
+        f"\n{name}: {len(rows)} programs; passed: {sum(ours)} by us, {sum(plain)} by the rerun, {sum(upstream)} upstream"
+    )
     for title, other in (("rerun", plain), ("upstream", upstream)):
         differ = [i for i in range(len(rows)) if ours[i] != other[i]]
         kinds = Counter((ours[i], _kind(reruns[i][1]) if ours[i] else _kind(verdicts[i].reason)) for i in differ)
-        result[title] = {"differ": len(differ), "kinds": [[*kind, count] for kind, count in kinds.most_common()],
-                         "rows": [[i, ids[i], verdicts[i].status, verdicts[i].reason, reruns[i][1]] for i in differ]}
+        result[title] = {
+            "differ": len(differ),
+            "kinds": [[*kind, count] for kind, count in kinds.most_common()],
+            "rows": [[i, ids[i], verdicts[i].status, verdicts[i].reason, reruns[i][1]] for i in differ],
+        }
         print(f"  {len(differ)} differ from the {title}:")
         for (passed, why), count in kinds.most_common(12):
             print(f"    {count:>4}  {'we pass; the rerun said' if passed else 'we do not pass'}: {why or 'it passes'}")

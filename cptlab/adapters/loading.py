@@ -6,23 +6,32 @@ import os
 from pathlib import Path
 
 from cptlab.adapters.base import Adapter
-from cptlab.adapters.peft_format import load_prefix
+from cptlab.adapters.prefix import load_prefix
 from cptlab.backbone import Backbone
 from cptlab.errors import UserError
 
-KINDS = ("prefix",)
+KINDS = ("prefix", "lora", "full")  # each the name of a directory in a training run
 
 
 def adapter_kind(run: str | os.PathLike) -> str | None:
-    """The kind of adapter in the directory of a training run; None where there is none."""
+    """Return the kind of adapter in the directory of a training run; None where there is none."""
     return next((kind for kind in KINDS if (Path(run) / kind).is_dir()), None)
 
 
 def load_adapter(run: str | os.PathLike, backbone: Backbone) -> Adapter:
-    """The adapter in the directory of a training run, on the backbone's device. Raises UserError."""
+    """Load the adapter in the directory of a training run, on the backbone's device, in eval mode. Raises UserError."""
     kind = adapter_kind(run)
     if kind is None:
         raise UserError(
             f"{run} holds no trained adapter ({', '.join(KINDS)}). Give the directory of a finished training run."
         )
-    return load_prefix(Path(run) / kind, backbone.shape).to(backbone.device)
+    directory = Path(run) / kind
+    if kind == "lora":
+        from cptlab.adapters.lora import load_lora  # PEFT takes seconds to import
+
+        return load_lora(directory, backbone)
+    if kind == "full":
+        from cptlab.adapters.full import load_full
+
+        return load_full(directory, backbone)
+    return load_prefix(directory, backbone.shape).to(backbone.device).eval()

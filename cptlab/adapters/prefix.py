@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
 
 import torch
 from torch import nn
 
 from cptlab.adapters.base import Adapter, Policy
+from cptlab.adapters.peft_format import read_table, write_table
 from cptlab.backbone import Backbone, PrefixShape, split_table
-from cptlab.errors import UserError
+from cptlab.settings.setting import Setting, check_settings
 
 INIT_STD = 0.02  # of the collapsed table, the usual initializer_range of the backbones themselves
 
@@ -33,12 +37,19 @@ class Prefix(Adapter):
     kind = "prefix"
     fast_step = True
 
-    def __init__(self, shape: PrefixShape, length: int = 12, rank: int | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        backbone: Backbone | PrefixShape,
+        length: Annotated[int, Setting("Positions of the prefix (CPT V-E: 12).", at_least=1)] = 12,
+        rank: Annotated[
+            int | None, Setting("Columns of H', with which H = H' W; null: a table without factors.", at_least=1)
+        ] = None,
+        seed: int = 0,
+    ) -> None:
+        """Draw a prefix for `backbone`, or for a backbone whose keys and values have that shape."""
         super().__init__()
-        if length < 1:
-            raise UserError(f"A prefix needs at least one position, not {length}. Set prefix.length to 1 or more.")
-        if rank is not None and rank < 1:
-            raise UserError(f"prefix.rank is {rank}. Set it to 1 or more, or to null for a prefix without factors.")
+        shape = backbone if isinstance(backbone, PrefixShape) else backbone.shape
+        check_settings(Prefix, length=length, rank=rank)
         self.shape, self.length, self.rank = shape, length, rank
         generator = torch.Generator().manual_seed(seed)
         if rank is None:
@@ -62,12 +73,21 @@ class Prefix(Adapter):
     def policy(self, backbone: Backbone) -> Policy:
         return Policy(backbone, self)
 
+    def description(self) -> dict[str, Any]:
+        return {"length": self.length, "rank": self.rank, **asdict(self.shape)}
+
+    def tensors(self) -> list[torch.Tensor]:
+        """Return the collapsed table alone."""
+        return [self.collapsed()]
+
+    def at(self, tensors: Sequence[torch.Tensor]) -> Prefix:
+        (table,) = tensors
+        return prefix_from_table(table.detach(), self.shape)
+
     def digest(self) -> str:
         return hashlib.sha256(self.collapsed().detach().cpu().contiguous().numpy().tobytes()).hexdigest()
 
     def export(self, directory: str | os.PathLike, backbone: Backbone, extra: dict[str, Any] | None = None) -> None:
-        from cptlab.adapters.peft_format import save_prefix  # which reads prefixes, too
-
         save_prefix(self, directory, backbone, extra)
 
     def collapse(self) -> Prefix:
@@ -82,3 +102,21 @@ def prefix_from_table(table: torch.Tensor, shape: PrefixShape) -> Prefix:
     prefix.shape, prefix.length, prefix.rank = shape, len(table), None
     prefix.table = nn.Parameter(table)
     return prefix
+
+
+def save_prefix(
+    prefix: Prefix, directory: str | os.PathLike, backbone: Backbone | str, extra: dict[str, Any] | None = None
+) -> None:
+    """Write a prefix, collapsed, so that `peft.PeftModel.from_pretrained(model, directory)` loads it.
+
+    `backbone` is what it was trained on, or its hub id. `extra` is plain data for `cptlab.json`.
+    """
+    write_table(prefix.collapsed(), prefix.shape, Path(directory), backbone, extra)
+
+
+def load_prefix(directory: str | os.PathLike, expect: PrefixShape | None = None) -> Prefix:
+    """Load the prefix that `save_prefix` or PEFT wrote, as a table without factors, bit for bit.
+
+    Raises UserError if there is none, if it is another kind of adapter, and if it is not of shape `expect`.
+    """
+    return prefix_from_table(*read_table(Path(directory), expect))

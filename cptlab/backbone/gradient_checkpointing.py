@@ -24,15 +24,15 @@ from cptlab.errors import UserError
 class _Recomputed:
     """The `forward` of a layer that stores only its inputs when gradients are computed."""
 
-    def __init__(self, forward: Callable[..., Any]) -> None:
-        self.forward = forward
+    def __init__(self, forward: Callable[..., Any], draws: bool) -> None:
+        self.forward, self.draws = forward, draws
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return self.forward(*args, **kwargs)
         # The reentrant kind would see no gradient if only the cache asks for one and no argument, as in the first
-        # layer. A frozen model in eval mode draws no random numbers, so no random state is stored.
-        return checkpoint(self.forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+        # layer.
+        return checkpoint(self.forward, *args, use_reentrant=False, preserve_rng_state=self.draws, **kwargs)
 
 
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
@@ -56,7 +56,9 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
 
 @contextmanager
 def checkpointed(model: PreTrainedModel) -> Iterator[None]:
-    """Compute each decoder layer of a frozen `model` in eval mode again in the backward pass of this context.
+    """Compute each decoder layer of a `model` in eval mode again in the backward pass of this context.
+
+    Modules of a layer that are in train mode (an adapter's dropout) draw the same numbers the second time.
 
     The backward pass may run after the context. Nothing changes without gradients, or inside another `checkpointed` of
     the same model. Gradients are the same as without it, bit for bit if the kernels are deterministic.
@@ -69,7 +71,7 @@ def checkpointed(model: PreTrainedModel) -> Iterator[None]:
         if not isinstance(layer.forward, _Recomputed)
     ]
     for layer, _ in before:
-        layer.forward = _Recomputed(layer.forward)
+        layer.forward = _Recomputed(layer.forward, any(module.training for module in layer.modules()))
     try:
         yield
     finally:

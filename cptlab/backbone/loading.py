@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.resources
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +27,18 @@ from cptlab.settings.setting import Setting, check_settings
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 EMBEDDED = "kata-lm"
 HUB_SECONDS = 5.0
+
+
+@contextlib.contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Without transformers' progress bars, which models of all sizes get."""
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if bars:
+            logging.enable_progress_bar()
 
 
 def load_backbone(
@@ -70,19 +84,18 @@ def load_backbone(
     where = resolve_device(device)
     quantized = quantized_loading(quantization, DTYPES[dtype], where) if quantization else {}
     source, options, commit = _locate(path, revision, local_files_only)
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source,
-            dtype=DTYPES[dtype],
-            attn_implementation=attn_implementation,
-            output_loading_info=True,
-            **options,
-            **quantized,
-        )
+        with no_progress_bars():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                source,
+                dtype=DTYPES[dtype],
+                attn_implementation=attn_implementation,
+                output_loading_info=True,
+                **options,
+                **quantized,
+            )
+            tokenizer = AutoTokenizer.from_pretrained(source, **options)
         model, info = loaded
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
     except Exception as error:  # files may be missing, damaged or foreign: each library has its own error for that
         if not raised_outside(error):
             raise
@@ -93,9 +106,6 @@ def load_backbone(
             f"{path} cannot be loaded as a causal language model{how} ({_first_line(error)}). "
             f"{remedy} that it holds a complete one that transformers knows, or download it again."
         ) from error
-    finally:
-        if bars:
-            logging.enable_progress_bar()
     if info["missing_keys"]:
         raise UserError(
             f"The weights of {path} are incomplete: {len(info['missing_keys'])} tensors are missing, the first is "

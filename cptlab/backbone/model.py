@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Sequence
@@ -66,6 +67,16 @@ class Backbone:
     def model(self, model: PreTrainedModel) -> None:
         self._model = model
         self._small_batch = use_small_batch_linear(model)
+
+    def around(self, model: PreTrainedModel) -> Backbone:
+        """Return a backbone of another `model` of this architecture, with this tokenizer, name and prompt template.
+
+        Its parameters stay as trainable as they are.
+        """
+        other = copy.copy(self)
+        vars(other).pop("fingerprint", None)
+        other.model, other.config = model.eval(), model.config
+        return other
 
     @property
     def device(self) -> torch.device:

@@ -9,15 +9,17 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cptlab.commands.common import PAIRS_FILE, STATISTICS_FILE, say
+from cptlab import pairs
+from cptlab.commands.common import PAIRS_FILE, STATISTICS_FILE, judge_of, say
 from cptlab.errors import UserError
-from cptlab.pairs.filters import FilterCounts
+from cptlab.pairs import FilterCounts, ReadyPairs, SampledPairs
 from cptlab.records import Task
 from cptlab.settings.instantiate import instantiate
 from cptlab.storage.atomic import write_json
 from cptlab.storage.digests import fingerprint
 from cptlab.storage.locks import locked
 from cptlab.systems.decoding import Decoding, build_decoding
+from cptlab.tasks.benchmark import digest_of
 
 
 def build_pairs(config: DictConfig, backbone: Any = None) -> Path:
@@ -26,29 +28,27 @@ def build_pairs(config: DictConfig, backbone: Any = None) -> Path:
     The directory lies in the cache, named by all that the pairs depend on; a killed build goes on where it was. Raises
     UserError where no pair is left, with what each filter dropped. Ready-made pairs of `pairs.dataset` are read instead.
     """
-    from cptlab import pairs
     from cptlab.adapters import Policy
-    from cptlab.systems.judge import Judge
     from cptlab.systems.loading import LoadedSystem
     from cptlab.systems.samples import sample_and_judge
 
     backbone = backbone or instantiate(config.backbone, "backbone")
-    if "dataset" in config.pairs:
-        return _ready_pairs(config, backbone)
-    directory, tasks, decoding = _place(config, backbone)
-    options = instantiate(config.pairs.selection, "pairs.selection")
+    recipe = instantiate(config.pairs, "pairs")
+    if isinstance(recipe, ReadyPairs):
+        return _ready_pairs(config, recipe, backbone)
+    directory, tasks, decoding = _place(config, recipe, backbone)
     system = LoadedSystem("pairs", Policy(backbone), decoding)
-    judge = Judge(Path(config.paths.cache), workers=config.workers, sandbox=config.sandbox)
+    judge = judge_of(config)
     with locked(directory):
         if (directory / STATISTICS_FILE).is_file():
             say(f"Pairs: found in {directory}")
             return directory
-        judged = sample_and_judge(system, tasks, config.pairs.n, judge, seed=config.pairs.seed)
+        judged = sample_and_judge(system, tasks, recipe.n, judge, seed=recipe.seed)
         by_id = {task.id: task for task in tasks}
         counts, found = FilterCounts(), []
         for task_id, completions, qualities, verdicts in judged.by_task():
             task = dataclasses.replace(by_id[task_id], prompt=system.shown_prompt(by_id[task_id]))
-            choice, dropped = pairs.select_pair(task, completions, qualities, verdicts, options)
+            choice, dropped = pairs.select_pair(task, completions, qualities, verdicts, recipe.selection)
             counts += dropped
             if choice is not None:
                 found.append(
@@ -59,11 +59,11 @@ def build_pairs(config: DictConfig, backbone: Any = None) -> Path:
                         qualities,
                         backbone.encode_completion,
                         backbone.decode,
-                        refine=config.pairs.refine,
+                        refine=recipe.refine,
                     )
                 )
         if not any(pair.split == "train" for pair in found):
-            raise pairs.no_pairs_left(counts, options)
+            raise pairs.no_pairs_left(counts, recipe.selection)
         statistics = pairs.pair_statistics(found, backbone.encode_completion, backbone.decode)
         statistics |= {"filters": dataclasses.asdict(counts)}
         pairs.write_pairs(directory / PAIRS_FILE, found)
@@ -74,13 +74,14 @@ def build_pairs(config: DictConfig, backbone: Any = None) -> Path:
 
 def find_pairs(config: DictConfig, backbone: Any) -> Path | None:
     """Return the file of the pairs that `build_pairs` gives; None where it would have to make them first."""
-    if "dataset" in config.pairs:
-        return _ready_pairs(config, backbone) / PAIRS_FILE
-    directory = _place(config, backbone)[0]
+    recipe = instantiate(config.pairs, "pairs")
+    if isinstance(recipe, ReadyPairs):
+        return _ready_pairs(config, recipe, backbone) / PAIRS_FILE
+    directory = _place(config, recipe, backbone)[0]
     return directory / PAIRS_FILE if (directory / STATISTICS_FILE).is_file() else None
 
 
-def _place(config: DictConfig, backbone: Any) -> tuple[Path, list[Task], Decoding]:
+def _place(config: DictConfig, recipe: SampledPairs, backbone: Any) -> tuple[Path, list[Task], Decoding]:
     """Return where the pairs of these settings are kept, the tasks, and how programs are sampled."""
     decoding = build_decoding(config.decoding)
     if decoding.guidance or decoding.strategy:
@@ -89,29 +90,24 @@ def _place(config: DictConfig, backbone: Any) -> tuple[Path, list[Task], Decodin
             "or decoding=llm here."
         )
     benchmark = instantiate(config.benchmark, "benchmark")
-    tasks = [
-        task for split in ("train", "validation") for task in benchmark.split(split, config.pairs[f"{split}_tasks"])
-    ]
+    tasks = benchmark.split("train", recipe.train_tasks) + benchmark.split("validation", recipe.validation_tasks)
     work = {
-        "pairs": OmegaConf.to_container(config.pairs, resolve=True),
+        "pairs": dataclasses.asdict(recipe),
         "backbone": backbone.fingerprint,
         "template": backbone.prompt_template,
-        "tasks": [repr(task) for task in tasks],
+        "tasks": digest_of(tasks),
         "sampling": dataclasses.asdict(decoding.sampling),
-        "seed": config.pairs.seed,
+        "seed": recipe.seed,
+        "limits": OmegaConf.to_container(config.judge),
     }
     return Path(config.paths.cache) / "pairs" / fingerprint(work), tasks, decoding
 
 
-def _ready_pairs(config: DictConfig, backbone: Any) -> Path:
+def _ready_pairs(config: DictConfig, recipe: ReadyPairs, backbone: Any) -> Path:
     """Write the pairs of a data set, in this backbone's tokens, as `build_pairs` leaves its own; return their directory."""
-    from cptlab import pairs
 
-    found, counts = instantiate(
-        config.pairs.dataset,
-        "pairs.dataset",
-        encode=backbone.encode_completion,
-        max_tokens=backbone.context_length - config.pairs.reserved,
+    found, counts = recipe.dataset(
+        encode=backbone.encode_completion, max_tokens=backbone.context_length - recipe.reserved
     )
     content = hashlib.sha256(repr(found).encode()).hexdigest()
     directory = Path(config.paths.cache) / "pairs" / fingerprint({"ready": content})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -14,18 +16,21 @@ from cptlab.settings.instantiate import instantiate
 from cptlab.storage.digests import fingerprint
 from cptlab.storage.run_directory import INCIDENTAL, RunDirectory, open_run
 
+if TYPE_CHECKING:
+    from cptlab.systems.judge import Judge
+
 ROOT = Path(__file__).resolve().parents[2]
 PAIRS_FILE, STATISTICS_FILE, METRICS_FILE = "pairs.jsonl", "statistics.json", "metrics.json"
 
 
 def say(text: str) -> None:
-    """A line for the user, from the main process alone."""
+    """Print a line for the user on stderr, from the main process alone."""
     if is_main_process():
         print(text, file=sys.stderr, flush=True)
 
 
 def sandbox_of(config: DictConfig) -> dict[str, Any]:
-    """Probe the sandbox and report its level. UserError if it is weaker than the setting `sandbox` asks for."""
+    """Probe the sandbox and report its level. Raises UserError if it is weaker than the setting `sandbox` asks for."""
     from cptlab.judging.execution.executor import probe_sandbox
 
     found = probe_sandbox(config.sandbox)
@@ -33,37 +38,59 @@ def sandbox_of(config: DictConfig) -> dict[str, Any]:
     return found
 
 
+def judge_of(config: DictConfig) -> Judge:
+    """Build the judge of a command that makes programs."""
+    from cptlab.systems.judge import Judge
+
+    limits = instantiate(config.judge, "judge")
+    return Judge(
+        Path(config.paths.cache), tuple(config.get("extra_disabled") or ()), config.workers, config.sandbox, limits
+    )
+
+
 def begin(config: DictConfig, fresh: Path, task: str, **content: Any) -> RunDirectory:
-    """The run of these settings and this content, begun or gone on with."""
+    """Begin the run of these settings and this content, or go on with it."""
     run = open_run(fresh, Path(config.paths.logs) / task, _digest(config, **content))
     say(f"{'Going on with the unfinished run' if run.resumed else 'Run directory:'} {run.directory}")
     return run
 
 
+def content_of(config: DictConfig) -> dict[str, Any]:
+    """Return a config as plain data, its references resolved."""
+    content = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}
+
+
 def loggers_of(config: DictConfig, run: RunDirectory, job_type: str) -> list[Any]:
-    """The configured loggers of this run; they write below its directory."""
+    """Build the configured loggers of this run; they write below its directory."""
     made = []
     for name, node in (config.logger or {}).items():
         extra = {"job_type": job_type, "tags": list(config.tags)} if name == "wandb" else {}
         made.append(instantiate(node, f"logger.{name}", save_dir=str(run.directory), **extra))
     for logger in made:
-        logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
+        logger.log_hyperparams(content_of(config))
     return made
 
 
-def optimized(config: DictConfig, metrics: dict[str, float]) -> float | None:
-    """What a sweep optimises."""
+def check_optimized(config: DictConfig, names: Collection[str]) -> None:
+    """Raise UserError if the metric that a sweep optimises is none of `names`."""
     name = config.get("optimized_metric")
-    if name is None:
-        return None
-    if name not in metrics:
-        raise UserError(f"There is no metric {name!r} to optimise. Choose one of: {', '.join(sorted(metrics))}.")
-    return metrics[name]
+    if name is not None and name not in names:
+        near = difflib.get_close_matches(name, names, n=4, cutoff=0) if len(names) > 12 else sorted(names)
+        raise UserError(f"There is no metric {name!r} to optimise. Choose another, such as {', '.join(near)}.")
+
+
+def optimized(config: DictConfig, metrics: dict[str, float]) -> float | None:
+    """Return the metric that a sweep optimises."""
+    check_optimized(config, metrics)
+    name = config.get("optimized_metric")
+    return None if name is None else metrics[name]
 
 
 def _digest(config: DictConfig, **more: Any) -> str:
-    """What makes two commands the same run."""
-    content = OmegaConf.to_container(config, resolve=True)
+    """Return a digest of what makes two commands the same run."""
+    content = content_of(config)
     if "compute" in content:
         more |= {name: content["compute"][name] for name in ("step", "reference_precision")}
         content["data"]["loader"].pop("token_budget")

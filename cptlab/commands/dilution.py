@@ -1,7 +1,7 @@
 """Measure attention dilution and draw SPA's Fig. 2 and 3.
 
-    python -m cptlab.analysis.dilution backbone=kata_lm benchmark=kata limit=60
-    python -m cptlab.analysis.dilution run=logs/train/runs/<time> compare=[logs/dilution/runs/<time>]
+    cptlab dilution backbone=kata_lm benchmark=kata limit=60
+    cptlab dilution run=logs/train/runs/<time> compare=[logs/dilution/runs/<time>]
 
 The run directory gets `dilution.json` (every share, and their means), `attention.png`, `gradient.png` and both as SVG.
 Programs and shares are kept in the cache task by task, so a killed run goes on where it was. Needs the clone's conf/.
@@ -13,12 +13,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from cptlab.errors import UserError
-from cptlab.settings.entry import entry, job
+from cptlab.settings.entry import hydra_command
 from cptlab.settings.instantiate import instantiate
 from cptlab.storage.atomic import write_bytes, write_text
 from cptlab.storage.digests import fingerprint
@@ -28,12 +26,6 @@ from cptlab.tracking.provenance import collect_provenance
 ROOT = Path(__file__).resolve().parents[3]
 DATA_FILE = "dilution.json"
 INCIDENTAL = ("paths", "print_config", "task_name", "compare")  # what does not make a run another run
-
-
-@hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name="dilution")
-def main(config: DictConfig) -> None:
-    fresh = Path(HydraConfig.get().runtime.output_dir)
-    job(lambda config: dilution(config, fresh), config)
 
 
 def dilution(config: DictConfig, fresh: Path) -> None:
@@ -137,16 +129,7 @@ def dilution(config: DictConfig, fresh: Path) -> None:
 
 
 def _check(config: DictConfig) -> None:
-    """The settings that only this command has."""
-    for name in ("max_tokens", "top_logits"):
-        if type(config[name]) is not int or config[name] < 1:
-            raise UserError(
-                f"{name}={config[name]} cannot be: it must be a whole number from 1 up. Correct that value."
-            )
-    if type(config.gradient) is not bool:
-        raise UserError(f"gradient={config.gradient} cannot be: it must be true or false. Correct that value.")
-    if not OmegaConf.is_list(config.compare):
-        raise UserError("compare must be a list of directories, such as compare=[logs/dilution/runs/first].")
+    """Raise UserError where nothing says what to measure."""
     for name in ("benchmark", "backbone"):
         if config.run is None and config.get(name) is None:
             usual = {"benchmark": "kata", "backbone": "kata_lm"}[name]
@@ -198,5 +181,7 @@ def _write(path: Path, content: dict[str, Any]) -> None:
     write_text(path, f'{{\n{head}"programs": [\n{programs}\n]\n}}\n')
 
 
+main = hydra_command("dilution", dilution)
+
 if __name__ == "__main__":
-    entry(main)
+    main()

@@ -9,10 +9,22 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cptlab.commands.common import METRICS_FILE, ROOT, begin, loggers_of, optimized, sandbox_of, say
+from cptlab.commands.common import (
+    METRICS_FILE,
+    ROOT,
+    begin,
+    check_optimized,
+    content_of,
+    judge_of,
+    loggers_of,
+    optimized,
+    sandbox_of,
+    say,
+)
 from cptlab.commands.systems import build_backbone, choose_systems, shared_setting
 from cptlab.errors import UserError
-from cptlab.metrics.summary import allowed_ks, compare, flat, summarise
+from cptlab.metrics.summary import allowed_ks, compare, flat, flat_names, summarise
+from cptlab.settings.entry import hydra_command
 from cptlab.settings.instantiate import instantiate
 from cptlab.storage.atomic import write_json
 from cptlab.storage.jsonl import write_jsonl
@@ -32,7 +44,6 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     if config.completions is not None:
         return _evaluate_files(config, fresh)
     started = time.monotonic()
-    from cptlab.systems.judge import Judge
     from cptlab.systems.loading import check_system, load_system
     from cptlab.systems.samples import sample_and_judge
     from cptlab.systems.tuned_omega import with_stored_omega
@@ -43,6 +54,7 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     benchmark = instantiate(shared_setting(config, chosen, "benchmark"), "benchmark")
     tasks = benchmark.split(config.split, config.limit)
     ks = allowed_ks({task.id: config.n for task in tasks}, config.ks)
+    check_optimized(config, flat_names(tasks, [system.name for system in chosen], ks))
     backbone = build_backbone(config, chosen)
     cache = Path(config.paths.cache)
     systems = []
@@ -61,7 +73,7 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     write_jsonl(run.directory / "tasks.jsonl", tasks)
 
     # 3. The work, system by system.
-    judge = Judge(cache, tuple(config.extra_disabled), config.workers, config.sandbox)
+    judge = judge_of(config)
     outcomes, cost = {}, {}
     for system in systems:
         judged = sample_and_judge(system, tasks, config.n, judge, seed=config.seed)
@@ -108,6 +120,7 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
     present = [task for task in benchmark.tasks if any(task.id in file.counts for file in files.values())]
     shared = shared_tasks(present, list(files.values()))
     ks = allowed_ks({task.id: min(file.counts[task.id] for file in files.values()) for task in shared}, config.ks)
+    check_optimized(config, flat_names(shared, list(files), ks))
     for file in files.values():
         say(file.coverage(benchmark.name, benchmark.tasks))
     if len(files) > 1:
@@ -117,7 +130,7 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
     run = begin(config, fresh, "evaluate", benchmark=benchmark.fingerprint(), **digests)
     OmegaConf.save(config, run.directory / CONFIG_FILE, resolve=True)
     write_jsonl(run.directory / "tasks.jsonl", present)
-    outcomes = {}
+    outcomes, limits = {}, instantiate(config.judge, "judge")
     for system, file in files.items():
         directory = run.directory / system
         judge_file(
@@ -128,6 +141,7 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
             workers=config.workers,
             extra_disabled=config.extra_disabled,
             sandbox=config.sandbox,
+            limits=limits,
             title=system,
         )
         write_row_verdicts(run.directory / f"verdicts{'' if system == 'given' else f'_{system}'}.jsonl", directory)
@@ -144,8 +158,7 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
     metrics, report = _report(run, shared, outcomes, ks, {}, facts)
     for system in files:
         drop_journals(run.directory / system)
-    content = OmegaConf.to_container(config, resolve=True)
-    mirror_without_lightning(config.logger or {}, run.directory, metrics, list(config.tags), content)
+    mirror_without_lightning(config.logger or {}, run.directory, metrics, list(config.tags), content_of(config))
     print(f"\nRun directory: {run.directory}\nReport: {report}\nOne line a row: {run.directory / 'verdicts.jsonl'}")
     return optimized(config, metrics)
 
@@ -186,3 +199,9 @@ def _say_who_is_decoded_plainly(chosen: list[System], systems: list[Any], decodi
         )
     if plain:
         say(f"Without a prefix this second stream is the first one, so these are decoded plainly: {', '.join(plain)}.")
+
+
+main = hydra_command("evaluate", evaluate)
+
+if __name__ == "__main__":
+    main()

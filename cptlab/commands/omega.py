@@ -1,7 +1,7 @@
 """Tune ω for a model and a benchmark, store it, and report it on other tasks.
 
-    python -m cptlab.analysis.omega run=null backbone=kata_lm benchmark=kata
-    python -m cptlab.analysis.omega run=latest decoding=spa 'decoding.negative.spans=[nl,tests]'
+    cptlab omega run=null backbone=kata_lm benchmark=kata
+    cptlab omega run=latest decoding=spa 'decoding.negative.spans=[nl,tests]'
     python evaluate.py decoding=spa decoding.omega=tuned            (uses what was stored)
 
 A thin entry like evaluate.py; it needs the clone's conf/ folder. A killed command goes on where it was.
@@ -15,20 +15,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from cptlab.analysis.omega.search import METHODS, omega_grid
+from cptlab.analysis.omega.search import omega_grid
 from cptlab.analysis.omega.tuning import Draw, check_metric, sentences, tune
-from cptlab.commands.common import ROOT, begin, sandbox_of, say
+from cptlab.commands.common import ROOT, begin, judge_of, sandbox_of, say
 from cptlab.commands.systems import build_backbone, choose_systems, shared_setting
 from cptlab.errors import UserError
 from cptlab.records import Task
 from cptlab.reporting.omega_curve import make_omega_report, print_curve
 from cptlab.reporting.omega_sweep import read_curve
-from cptlab.settings.config_source import config_directory
-from cptlab.settings.entry import entry, job
+from cptlab.settings.entry import hydra_command
 from cptlab.settings.instantiate import instantiate
 from cptlab.storage.atomic import write_json
 from cptlab.storage.jsonl import write_jsonl
@@ -45,7 +42,6 @@ if TYPE_CHECKING:
 def tune_omega(config: DictConfig, fresh: Path) -> Path:
     """Tune and store the ω of every system; return the run directory with omega.json, omega_curve.* and omega_test.csv."""
     started = time.monotonic()
-    from cptlab.systems.judge import Judge
     from cptlab.systems.loading import check_system, load_system
 
     # 1. What is tuned. Every mistake in it is found here, before any work.
@@ -79,7 +75,7 @@ def tune_omega(config: DictConfig, fresh: Path) -> Path:
 
     # 3. The search, system by system.
     cache = Path(config.paths.cache)
-    judge = Judge(cache, tuple(config.extra_disabled), config.workers, config.sandbox)
+    judge = judge_of(config)
     found: dict[str, Any] = {}
     for system in systems:
         draw = draw_with(system, config.n, judge, config.seed, run.directory / system.name, test)
@@ -130,7 +126,7 @@ def tune_omega(config: DictConfig, fresh: Path) -> Path:
     provenance = collect_provenance(ROOT, wall_seconds=round(time.monotonic() - started, 1), resumed=run.resumed)
     write_json(run.directory / "omega.json", {"systems": found, **facts, **provenance})
     curve = read_curve([run.directory])
-    page = make_omega_report([run.directory], curve)
+    page = make_omega_report(run.directory, curve)
     run.finish()
     print_curve(curve)
     for system, record in found.items():
@@ -141,19 +137,9 @@ def tune_omega(config: DictConfig, fresh: Path) -> Path:
 
 def check(config: DictConfig) -> tuple[float, ...]:
     """Return the grid of ω. Raises UserError for a setting that cannot be, before anything is loaded."""
-    for name in ("n", "validation_tasks", "test_tasks"):
-        number = config[name]
-        if number is not None and (type(number) is not int or number < 1):
-            raise UserError(f"{name}={number} cannot be: it must be a whole number from 1 up. Correct that value.")
-    if type(config.probes) is not int or config.probes < 0:
-        raise UserError(f"probes={config.probes} cannot be: it must be a whole number from 0 up. Correct that value.")
-    if config.method not in METHODS:
-        raise UserError(f"There is no method={config.method}. Choose from {', '.join(METHODS)}.")
-    check_metric(str(config.metric), config.n)
+    check_metric(config.metric, config.n)
     if not config.decoding.get("guidance"):
         raise UserError("This decoding has no guidance, so it has no ω. Use decoding=spa or another with guidance.")
-    if not all(isinstance(config[name], (int, float)) for name in ("low", "high", "step")):
-        raise UserError("low, high and step of the grid of ω must be numbers. Correct them.")
     return omega_grid(config.low, config.high, config.step)
 
 
@@ -184,11 +170,7 @@ def draw_with(system: LoadedSystem, n: int, judge: Judge, seed: int, directory: 
     return draw
 
 
-@hydra.main(version_base="1.3", config_path=str(config_directory()), config_name="omega")
-def main(config: DictConfig) -> None:
-    fresh = Path(HydraConfig.get().runtime.output_dir)
-    job(lambda config: tune_omega(config, fresh), config)
-
+main = hydra_command("omega", tune_omega)
 
 if __name__ == "__main__":
-    entry(main)
+    main()

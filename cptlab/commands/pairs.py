@@ -1,24 +1,28 @@
-"""Build the pairs alone: python -m cptlab.commands.pairs [pairs=paper backbone=… any other override]
+"""Build the pairs alone, as `train` would.
 
-A thin entry like train.py; it needs the clone's conf/ folder.
+cptlab pairs
+cptlab pairs pairs=paper backbone=code_llama_7b
 """
+
+from __future__ import annotations
 
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig
 
 from cptlab.commands.build_pairs import build_pairs
 from cptlab.commands.common import PAIRS_FILE
-from cptlab.settings.entry import entry, job
+from cptlab.settings.entry import hydra_command
+from cptlab.storage.run_directory import discard
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+
+def pairs(config: DictConfig, fresh: Path) -> None:
+    """Print the path of the file of pairs."""
+    discard(fresh)
+    print(build_pairs(config) / PAIRS_FILE)
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="pairs")
-def main(config: DictConfig) -> None:
-    job(lambda config: print(build_pairs(config) / PAIRS_FILE), config)
-
+main = hydra_command("pairs", pairs)
 
 if __name__ == "__main__":
-    entry(main)
+    main()

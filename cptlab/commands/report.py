@@ -14,7 +14,9 @@ from cptlab.reporting.report import make_report, print_tables
 
 def main(arguments: list[str] | None = None) -> int:
     """Return 0, or 2 with one sentence on standard error where the run cannot be read."""
-    parser = argparse.ArgumentParser(prog="cptlab report", description="Remake the tables, figures and report of an evaluation from its stored files.")
+    parser = argparse.ArgumentParser(
+        prog="cptlab report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", metavar="RUN", help="directory of an evaluation run (with metrics.json)")
     parser.add_argument(
         "--against", metavar="SYSTEM", help="the system that changes are counted against (default: the first)"

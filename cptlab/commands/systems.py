@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cptlab.commands.common import say
+from cptlab.commands.common import content_of, say
 from cptlab.errors import UserError
 from cptlab.settings.instantiate import instantiate
 from cptlab.storage.run_directory import CONFIG_FILE, training_run
@@ -44,7 +44,7 @@ def choose_systems(config: DictConfig, **decoding: Any) -> list[System]:
 
 
 def _build(name: str, node: DictConfig, decoding: dict[str, Any]) -> System:
-    content: dict[str, Any] = OmegaConf.to_container(node, resolve=True)  # type: ignore[assignment]
+    content = content_of(node)
     has_decoding = content.pop("decoding", None) is not None
     # as Hydra would otherwise put the objects of a list into a config of its own
     made = instantiate(OmegaConf.create(content | {"name": name, "_convert_": "all"}), f"system.{name}")
@@ -80,7 +80,7 @@ def shared_setting(config: DictConfig, systems: list[System], group: str) -> Dic
     if not runs:
         usual = {"benchmark": "kata", "backbone": "kata_lm"}[group]
         raise UserError(f"Nothing says which {group} to evaluate on. Add {group}={usual}, or run=<a training run>.")
-    nodes = [OmegaConf.load(run / CONFIG_FILE)[group] for run in runs]
+    nodes: list[DictConfig] = [OmegaConf.select(OmegaConf.load(run / CONFIG_FILE), group) for run in runs]
     first, *others = [{key: value for key, value in node.items() if key != DEVICE} for node in nodes]
     for run, other in zip(runs[1:], others, strict=True):
         if other != first:

@@ -1,4 +1,4 @@
-"""Training as one step: pairs, both stages, the prefix in PEFT's format."""
+"""Training as one step: pairs, both stages, the adapter in the format that other tools read."""
 
 from __future__ import annotations
 
@@ -13,38 +13,40 @@ from omegaconf import DictConfig, OmegaConf
 
 from cptlab.commands.build_pairs import build_pairs
 from cptlab.commands.common import METRICS_FILE, PAIRS_FILE, ROOT, STATISTICS_FILE, begin, loggers_of, optimized, say
-from cptlab.commands.forecast import forecast, print_estimate
+from cptlab.commands.estimate import print_estimate, say_estimate
 from cptlab.errors import UserError
 from cptlab.progress import is_main_process
+from cptlab.settings.entry import hydra_command
 from cptlab.settings.instantiate import instantiate
 from cptlab.storage.atomic import write_json
 from cptlab.storage.run_directory import CONFIG_FILE, discard
 from cptlab.tracking.loggers import finished_at_the_end
 from cptlab.tracking.provenance import collect_provenance
 
-OPPOSITE = 1_000_003  # added to the seed of the second prefix, where an objective has one
+OPPOSITE = 1_000_003  # added to the seed of the second adapter, where an objective has one
 
 
 def train(config: DictConfig, fresh: Path) -> float | None:
-    """Pairs, both stages, and `prefix/` in PEFT format in the run directory; the value of `optimized_metric`.
+    """Build the pairs, train both stages, and export the adapter to the run directory, in the directory of its kind.
+
+    Returns the value of `optimized_metric`.
 
     With `estimate`: what that would take, and nothing else.
     """
     started = time.monotonic()
     if config.estimate:
         if is_main_process():
-            print_estimate(config)
+            print_estimate(config, _adapters)
         discard(fresh)
         return None
-    from cptlab.adapters import save_prefix
     from cptlab.reporting.curves import last_epochs
-    from cptlab.training import Compute, choose_step, make_trainer, train_stages
+    from cptlab.training import choose_step, make_trainer, train_stages
 
-    compute = Compute(**config.compute)
+    compute, stages = instantiate(config.compute, "compute"), instantiate(config.stages, "stages")
     objective = instantiate(config.objective, "objective")
     backbone = instantiate(config.backbone, "backbone")
-    prefix = _prefix(config, backbone, config.seed)
-    opposite = _prefix(config, backbone, config.seed + OPPOSITE) if objective.prefixes == 2 else None
+    adapters = _adapters(config, backbone, objective)
+    adapter, opposite = adapters[0], adapters[1] if len(adapters) == 2 else None
     callbacks = [instantiate(node, f"callbacks.{name}") for name, node in (config.callbacks or {}).items()]
     trainer = instantiate(config.trainer, "trainer")
     make_trainer(trainer, logger=False)  # a machine without the devices is found now, not after the pairs
@@ -57,52 +59,64 @@ def train(config: DictConfig, fresh: Path) -> float | None:
     pairs_file = Path(config.data.pairs_file or build_pairs(config, backbone) / PAIRS_FILE)
     statistics = _read_json(pairs_file.with_name(STATISTICS_FILE)) if config.data.pairs_file is None else {}
     data = instantiate(config.data.loader, "data.loader", pairs_file, backbone, _partial_=False)
-    method = choose_step(backbone, compute)
+    method = choose_step(backbone, compute, adapters)
     if method.reason:
-        say(f"The plain step is used, which is slower: {method.reason}.")
-    estimate = _say_estimate(config, backbone, data, objective, compute, method) if main_process else None
+        say(f"The plain step is used: {method.reason}.")
+    parts = backbone, adapters, data, objective
+    estimate = say_estimate(config, *parts, method=method, compute=compute) if main_process else None
     if method.name == "fast" and compute.reference == "disk":
-        data.keep_reference(Path(config.paths.cache), backbone, objective, precision=compute.reference_precision,
-                            first_stage=config.stages.first_epochs > 0, say=say if main_process else _say_what_is_computed)
+        data.keep_reference(
+            Path(config.paths.cache),
+            backbone,
+            objective,
+            precision=compute.reference_precision,
+            first_stage=stages.first_epochs > 0,
+            say=say if main_process else _say_what_is_computed,
+        )
     loggers = loggers_of(config, run, "train") if main_process else []
     with finished_at_the_end(loggers):
         try:
-            train_stages(backbone, prefix, data, objective, directory=run.directory / "training",
-                         opposite=opposite, method=method, trainer=trainer, callbacks=callbacks, loggers=loggers,
-                         **config.stages)
+            train_stages(
+                backbone,
+                adapter,
+                data,
+                objective,
+                stages,
+                directory=run.directory / "training",
+                opposite=opposite,
+                method=method,
+                trainer=trainer,
+                callbacks=callbacks,
+                loggers=loggers,
+            )
         except UserError as error:
             again = f" To start this run afresh, delete {run.directory}." if run.resumed else ""
             raise UserError(f"{error}{again}") from None
         if not main_process:
             return None
         extra = {"run": run.directory.name, "backbone": backbone.fingerprint}
-        save_prefix(prefix, run.directory / "prefix", backbone, extra=extra)
-        if opposite is not None:
-            save_prefix(opposite, run.directory / "prefix_worse", backbone, extra=extra)
+        for one, name in zip(adapters, (adapter.kind, f"{adapter.kind}_worse")):
+            one.export(run.directory / name, backbone, extra=extra)
         metrics = last_epochs(run.directory / "training")
         facts = collect_provenance(
-            ROOT, seed=config.seed, backbone=backbone.fingerprint, pairs=str(pairs_file), pair_statistics=statistics,
-            trainable_parameters=sum(p.numel() for one in (prefix, opposite) if one for p in one.parameters()),
-            prefix_parameters=prefix.collapsed().numel(),
-            wall_seconds=round(time.monotonic() - started, 1), resumed=run.resumed, **method.facts(),
-            estimate=estimate and estimate.as_dict(),
+            ROOT,
+            seed=config.seed,
+            backbone=backbone.fingerprint,
+            pairs=str(pairs_file),
+            pair_statistics=statistics,
+            adapter=adapter.kind,
+            trainable_parameters=sum(p.numel() for one in adapters for p in one.parameters()),
+            adapter_numbers=sum(tensor.numel() for tensor in adapter.tensors()),
+            wall_seconds=round(time.monotonic() - started, 1),
+            resumed=run.resumed,
+            **method.facts(),
+            estimate=estimate,
         )
         write_json(run.directory / METRICS_FILE, {"metrics": metrics, **facts})
     run.finish()
-    print(f"Prefix: {run.directory / 'prefix'}")
+    print(f"{adapter.kind.capitalize()}: {run.directory / adapter.kind}")
     print(f"Evaluate it with: python evaluate.py run={run.directory}")
     return optimized(config, metrics)
-
-
-def _say_estimate(config: DictConfig, *parts: Any) -> Any:
-    """The estimate, or None for a backbone that it cannot be made for: that is no reason not to train."""
-    try:
-        estimate = forecast(config, *parts)
-    except Exception as error:
-        say(f"No estimate: {type(error).__name__}: {error}")
-        return None
-    say("\n".join(estimate.short()))
-    return estimate
 
 
 def _say_what_is_computed(text: str) -> None:
@@ -111,16 +125,26 @@ def _say_what_is_computed(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def _prefix(config: DictConfig, backbone: Any, seed: int) -> Any:
-    prefix = instantiate(config.prefix, "prefix", backbone.shape, seed=seed, _partial_=False)
-    return prefix.to(backbone.device)
+def _adapters(config: DictConfig, backbone: Any, objective: Any) -> list[Any]:
+    """Make what is trained: an adapter for each policy of the objective."""
+    seeds = [config.seed, config.seed + OPPOSITE][: objective.policies]
+    made = [instantiate(config.adapter, "adapter", backbone, seed=seed, _partial_=False) for seed in seeds]
+    return [adapter.to(backbone.device) for adapter in made]
 
 
 def _bytes(path: str) -> bytes:
     if not Path(path).is_file():
-        raise UserError(f"There is no pairs file {path}. Check the path, or leave data.pairs_file=null to have them built.")
+        raise UserError(
+            f"There is no pairs file {path}. Check the path, or leave data.pairs_file=null to have them built."
+        )
     return Path(path).read_bytes()
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+main = hydra_command("train", train)
+
+if __name__ == "__main__":
+    main()

@@ -1,1 +1,1 @@
-"""What a training run will take, before it starts."""
+"""What a training run takes, before it starts: exact sizes, and what a few real steps show. Nothing needs this room."""

@@ -14,12 +14,15 @@ from cptlab.pairs.dataset import (
 )
 from cptlab.pairs.filters import FilterCounts
 from cptlab.pairs.masks import difference_regions, message_lines, refined_masks, token_lines, token_masks
+from cptlab.pairs.recipe import ReadyPairs, SampledPairs
 from cptlab.pairs.selection import Choice, SelectionOptions, no_pairs_left, select_pair
 from cptlab.pairs.similarity import cosine_similarities
 
 __all__ = [
     "Choice",
     "FilterCounts",
+    "ReadyPairs",
+    "SampledPairs",
     "SelectionOptions",
     "cosine_similarities",
     "difference_regions",

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from cptlab.errors import UserError
-from cptlab.pairs.masks import REFINEMENTS, message_lines, refined_masks, token_lines, token_masks
+from cptlab.pairs.masks import message_lines, refined_masks, token_lines, token_masks
+from cptlab.pairs.recipe import SampledPairs
 from cptlab.pairs.selection import Choice
 from cptlab.records import Completion, Pair, Quality, Task
+from cptlab.settings.setting import check_settings
 from cptlab.storage.jsonl import from_json, write_jsonl
 from cptlab.tasks.splits import SPLITS
 
@@ -35,8 +37,7 @@ def make_pair(
     pair are the completions as judged, which are the programs without `prompt.code`. The pair is in the task's split.
     Raises UserError for an unknown `refine`.
     """
-    if refine not in REFINEMENTS:
-        raise UserError(f"pairs.refine={refine} is unknown. Choose one of {', '.join(REFINEMENTS)}.")
+    check_settings(SampledPairs, refine=refine)
     texts, ids, lines = [], [], []
     for i in (choice.better, choice.worse):
         program = completions[i].program

@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from difflib import SequenceMatcher
 
-REFINEMENTS = ("none", "pylint_lines")
-
 Region = tuple[int, int, int, int]  # better[i1:i2] replaces worse[j1:j2]; one of the two may be empty
 Mask = tuple[int, ...]
 

@@ -73,7 +73,7 @@ def family_figure(evaluation: Evaluation, results: Results, family: Family) -> F
         for axes in panels[::columns]:
             axes.set_ylabel(f"{family.unit} (%)" if family.percent else family.unit)
         note = "bars: mean over tasks; whiskers: 95% bootstrap interval over tasks"
-        _captions(figure, family_title(evaluation, family), note, panels[0])
+        add_captions(figure, family_title(evaluation, family), note, panels[0])
     return figure
 
 
@@ -99,7 +99,7 @@ def issues_figure(evaluation: Evaluation, per_task: int | None = None, limit: in
         panels[0].set_ylim(rows - 0.5, -0.5)
         title = f"Most frequent pylint issues, {len(evaluation.tasks)} tasks, {evaluation.samples_per_task} per task"
         sizes = ", ".join(f"{len(found)} {system}" for system, found in every.items())
-        _captions(figure, title, f"bars: occurrences; programs that parse: {sizes}", panels[0])
+        add_captions(figure, title, f"bars: occurrences; programs that parse: {sizes}", panels[0])
     return figure
 
 
@@ -156,7 +156,7 @@ def training_figure(stages: Sequence[Stage]) -> Figure:
             axes.grid(True, axis="both")
         for axes in grid[len(panels) :]:
             axes.set_visible(False)
-        _captions(figure, "Training of the prefix", "optimiser step; dashed: the second stage begins")
+        add_captions(figure, "Training of the prefix", "optimiser step; dashed: the second stage begins")
     return figure
 
 
@@ -171,7 +171,7 @@ def _curve(axes: Axes, points: Sequence[tuple[float, float]], colour: str, label
     axes.plot(steps, [sum(window) / len(window) for window in windows], color=colour, linewidth=1.5, label=label)
 
 
-def _captions(figure: Figure, title: str, note: str, legend: Axes | None = None) -> None:
+def add_captions(figure: Figure, title: str, note: str, legend: Axes | None = None) -> None:
     """Set title and legend on top, and below a note on what is drawn."""
     figure.suptitle(title, fontsize=12, fontweight="bold", x=0.01, ha="left")
     figure.supxlabel(note, fontsize=8.5, color=MUTED)

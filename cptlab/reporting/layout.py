@@ -1,4 +1,4 @@
-"""A table of finished text cells, and its four renderings: Markdown, CSV, HTML and plain text for the console."""
+"""Tables of finished text cells, and their four renderings: Markdown, CSV, HTML and plain text for the console."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Table:
-    """`rows` are cells as they are read; a row of one cell is a heading inside the table.
+    """A table. `rows` are cells as they are shown; a row of one cell is a heading inside the table.
 
     The first `labels` columns are text, the others numbers. `groups` are headings above the number columns, each with
     the columns that it spans. `records` hold the same content unrounded, one mapping a line of the CSV file.
@@ -29,7 +29,7 @@ class Table:
 
 
 def to_csv(table: Table) -> str:
-    """The records; numbers at full precision, None as an empty field."""
+    """Return the records as CSV: numbers at full precision, None as an empty field."""
     buffer = io.StringIO()
     names = table.records[0] if table.records else table.columns
     writer = csv.DictWriter(buffer, list(names), lineterminator="\n")
@@ -39,7 +39,7 @@ def to_csv(table: Table) -> str:
 
 
 def to_markdown(table: Table) -> str:
-    """GitHub's table syntax, with title and note. Group headings are repeated in each column's name."""
+    """Return GitHub's table syntax, with title and note. Group headings are repeated in the name of each column."""
     spans = [heading for heading, span in table.groups for _ in range(span)]
     heads = [_escape_markdown(column) for column in table.columns]
     if spans:
@@ -55,7 +55,7 @@ def to_markdown(table: Table) -> str:
 
 
 def to_html(table: Table) -> str:
-    """A <figure> with caption, table and note. Everything is escaped; the interval of a number is set smaller."""
+    """Return a <figure> with caption, table and note. Everything is escaped; the interval of a number is set smaller."""
     out = [f"<figure><figcaption>{html.escape(table.title)}</figcaption>", "<div class='wide'><table>", "<thead>"]
     if table.groups:
         spans = "".join(f"<th colspan='{span}' class='group'>{html.escape(text)}</th>" for text, span in table.groups)
@@ -76,7 +76,7 @@ def to_html(table: Table) -> str:
 
 
 def to_text(table: Table) -> str:
-    """Columns padded with spaces under a title; for the console."""
+    """Return columns padded with spaces under a title, for the console."""
     grid = [row for row in (table.columns, *table.rows) if len(row) > 1]
     widths = [max(len(row[i]) for row in grid) for i in range(len(table.columns))]
     start = table.labels

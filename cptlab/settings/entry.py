@@ -6,12 +6,15 @@ Set CPTLAB_TRACEBACK=1 to see where it came from.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -20,10 +23,32 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cptlab.errors import UserError
 from cptlab.progress import is_main_process
-from cptlab.settings.config_source import use_declared_defaults
+from cptlab.settings.config_source import config_directory, use_declared_defaults
 from cptlab.settings.debug import shrink
+from cptlab.settings.listing import all_rows
 from cptlab.settings.tree import print_tree
 from cptlab.settings.validation import validate
+
+
+def hydra_command(name: str, step: Callable[[DictConfig, Path], float | None]) -> Callable[..., int]:
+    """Return the `main(arguments)` of a command that takes Hydra's overrides.
+
+    `step` gets the validated config of conf/NAME.yaml and a fresh run directory, which need not be used. Without
+    `arguments`, those of the process are taken. A user's mistake ends the process with exit code 2.
+    """
+
+    @hydra.main(version_base="1.3", config_path=str(config_directory()), config_name=name)
+    def composed(config: DictConfig) -> float | None:
+        fresh = Path(HydraConfig.get().runtime.output_dir)
+        return job(lambda config: step(config, fresh), config)
+
+    def main(arguments: Sequence[str] | None = None) -> int:
+        if arguments is not None:
+            sys.argv[1:] = arguments
+        entry(composed)
+        return 0
+
+    return main
 
 
 def entry(main: Callable[[], Any]) -> None:
@@ -46,7 +71,7 @@ def entry(main: Callable[[], Any]) -> None:
         sys.exit(2)
 
 
-def job(run: Callable[[DictConfig], float | None], config: DictConfig) -> float | None:
+def job(run: Callable[[DictConfig], Any], config: DictConfig) -> Any:
     """Validate and print the config of one job, and run it. A mistake ends a single run here, without Hydra's extra line.
 
     In a sweep it is left to Hydra, which finishes the other jobs first.
@@ -93,8 +118,7 @@ def explain(error: BaseException) -> str:
         return f"There is no {group}={value}. Choose one of: {', '.join(options) or 'none'}."
     unknown = re.search(r"Could not (?:override|append to config)[^']*'([^']+)'", text)
     if unknown:
-        return (
-            f"There is no setting {unknown.group(1)!r}. Look for its name in the config tree that the command prints "
-            "with --cfg job."
-        )
+        near = difflib.get_close_matches(unknown.group(1), [row.name for row in all_rows()], 1)
+        hint = f"Did you mean {near[0]}?" if near else "`cptlab settings` lists them."
+        return f"There is no setting {unknown.group(1)!r} here. {hint}"
     return " ".join(line.strip() for line in text.splitlines() if line.strip())

@@ -49,8 +49,12 @@ class JudgedPrograms:
         """Return the rows of these tasks."""
         wanted = set(task_ids)
         rows = [i for i, completion in enumerate(self.completions) if completion.task_id in wanted]
-        parts = ([part[i] for i in rows] for part in (self.completions, self.qualities, self.verdicts))
-        return JudgedPrograms(*parts, self.cost)
+        return JudgedPrograms(
+            [self.completions[i] for i in rows],
+            [self.qualities[i] for i in rows],
+            [self.verdicts[i] for i in rows],
+            self.cost,
+        )
 
     def failing_public(self) -> list[list[int]]:
         """Return, for each task, the samples that do not pass all public tests."""

@@ -22,7 +22,7 @@ from cptlab.storage.locks import locked
 from cptlab.systems.loading import LoadedSystem
 from cptlab.tasks.benchmark import Benchmark
 
-COMMAND = "python -m cptlab.analysis.omega"
+COMMAND = "cptlab omega"
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ def omega_setting(system: LoadedSystem, backbone: Backbone, benchmark: Benchmark
     decoding = system.decoding
     chosen = {name: getattr(decoding.sampling, name) for name in ("temperature", "top_p", "top_k")}
     guidance = decoding.guidance
+    assert guidance is not None, system.name
     parts = [repr(getattr(guidance, field.name)) for field in dataclasses.fields(guidance) if field.name != "omega"]
     rest = [*parts, f"mask token {backbone.mask_id}", repr(decoding.strategy), repr(chosen)]
     others = [part for part in (system.prompt, system.selection, *system.post_processing) if part is not None]

@@ -1,4 +1,4 @@
-"""Benchmarks: named sets of tasks with splits. A benchmark is a function that returns a `Benchmark`."""
+"""Benchmarks: named sets of tasks with splits. Each benchmark is a function that returns a `Benchmark`."""
 
 from cptlab.tasks.benchmark import Benchmark
 

@@ -61,11 +61,10 @@ def apps(
     ] = None,
     fractions: Fractions = None,
 ) -> Benchmark:
-    """The tasks that have tests, each with its difficulty.
+    """Load the tasks that have tests, each with its difficulty.
 
-    `source` is a file or folder below `<data_dir>/apps` (or anywhere, as a whole path); None stands for train and test
-    as JSONL files or folders, else the first other of SOURCES that is there, else the hub. Splits are the hub's; other
-    files and folders are split test. Raises UserError for a source that is not there or not readable.
+    Splits are the hub's; other files and folders are split test. Raise UserError for a source that does not exist or
+    cannot be read.
     """
     tasks = [task for task, _ in _tasks_and_solutions(data_dir, source)]
     return Benchmark("apps", divided(tasks, fractions))
@@ -153,7 +152,7 @@ def _folder_rows(place: Path) -> Iterator[Row]:
 
 
 def _hub_fields(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of any form in the fields of the hub; MapCoder's sample tests under "shown"."""
+    """Bring a row of any form into the fields of the hub, with the number of MapCoder's sample tests under "shown"."""
     if "test_list" not in row:
         return row | {"problem_id": row["problem_id"] if "problem_id" in row else row["id"]}
     tests = [*row["sample_io"], *row["test_list"]]
@@ -165,7 +164,7 @@ def _hub_fields(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _task(row: dict[str, Any]) -> Task | None:
-    """The task of a row; None if it has no tests, as some rows of the hub."""
+    """Make the task of a row; None if it has no tests, as some rows of the hub."""
     content = json.loads(row["input_output"] or "{}")
     inputs, outputs, function = content.get("inputs", []), content.get("outputs", []), content.get("fn_name")
     if len(inputs) != len(outputs):
@@ -204,7 +203,7 @@ def _text(lines: str | list[str]) -> str:
 
 
 def _prompt(question: str, starter: str, is_script: bool) -> Prompt:
-    """The prompt of the official evaluation (generate_gpt_codes.py)."""
+    """Return the prompt of the official evaluation (generate_gpt_codes.py)."""
     text = "\nQUESTION:\n"
     start, end = _examples(question)
     cuts = [("nl", 0, start), ("tests", start, end), ("nl", end, len(question))]
@@ -216,7 +215,7 @@ def _prompt(question: str, starter: str, is_script: bool) -> Prompt:
 
 
 def _examples(question: str) -> tuple[int, int]:
-    """Where the examples begin and end: from the first heading of examples to the next other section."""
+    """Return where the examples begin and end: from the first heading of examples to the next other section."""
     first = _EXAMPLES.search(question)
     if first is None:
         return len(question), len(question)

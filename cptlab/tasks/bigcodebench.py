@@ -1,8 +1,8 @@
 """BigCodeBench-Complete (Zhuo et al. 2024, arXiv 2406.15877): functions that use many libraries, with unittest tests.
 
-Each test method is a test. Before them runs, as the benchmark has it, a module with the reference's imports and the test
-file; `task_func` in it is the program's. Of the 364 tasks of the subset stdlib, 78 have tests that patch something with
-unittest.mock, and the tests of 22 need faker, pytz, pyfakefs or requests_mock, which cptlab does not install.
+Each test method is a test. Before the tests runs, as in the benchmark, a module with the canonical solution and the test
+file; `task_func` in it is replaced by the program's. Of the 364 tasks of the subset stdlib, 78 have tests that patch
+something with unittest.mock, and the tests of 22 need faker, pytz, pyfakefs or requests_mock, which cptlab does not install.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cptlab.tasks.docstrings import docstring_prompt
 from cptlab.tasks.files import Source, make_tasks, read_rows
 
 SOURCE = Source("bigcodebench/BigCodeBench.jsonl", ("bigcode/bigcodebench",), ("v0.1.4",))
-# of tasks whose reference works or sleeps longer than usual in a test: 11 s, 9 s, 5 to 7 s
+# of tasks whose canonical solution works or sleeps longer than usual in a test: 11 s, 9 s, 5 to 7 s
 _CPU_SECONDS = {f"BigCodeBench/{number}": seconds for number, seconds in (
     (0, 60.0), (195, 30.0), (220, 20.0), (819, 20.0), (823, 20.0), (1105, 20.0))}  # fmt: skip
 
@@ -28,14 +28,14 @@ def bigcodebench(
     subset: Annotated[
         str,
         Setting(
-            "stdlib: the 364 tasks whose libraries are the standard one and numpy; all: the 1,140 of the benchmark, which "
+            "stdlib: the 364 tasks that need only the standard library and numpy; all: the 1,140 of the benchmark, which "
             "need their many libraries.",
             choices=("stdlib", "all"),
         ),
     ] = "stdlib",
     fractions: Fractions = None,
 ) -> Benchmark:
-    """The tasks of `subset`, all in split test unless `fractions` divide them."""
+    """Load the tasks of `subset`, all in split test unless `fractions` divide them."""
     check_settings(bigcodebench, subset=subset)
     tasks = make_tasks(read_rows(SOURCE, data_dir), lambda row: _task(row) if subset == "all" or _stdlib(row) else None)
     return Benchmark("bigcodebench", divided(tasks, fractions))
@@ -56,7 +56,9 @@ def _task(row: dict[str, Any]) -> Task:
         kind="check",
         prompt=docstring_prompt(prompt, entry_point),
         entry_point=entry_point,
-        hidden_tests=tuple(Test(code=f"run_case({case!r}, {method!r})") for case, method in test_methods(row["test"])),
+        hidden_tests=tuple(
+            Test(code=f"run_case({case!r}, {method!r})") for case, method in unittest_methods(row["test"])
+        ),
         canonical_solution=prompt + row["canonical_solution"],
         tags=tuple(sorted(ast.literal_eval(row["libs"]))),
         setup=f"{row['code_prompt']}{row['canonical_solution']}\n\n{row['test']}\n",
@@ -65,8 +67,8 @@ def _task(row: dict[str, Any]) -> Task:
     )
 
 
-def test_methods(source: str) -> list[tuple[str, str]]:
-    """(class, method) of every unittest test, in the order in which unittest runs them."""
+def unittest_methods(source: str) -> list[tuple[str, str]]:
+    """Return (class, method) of every unittest test, in the order in which unittest runs them."""
     found = []
     for node in ast.parse(source).body:
         if isinstance(node, ast.ClassDef) and any(ast.unparse(base).endswith("TestCase") for base in node.bases):
@@ -75,6 +77,3 @@ def test_methods(source: str) -> list[tuple[str, str]]:
     if not found:
         raise ValueError("its tests hold no unittest method")
     return found
-
-
-test_methods.__test__ = False  # not a pytest function

@@ -1,4 +1,4 @@
-"""Prompts that are a function's signature and docstring: which part is prose, which are examples, which is code.
+"""Cut a prompt that is a function's signature and docstring into prose, examples and code.
 
 SPA (section 5.3) cuts the prompts of HumanEval into code (the signature), nl (the description) and tests. It does not
 say how; here a docstring is cut by lines. Examples begin at a line `>>> …`, at a heading ("For example:") or at a line
@@ -24,7 +24,7 @@ _RESULT = re.compile(r"\s*(?:#\s*)?(?:==>|==|=>|->|➞|→|=|returns|should retu
 
 
 def docstring_prompt(text: str, entry_point: str) -> Prompt:
-    """The prompt of a function to be completed: all of it is code that the program begins with.
+    """Return the prompt of a function to be completed: all of it is code that the program begins with.
 
     Spans: `code` around the docstring of `entry_point`, and in it `nl` and `tests`, without blanks at their ends.
     """
@@ -34,9 +34,9 @@ def docstring_prompt(text: str, entry_point: str) -> Prompt:
 
 
 def docstring_tests(text: str, entry_point: str) -> list[str]:
-    """The examples of the docstring whose result is a literal, as statements `assert candidate(…) == …`.
+    """Return the examples of the docstring whose result is a literal, as statements `assert candidate(…) == …`.
 
-    Read are doctests, and lines such as `f(1) == 2`, `f(1) ➞ 2`, `* f(1) -> 2`. Everything else is left out.
+    Examples are doctests, and lines such as `f(1) == 2`, `f(1) ➞ 2`, `* f(1) -> 2`. Everything else is left out.
     """
     start, end = _docstring(text, entry_point)
     content = text[start:end].strip("\"'")
@@ -49,7 +49,7 @@ def docstring_tests(text: str, entry_point: str) -> list[str]:
 
 
 def _docstring(text: str, entry_point: str) -> tuple[int, int]:
-    """Where the string literal in the body of the function begins and ends; twice the end if there is none."""
+    """Return where the docstring of the function begins and ends; twice the end of the text if there is none."""
     starts = [0]
     for line in text.splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
@@ -66,12 +66,13 @@ def _docstring(text: str, entry_point: str) -> tuple[int, int]:
     for node in functions[-1].body:  # not always the first statement: HumanEval/115 imports before it
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             value = node.value
+            assert value.end_lineno is not None and value.end_col_offset is not None  # the parser sets them
             return offset(value.lineno, value.col_offset), offset(value.end_lineno, value.end_col_offset)
     return len(text), len(text)
 
 
 def _cut(text: str, start: int, end: int, entry_point: str) -> list[tuple[str, int, int]]:
-    """The lines of the docstring in runs of nl and tests. The quotes belong to neither."""
+    """Cut the lines of the docstring into runs of nl and tests. The quotes belong to neither."""
     quotes = re.match(r"[rRuUbB]?(\"\"\"|'''|\"|')", text[start:end])
     if quotes is None:
         return []
@@ -102,7 +103,7 @@ def _doctests(content: str) -> list[tuple[str, str]]:
 
 
 def _calls(content: str, entry_point: str) -> list[tuple[str, str]]:
-    """Lines that begin with a call and give its result behind a sign such as == or ➞."""
+    """Find lines that begin with a call and give its result behind a sign such as == or ➞."""
     found = []
     begin = re.compile(_BULLET + r"(?=" + re.escape(entry_point) + r"\s*\()")
     for line in content.splitlines():

@@ -18,9 +18,9 @@ _REPAIRS = {"assert _poly(*candidate(*inp), inp) <= 0.0001": "assert abs(_poly(*
 
 
 def loop_tests(source: str) -> tuple[str, list[str]]:
-    """A test file, or the body of its function `check` if it has one, as what runs first and the parts of its loop.
+    """Split a test file, or the body of its function `check` if it has one, into its beginning and the parts of its loop.
 
-    ValueError where it is not of that form.
+    Raise ValueError for a file of another form.
     """
     if _CHECK in source:
         head, body = source.split(_CHECK)

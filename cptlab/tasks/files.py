@@ -1,4 +1,4 @@
-"""Where a benchmark's rows come from: files below a data directory, else the Hugging Face hub.
+"""Read the rows of a benchmark from files below a data directory, or from the Hugging Face hub.
 
 Rows are dicts, the same from both, and one function per benchmark makes a Task of a row.
 """
@@ -17,15 +17,15 @@ from typing import Any
 from cptlab.errors import UserError
 from cptlab.records import Task
 
-Row = tuple[str, dict[str, Any]]  # where it stands, for error messages, and what it holds
+Row = tuple[str, dict[str, Any]]  # its place, for error messages, and its content
 
 
 @dataclass(frozen=True)
 class Source:
     """One benchmark's file and its place on the hub.
 
-    `file` is below the data directory: .jsonl, or .json with a list, plain or with .gz added. `hub` are the arguments
-    of `datasets.load_dataset`, `splits` the hub splits that are taken.
+    `file` is below the data directory: .jsonl, or .json with a list, both also as .gz. `hub` and `options` are the
+    arguments of `datasets.load_dataset`, and `splits` the hub splits to take.
     """
 
     file: str
@@ -35,16 +35,16 @@ class Source:
 
 
 def read_rows(source: Source, data_dir: str | os.PathLike | None) -> Iterator[Row]:
-    """The rows of the file if it is there, else those of the hub, each with its hub split under "split".
+    """Yield the rows of the file if it exists, else those of the hub, each with its hub split under "split".
 
-    Raises UserError for a data directory that does not exist, an unreadable file, and where the hub cannot be reached.
+    Raise UserError for a data directory that does not exist, an unreadable file, and where the hub cannot be reached.
     """
     path = find_file(data_dir, source.file)
     return file_rows(path) if path is not None else _hub_rows(source)
 
 
 def check_data_dir(data_dir: str | os.PathLike | None) -> None:
-    """UserError unless `data_dir` is None or a directory."""
+    """Raise UserError unless `data_dir` is None or a directory."""
     if data_dir is not None and not Path(data_dir).is_dir():
         raise UserError(
             f"There is no data directory {data_dir}. Correct paths.data_dir (or the environment variable "
@@ -53,7 +53,7 @@ def check_data_dir(data_dir: str | os.PathLike | None) -> None:
 
 
 def find_file(data_dir: str | os.PathLike | None, name: str) -> Path | None:
-    """The file `name` or `name.gz` below the data directory, or None."""
+    """Return the file `name` or `name.gz` below the data directory, or None."""
     check_data_dir(data_dir)
     if data_dir is None:
         return None
@@ -61,7 +61,7 @@ def find_file(data_dir: str | os.PathLike | None, name: str) -> Path | None:
 
 
 def file_rows(path: Path) -> Iterator[Row]:
-    """The rows of a .jsonl file, or of a .json file with a list; either may be compressed (.gz)."""
+    """Yield the rows of a .jsonl file, or of a .json file with a list; either may be compressed (.gz)."""
     try:
         with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8") as file:
             if ".jsonl" in path.suffixes:
@@ -87,26 +87,30 @@ def _row(where: str, content: Any) -> Row:
 
 
 def _hub_rows(source: Source) -> Iterator[Row]:
-    import datasets  # slow to import, and only needed here
+    # slow to import, and only needed here; HTTPError is the base of the errors of huggingface_hub's HTTP client
+    import datasets
+    from datasets.exceptions import DatasetsError
+    from huggingface_hub.errors import HTTPError  # pyright: ignore[reportPrivateImportUsage]
 
     name = source.hub[0] if not source.options else str(next(iter(source.options["data_files"].values())))
     for split in source.splits:
         try:
-            rows = datasets.load_dataset(*source.hub, split=split, **source.options)
-        except Exception as error:  # no network, offline mode, renamed data set: each has its own class
+            rows: Any = datasets.load_dataset(*source.hub, split=split, **source.options)
+        except (OSError, ValueError, HTTPError, DatasetsError) as error:
             reason = (str(error).strip().splitlines() or [""])[0][:200]
             raise UserError(
                 f"{name} could not be loaded from the Hugging Face hub ({type(error).__name__}: {reason}). Connect to "
                 f"the hub, or give a directory with {source.file} in it as paths.data_dir or CPTLAB_DATA_DIR."
             ) from None
         for number, row in enumerate(rows):
-            yield f"{name}, split {split}, row {number}", row | {"split": split}
+            yield f"{name}, split {split}, row {number}", {**row, "split": split}
 
 
 def make_tasks(rows: Iterable[Row], make: Callable[[dict[str, Any]], Task | None]) -> list[Task]:
-    """`make(row)` for every row, without the None among them. A row that it cannot read is a UserError naming the row.
+    """Return `make(row)` for every row, without the None among them.
 
-    A task given again, word for word, counts once; another task under the same id is a UserError.
+    Raise UserError, which names the row, where `make` cannot read it and where an id stands for two different tasks. A
+    task that occurs again, word for word, counts once.
     """
     tasks: dict[str, Task] = {}
     for where, row in rows:
@@ -120,6 +124,6 @@ def make_tasks(rows: Iterable[Row], make: Callable[[dict[str, Any]], Task | None
         else:
             if task is None or tasks.setdefault(task.id, task) == task:
                 continue
-            problem = f"task {task.id} was given before, with other content"
+            problem = f"task {task.id} occurs before, with other content"
         raise UserError(f"{where}: {problem}. Correct or delete that row, or take a fresh copy of the data.") from None
     return list(tasks.values())

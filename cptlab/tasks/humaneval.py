@@ -1,9 +1,9 @@
 """HumanEval (Chen et al. 2021, arXiv 2107.03374) and HumanEval+ (EvalPlus, arXiv 2305.01210).
 
 A program continues the prompt, which is a signature with its docstring. The tests are the benchmark's own `check`: for
-HumanEval each of its assertions is a test, for HumanEval+ each part of its loop (evalplus.py). They run after the prompt
-and the reference solution, since some tests call these or their helpers. Public tests are the examples in the docstring
-that can be read (docstrings.py): 379 for 137 of the 164 tasks.
+HumanEval each of its assertions is a test, for HumanEval+ each part of its loop (evalplus.py). They run after the
+canonical solution, since some tests call it or its helpers. Public tests are the examples in the docstring that can be read
+(docstrings.py): 379 for 137 of the 164 tasks.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from cptlab.tasks.files import Source, make_tasks, read_rows
 ORIGINAL = Source("humaneval/HumanEval.jsonl", ("openai/openai_humaneval",), ("test",))
 PLUS = Source("humanevalplus/HumanEvalPlus-OriginFmt.jsonl", ("evalplus/humanevalplus",), ("test",))
 
-# of tasks whose reference takes more than half a second for a part of EvalPlus's loop
+# of tasks whose canonical solution takes more than half a second for a part of EvalPlus's loop
 _CPU_SECONDS = {f"HumanEval/{number}": 10.0 for number in (15, 83, 130, 139)}
-# examples in docstrings that the reference and the tests contradict
+# examples in docstrings that the canonical solution and the tests contradict
 _WRONG_EXAMPLES = {
     "HumanEval/47": ("assert candidate([-10, 4, 6, 1000, 10, 20]) == 15.0",),
     "HumanEval/116": (
@@ -35,13 +35,13 @@ _WRONG_EXAMPLES = {
 
 
 def humaneval(data_dir: str | None = None, fractions: Fractions = None) -> Benchmark:
-    """164 tasks, all in split test unless `fractions` divide them."""
+    """Load the 164 tasks, all in split test unless `fractions` divide them."""
     tasks = make_tasks(read_rows(ORIGINAL, data_dir), lambda row: _task(row, "humaneval", check_units(row["test"])))
     return Benchmark("humaneval", divided(tasks, fractions))
 
 
 def humaneval_plus(data_dir: str | None = None, fractions: Fractions = None) -> Benchmark:
-    """HumanEval's tasks with EvalPlus's tests and corrected references, in split test unless `fractions` divide them."""
+    """Load HumanEval's tasks with EvalPlus's tests and corrected solutions, in split test unless `fractions` divide them."""
     tasks = make_tasks(read_rows(PLUS, data_dir), lambda row: _task(row, "humaneval_plus", loop_tests(row["test"])))
     return Benchmark("humaneval_plus", divided(tasks, fractions))
 
@@ -69,9 +69,9 @@ def _task(row: dict[str, Any], benchmark: str, tests: tuple[str, list[str]]) -> 
 
 
 def check_units(source: str) -> tuple[str, list[str]]:
-    """HumanEval's test text as what stands before `check`, and the body of `check` in units.
+    """Split HumanEval's test text into the text before `check`, and the body of `check` in units.
 
-    A unit ends with a statement that asserts; a statement that does not belongs to the unit behind it.
+    A unit ends with a statement that asserts. Any other statement belongs to the unit that follows it.
     """
     tree = ast.parse(source)
     check = next((node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "check"), None)

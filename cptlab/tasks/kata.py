@@ -7,5 +7,5 @@ from cptlab.tasks.benchmark import Benchmark
 
 
 def kata() -> Benchmark:
-    """1,800 generated tasks, 8:1:1 in splits train, validation and test; nothing is downloaded."""
+    """Return 1,800 generated tasks, 8:1:1 in splits train, validation and test. Nothing is downloaded."""
     return Benchmark("kata", build()[0])

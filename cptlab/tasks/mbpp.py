@@ -29,24 +29,24 @@ SHOTS = (2, 3, 4)  # the tasks that the paper shows as examples
 Shots = Annotated[
     int, Setting("Solved tasks that each prompt shows first, the paper's examples.", at_least=0, at_most=3)
 ]
-# of tasks whose reference takes more than half a second for a test
+# of tasks whose canonical solution takes more than half a second for a test
 _CPU_SECONDS = {123: 20.0}
-_PLUS_MEMORY_MB = {255: 6144}  # its reference returns 1.7 million tuples of 77
+_PLUS_MEMORY_MB = {255: 6144}  # its canonical solution returns 1.7 million tuples of 77
 _PLUS_CPU_SECONDS = {123: 10.0, 255: 60.0, 271: 60.0, 389: 10.0, 392: 60.0, 583: 10.0, 599: 60.0}
 
 
 def mbpp(data_dir: str | None = None, shots: Shots = 0, fractions: Fractions = None) -> Benchmark:
-    """974 tasks in the splits of the paper: prompt 1-10, test 11-510, validation 511-600, train 601-974."""
+    """Load the 974 tasks in the splits of the paper: prompt 1-10, test 11-510, validation 511-600, train 601-974."""
     return _original("mbpp", FULL, data_dir, shots, fractions)
 
 
 def mbpp_sanitized(data_dir: str | None = None, shots: Shots = 0, fractions: Fractions = None) -> Benchmark:
-    """The 427 tasks that the authors verified by hand, in the splits of `mbpp`."""
+    """Load the 427 tasks that the authors verified by hand, in the splits of `mbpp`."""
     return _original("mbpp_sanitized", SANITIZED, data_dir, shots, fractions)
 
 
 def mbpp_plus(data_dir: str | None = None, fractions: Fractions = None) -> Benchmark:
-    """EvalPlus's 378 tasks with its prompts, which show one assertion; in split test unless `fractions` divide them."""
+    """Load EvalPlus's 378 tasks with its prompts, which show one assertion; in split test unless `fractions` divide them."""
     return Benchmark("mbpp_plus", divided(make_tasks(read_rows(PLUS, data_dir), _plus_task), fractions))
 
 
@@ -136,16 +136,16 @@ def _prompt(text: str, tests: Sequence[str], examples: Sequence[dict[str, Any]])
 
 
 def _entry_point(code: str, assertion: str) -> str:
-    """The function of the reference that the assertion calls (of several, the outermost)."""
+    """Return the function of the canonical solution that the assertion calls (of several, the outermost)."""
     defined = {node.name for node in ast.parse(code).body if isinstance(node, ast.FunctionDef)}
     for node in ast.walk(ast.parse(assertion)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in defined:
             return node.func.id
-    raise ValueError(f"the test {assertion!r} calls no function of the reference")
+    raise ValueError(f"the test {assertion!r} calls no function of the canonical solution")
 
 
 def needed_names(code: str, tests: str) -> tuple[list[str], tuple[str, ...]]:
-    """What `tests` take from the program `code`: the imports that they rely on, and the names that it defines.
+    """Return what `tests` need of the program `code`: the imports that they rely on, and the names that it defines.
 
     A name that the tests bind themselves is theirs.
     """
@@ -163,7 +163,7 @@ def needed_names(code: str, tests: str) -> tuple[list[str], tuple[str, ...]]:
 
 
 def _bound(statement: ast.stmt) -> list[str]:
-    """The names that a statement at the top of a module binds."""
+    """Return the names that a statement at the top of a module binds."""
     if isinstance(statement, (ast.FunctionDef, ast.ClassDef)):
         return [statement.name]
     if isinstance(statement, (ast.Import, ast.ImportFrom)):

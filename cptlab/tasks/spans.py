@@ -1,4 +1,4 @@
-"""Prompt spans from cuts of a text: named, and without blanks at their ends."""
+"""Make prompt spans from cuts of a text: named, and without blanks at their ends."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cptlab.records import Span
 
 
 def spans_of(text: str, cuts: Iterable[tuple[str, int, int]]) -> tuple[Span, ...]:
-    """A span for each (name, start, end), in order; a cut without a letter or digit, such as quotes, gives none."""
+    """Return a span for each (name, start, end), in order; a cut without a letter or digit, such as quotes, gives none."""
     spans = []
     for name, start, end in cuts:
         inside = text[start:end]

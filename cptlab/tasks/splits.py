@@ -1,4 +1,4 @@
-"""Splits for benchmarks that come without them: by task, 8:1:1, stratified by difficulty (CPT V-D)."""
+"""Split a benchmark that comes without splits: by task, 8:1:1, stratified by difficulty (CPT V-D)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SPLITS = ("train", "validation", "test")
 def split_tasks(
     task_ids: Sequence[str], difficulties: Sequence[str], fractions: Sequence[float] = (8, 1, 1), seed: int = 0
 ) -> dict[str, str]:
-    """The split of every task: `fractions` (any scale) of each difficulty go to train, validation and test.
+    """Return the split of every task: `fractions` (any scale) of each difficulty go to train, validation and test.
 
     Sizes are whole by largest remainder, equal remainders first to the earlier split. Which tasks go where depends on
     `seed` and the set of ids alone, not on their order. A task given twice counts once.

@@ -14,11 +14,11 @@ FIELDS = ("nl", "tests", "code")
 
 
 def apply_template(prompt: Prompt, template: str | None) -> Prompt:
-    """`prompt` in the words of `template`, its spans moved along; `None` leaves it as it is.
+    """Return `prompt` in the words of `template`, with its spans moved along; without a template return it as it is.
 
     `{nl}` and `{tests}` stand for the prompt's spans of that name (several are joined by newlines, none is ''),
     `{code}` for `prompt.code` with the spans inside it. The template ends with `{code}`, which the completion
-    continues. Raises UserError for a template that does not.
+    continues. Raise UserError for a template that does not.
     """
     if template is None:
         return prompt

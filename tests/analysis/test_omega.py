@@ -20,6 +20,7 @@ from cptlab.metrics.statistics import paired_difference
 from cptlab.metrics.summary import summarise
 from cptlab.records import Completion, Prompt, Quality, Task, Verdict
 from cptlab.reporting.omega_sweep import read_curve
+from cptlab.settings.validation import validate
 from cptlab.storage.jsonl import write_jsonl
 from cptlab.systems import tuned_omega as store
 from cptlab.systems.decoding import Decoding
@@ -132,7 +133,7 @@ def test_method_grid_tries_every_omega_and_checks_too():
     assert sorted(calls) == list(GRID) and not found.unimodal and not found.fell_back
     evaluate, _ = noisy("peak", 3)
     assert find_best(evaluate, GRID, method="grid").unimodal
-    with pytest.raises(UserError, match="unimodal, grid"):
+    with pytest.raises(UserError, match="unimodal or grid"):
         find_best(evaluate, GRID, method="bisect")
 
 
@@ -253,7 +254,7 @@ def a_setting(benchmark="kata", content="c1", mask=7, **system):
 def test_a_stored_omega_comes_back_for_other_tasks_alone(tmp_path):
     validation, test = [make_task(i) for i in range(5)], [make_task(i, "test") for i in range(5, 9)]
     setting = a_setting()
-    with pytest.raises(UserError, match="python -m cptlab.analysis.omega"):
+    with pytest.raises(UserError, match="cptlab omega"):
         store.stored_omega(tmp_path, setting, test)
     file = store.store(tmp_path, setting, validation, 1.15, flat=True)
     assert file.parent == tmp_path / "omega" and file.name.startswith("abc123-alone-kata-")
@@ -318,12 +319,14 @@ def test_the_command_tunes_stores_and_reports_on_other_tasks(tmp_path, capsys):
 
 @pytest.mark.parametrize("override, said", [
     ("decoding=paper", "no ω"), ("metric=accuracy", "no metric 'accuracy'"), ("metric=pass@5", "n=2"), ("step=0", "step=0"),
-    ("method=newton", "unimodal, grid"), ("validation_split=validatoin", "no split 'validatoin'"),
+    ("method=newton", "unimodal or grid"), ("validation_split=validatoin", "no split 'validatoin'"),
     ("test_split=validation", "none is left"), ("system=[tuned]", "run=<directory>"), ("probes=-1", "probes=-1"),
 ])
 def test_mistakes_are_one_sentence(tmp_path, override, said):
     with pytest.raises(UserError, match=re.escape(said)):
-        tune_omega(config("omega", tmp_path, *TINY, "test_tasks=2", override), tmp_path / "run")
+        composed = config("omega", tmp_path, *TINY, "test_tasks=2", override)
+        validate(composed)
+        tune_omega(composed, tmp_path / "run")
 
 
 # ---- the curve

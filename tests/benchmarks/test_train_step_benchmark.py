@@ -9,13 +9,12 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from cptlab.estimate.costs import ModelSize
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 import train_curves  # noqa: E402
 import train_measure  # noqa: E402
 import train_step  # noqa: E402
+from train_costs import ModelSize  # noqa: E402
 from train_variants import TRICKS, Setting, flops, random_examples, random_llama, step_of  # noqa: E402
 
 TINY = {"layers": 2, "hidden": 32, "intermediate": 48, "heads": 4, "kv_heads": 2, "vocabulary": 300, "instruction": 20,

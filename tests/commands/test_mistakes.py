@@ -61,7 +61,7 @@ BASE = ["run=null", "backbone=kata_lm", "benchmark=kata", "limit=2"]
     ("evaluate", ["run=/no/such/run"], "/no/such/run"),
     ("evaluate", [*BASE, "decoding=dial"], "Give run=<directory>, or another decoding/negative"),
     ("evaluate", [*BASE, "decoding=spa", "decoding.omega=much"], "a number or tuned"),
-    ("evaluate", [*BASE, "decoding=spa", "decoding.omega=tuned"], "python -m cptlab.analysis.omega"),
+    ("evaluate", [*BASE, "decoding=spa", "decoding.omega=tuned"], "cptlab omega"),
     ("evaluate", [*BASE, "decoding=spa", "decoding/gate=no_such"], "always, deviation, entropy, failed_tests"),
     ("evaluate", [*BASE, "decoding=spa", "decoding.negative.spans=[shots]"], "None of the 2 prompts has"),
     ("evaluate", [*BASE, "decoding=beams", "n=9"], "width"),

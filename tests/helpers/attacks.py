@@ -171,7 +171,10 @@ call("exit in the call", "error", "def f(x):\n    exit(0)")
 call("sys.exit while loading", "error", "import sys\nsys.exit(0)")
 call("os._exit in the call", "error", "import os\ndef f(x):\n    os._exit(0)")
 call("os._exit while loading", "error", "import os\nos._exit(0)")
-call("a SystemExit that lies about itself", "error", """
+call(
+    "a SystemExit that lies about itself",
+    "error",
+    """
     class Quiet(SystemExit):
         code = property(lambda self: 0)
         __class__ = property(lambda self: int)
@@ -179,31 +182,46 @@ call("a SystemExit that lies about itself", "error", """
             return "passed"
     def f(x):
         raise Quiet
-    """)
+    """,
+)
 call("another program in its place", "error", "import os\ndef f(x):\n    os.execv('/bin/true', ['true'])")
 call("kills itself", "crashed", "import os\ndef f(x):\n    os.kill(os.getpid(), 9)")
 call("ends by SIGTERM", "crashed", "import os\ndef f(x):\n    os.kill(os.getpid(), 15)")
 call("aborts", "crashed", "import os\ndef f(x):\n    os.abort()")
-call("answers once, then leaves", "error", """
+call(
+    "answers once, then leaves",
+    "error",
+    """
     import os
     def f(x):
         return 2 if x == 1 else os._exit(0)
-    """, passes=1)
+    """,
+    passes=1,
+)
 script("leaves without output", WRONG, "import os\nos._exit(0)")  # an empty output, or no end: both can be said
-script("leaves after the right output", "passed", """
+script(
+    "leaves after the right output",
+    "passed",
+    """
     import os
     print(int(input()) + 1, flush=True)
     os._exit(0)
-    """)  # as `python program.py` would: the output is right and the status 0
+    """,
+)  # as `python program.py` would: the output is right and the status 0
 script("exits before it prints", "failed", "import sys\nsys.exit()\nprint(int(input()) + 1)")
 check("exit in the call", "error", "def f(x):\n    raise SystemExit(0)")
 check("os._exit in the call", "error", "import os\ndef f(x):\n    os._exit(0)")
 check("exits while loading", "error", "import os\nos._exit(0)\n@RIGHT@")
-check("answers once, then leaves", "error", """
+check(
+    "answers once, then leaves",
+    "error",
+    """
     import os
     def f(x):
         return 2 if x == 1 else os._exit(0)
-    """, passes=1)
+    """,
+    passes=1,
+)
 
 # ---------------------------------------------------------------------------------------------------------------------
 _group = "equality and types"
@@ -228,7 +246,10 @@ def f(x):
 call("equal to everything", "failed", _EQUAL)
 check("equal to everything", (*WRONG, "timeout"), _EQUAL, "equality")  # `in` goes through it, and it has no end
 check("a class that lies about itself", WRONG, _EQUAL, "types")
-call("an int with lying methods", "failed", """
+call(
+    "an int with lying methods",
+    "failed",
+    """
     class Lie(int):
         __eq__ = lambda self, other: True
         __ne__ = lambda self, other: False
@@ -237,8 +258,12 @@ call("an int with lying methods", "failed", """
         __repr__ = __str__ = lambda self: "2"
     def f(x):
         return Lie(7)
-    """)
-check("an int with lying methods", WRONG, """
+    """,
+)
+check(
+    "an int with lying methods",
+    WRONG,
+    """
     class Lie(int):
         __eq__ = __le__ = __ge__ = lambda self, other: True
         __ne__ = __lt__ = __gt__ = lambda self, other: False
@@ -246,8 +271,13 @@ check("an int with lying methods", WRONG, """
         __sub__ = __abs__ = lambda self, *other: self
     def f(x):
         return Lie(7)
-    """, "equality")
-call("a list with lying methods", "failed", """
+    """,
+    "equality",
+)
+call(
+    "a list with lying methods",
+    "failed",
+    """
     class Lie(list):
         __iter__ = lambda self: iter(self.claimed)
         __len__ = lambda self: len(self.claimed)
@@ -257,8 +287,13 @@ call("a list with lying methods", "failed", """
         lie = Lie([9])
         lie.claimed = sorted(xs)
         return lie
-    """, "sort")
-call("a dict with lying methods", "failed", """
+    """,
+    "sort",
+)
+call(
+    "a dict with lying methods",
+    "failed",
+    """
     class Lie(dict):
         items = lambda self: [(self.claimed, 1)]
         keys = __iter__ = lambda self: iter([self.claimed])
@@ -268,28 +303,42 @@ call("a dict with lying methods", "failed", """
         lie = Lie()
         lie.claimed = x
         return lie
-    """, "dict")
-call("a str with lying methods as key", "failed", """
+    """,
+    "dict",
+)
+call(
+    "a str with lying methods as key",
+    "failed",
+    """
     class Lie(str):
         __eq__ = lambda self, other: True
         __hash__ = lambda self: hash("a")
         __str__ = __repr__ = lambda self: "a"
     def f(x):
         return {Lie("z"): 1}
-    """, "dict")
+    """,
+    "dict",
+)
 call("a float for an int", "failed", "def f(x):\n    return 2.0 * x")
 call("not a number", "failed", "def f(x):\n    return float('nan')")
 check("not a number", "failed", "def f(x):\n    return float('nan')", "equality")  # neither < 2 nor > 2
-check("not a number that is itself", "failed", """
+check(
+    "not a number that is itself",
+    "failed",
+    """
     nan = float("nan")
     class N(float):
         __eq__ = lambda self, other: True
     def f(x):
         return [nan, N("nan")][x % 2]
-    """)
+    """,
+)
 call("the judge's own way to write an int", "failed", "def f(x):\n    return {'int': hex(2 * x)}")
 call("the judge's own way to write a tuple", "failed", "def f(xs):\n    return {'tuple': sorted(xs)}", "sort")
-call("a type instead of a value", "failed", """
+call(
+    "a type instead of a value",
+    "failed",
+    """
     class M(type):
         __eq__ = lambda self, other: True
         __hash__ = lambda self: 2
@@ -298,13 +347,19 @@ call("a type instead of a value", "failed", """
         pass
     def f(x):
         return int if x == 1 else C
-    """)
-check("right the first time only", "failed", """
+    """,
+)
+check(
+    "right the first time only",
+    "failed",
+    """
     seen = []
     def f(x):
         seen.append(x)
         return 2 * x if len(seen) == 1 else 0
-    """, passes=1)
+    """,
+    passes=1,
+)
 check("an item that equals everything", WRONG, _EQUAL.replace("return Equal()", "return [Equal()] * (x - 1)"), "items")
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -322,7 +377,10 @@ operator.eq = operator.is_ = operator.contains = lambda *a: True
 """
 call("builtins and serialisers", NOT_PASSED, _PATCHED + "def f(x):\n    return 7")
 check("builtins and serialisers", NOT_PASSED, _PATCHED + "def f(x):\n    return 7")
-check("what tests use", "failed", """
+check(
+    "what tests use",
+    "failed",
+    """
     import unittest, builtins
     unittest.TestCase.assertEqual = unittest.TestCase.assertTrue = lambda *a, **k: None
     unittest.TestCase.debug = unittest.TestCase.run = lambda *a, **k: None
@@ -334,8 +392,13 @@ check("what tests use", "failed", """
     SECRET = candidate = AssertionError = TestCase = Cases = reference
     def f(x):
         return 7
-    """, "cases")
-check("numpy's comparisons", "failed", """
+    """,
+    "cases",
+)
+check(
+    "numpy's comparisons",
+    "failed",
+    """
     try:
         import numpy
         numpy.testing.assert_allclose = numpy.allclose = numpy.array_equal = lambda *a, **k: True
@@ -344,16 +407,24 @@ check("numpy's comparisons", "failed", """
         pass
     def f(x):
         return 7
-    """)
-call("types through ctypes", NOT_PASSED, """
+    """,
+)
+call(
+    "types through ctypes",
+    NOT_PASSED,
+    """
     import ctypes, gc
     methods = gc.get_referents(int.__dict__)[0]
     methods["__eq__"] = methods["__sub__"] = lambda *a: True
     ctypes.pythonapi.PyType_Modified(ctypes.py_object(int))
     def f(x):
         return 7
-    """)
-call("the judge's modules", NOT_PASSED, """
+    """,
+)
+call(
+    "the judge's modules",
+    NOT_PASSED,
+    """
     import os, sys
     for name, module in list(sys.modules.items()):
         if "cptlab" in name:
@@ -363,14 +434,22 @@ call("the judge's modules", NOT_PASSED, """
     os.write = os._exit = lambda *a: 1
     def f(x):
         return 7
-    """)
-script("what ends a script", "failed", """
+    """,
+)
+script(
+    "what ends a script",
+    "failed",
+    """
     import atexit, builtins, os, sys, threading
     os._exit = threading._shutdown = atexit._run_exitfuncs = lambda *a: None
     builtins.print = lambda *a, **k: None
     sys.stdout.write("7")
-    """)
-script("its own stdout", WRONG, """
+    """,
+)
+script(
+    "its own stdout",
+    WRONG,
+    """
     import sys
     class Out:
         encoding = "utf-8"
@@ -381,7 +460,8 @@ script("its own stdout", WRONG, """
         __str__ = __repr__ = getvalue
     sys.stdout = sys.__stdout__ = Out()
     print(2)
-    """)
+    """,
+)
 
 # ---------------------------------------------------------------------------------------------------------------------
 _group = "frames and gc"
@@ -408,7 +488,9 @@ def look(value, depth=0):
                 return found
     return None
 """
-_FRAMES = _LOOK + """
+_FRAMES = (
+    _LOOK
+    + """
 import sys, threading
 def search():
     SEEN.clear()
@@ -426,7 +508,10 @@ def search():
                     return found
             frame = frame.f_back
 """
-_OBJECTS = _LOOK + """
+)
+_OBJECTS = (
+    _LOOK
+    + """
 import gc, sys
 def search():
     SEEN.clear()
@@ -436,6 +521,7 @@ def search():
             if found:
                 return found
 """
+)
 # Reads its own memory without /proc: write(2) to a pipe says EFAULT where there is nothing, and does not crash.
 _MEMORY = """
 import ctypes, os, re, sys
@@ -466,7 +552,11 @@ for _name, _search in (("frames", _FRAMES), ("every object", _OBJECTS), ("its ow
     call(_name, NOT_PASSED, _search + "def f(x):\n    return search()", "secret")
     check(_name, NOT_PASSED, _search + "def f(x):\n    return search()", "secret")
 script("frames and objects", NOT_PASSED, _FRAMES + "one = search\n" + _OBJECTS + "print(one() or search())", "secret")
-check("what a test hands over", NOT_PASSED, _LOOK + """
+check(
+    "what a test hands over",
+    NOT_PASSED,
+    _LOOK
+    + """
 @QUIETLY@
 PATHS = ["__globals__", "__code__.co_consts", "__func__.__globals__", "__self__.__class__.get.__globals__",
          "__class__.get.__globals__", "__init__.__globals__", "get.__func__.__globals__", "__module__", "__dict__",
@@ -482,8 +572,14 @@ def f(thing, key):
         for found in (quietly(lambda: scope["SECRET"]), quietly(lambda: scope.get("SECRET")), quietly(look, scope)):
             if isinstance(found, str):
                 return found
-""", "handed")
-check("the traceback of what a test hands over", NOT_PASSED, _LOOK + """
+""",
+    "handed",
+)
+check(
+    "the traceback of what a test hands over",
+    NOT_PASSED,
+    _LOOK
+    + """
 def f(thing, key):
     for bad in ((), (None,), (1, 2, 3)):
         try:
@@ -498,8 +594,13 @@ def f(thing, key):
                         return found
                     frame = frame.f_back
                 trace = trace.tb_next
-""", "handed")
-check("the assertions of a mock", NOT_PASSED, """
+""",
+    "handed",
+)
+check(
+    "the assertions of a mock",
+    NOT_PASSED,
+    """
 @QUIETLY@
 NAMES = ["assert_called_once_with", "assert_any_call", "assert_has_calls"]
 def yes(*arguments, **keywords):
@@ -512,19 +613,29 @@ def f(m):
             quietly(lambda: m.configure_mock(**{"get." + name: yes}))
             quietly(lambda: target.mock_add_spec([]))
             quietly(lambda: target.attach_mock(m, name))
-""", "mocks")
-check("format strings on what a test hands over", NOT_PASSED, _LOOK + """
+""",
+    "mocks",
+)
+check(
+    "format strings on what a test hands over",
+    NOT_PASSED,
+    _LOOK
+    + """
 @QUIETLY@
 def f(thing, key):
     for text in ("{0.__globals__}", "{0.__init__.__globals__}", "{0.__class__.get.__globals__}", "{0.__func__.__globals__}"):
         found = look(quietly(text.format, thing))
         if found:
             return found
-""", "handed")
+""",
+    "handed",
+)
 
 # ---------------------------------------------------------------------------------------------------------------------
 _group = "reading results"
-_FILE = _LOOK + """
+_FILE = (
+    _LOOK
+    + """
 @QUIETLY@
 import gzip
 def search(paths):
@@ -533,11 +644,16 @@ def search(paths):
         if found:
             return found
 """
+)
 call("the benchmark's file", NOT_PASSED, _FILE + "def f(x):\n    return search(['@DATA@'])", "secret")
 script("the benchmark's file", NOT_PASSED, _FILE + "print(search(['@DATA@']))", "secret")
 check("the benchmark's file", NOT_PASSED, _FILE + "def f(x):\n    return search(['@DATA@'])", "secret")
 call("a file in the home folder", NOT_PASSED, _FILE + "def f(x):\n    return search(['@HOME@'])", "secret")
-call("round the corner to the file", NOT_PASSED, _FILE + """
+call(
+    "round the corner to the file",
+    NOT_PASSED,
+    _FILE
+    + """
 import os
 def f(x):
     os.symlink("@HOME@", "link")
@@ -545,8 +661,14 @@ def f(x):
     up = "../" * 20
     return search(["link", "hard", up + "@HOME@", "/proc/self/root@HOME@", "/proc/self/cwd/" + up + "@HOME@",
                    "/proc/@JUDGE@/root@HOME@", "/proc/1/root@HOME@", "/proc/@VICTIM@/root@HOME@"])
-""", "secret")
-call("descriptors", NOT_PASSED, _LOOK + """
+""",
+    "secret",
+)
+call(
+    "descriptors",
+    NOT_PASSED,
+    _LOOK
+    + """
 @QUIETLY@
 import os, fcntl
 def f(x):
@@ -556,14 +678,26 @@ def f(x):
         found = look(quietly(os.read, fd, 1 << 20))
         if found:
             return found
-""", "secret")
-call("the environment and /proc", NOT_PASSED, _FILE + """
+""",
+    "secret",
+)
+call(
+    "the environment and /proc",
+    NOT_PASSED,
+    _FILE
+    + """
 import os
 def f(x):
     pids = ["self", "1", "@JUDGE@", "@VICTIM@", os.getppid(), *filter(str.isdigit, quietly(os.listdir, "/proc") or [])]
     return look(dict(os.environ)) or search(f"/proc/{pid}/{name}" for pid in pids for name in ("environ", "cmdline"))
-""", "secret")
-call("the memory of others", NOT_PASSED, _LOOK + """
+""",
+    "secret",
+)
+call(
+    "the memory of others",
+    NOT_PASSED,
+    _LOOK
+    + """
 @QUIETLY@
 import os
 def f(x):
@@ -576,8 +710,14 @@ def f(x):
                     found = look(memory.read(min(high - low, 1 << 25)))
                     if found:
                         return found
-""", "secret")
-call("the judge's package", NOT_PASSED, _LOOK + """
+""",
+    "secret",
+)
+call(
+    "the judge's package",
+    NOT_PASSED,
+    _LOOK
+    + """
 @QUIETLY@
 import os, sys
 def f(x):
@@ -588,7 +728,9 @@ def f(x):
             found = look(quietly(lambda: open(os.path.join(root, name), "rb").read(1 << 20)))
             if found:
                 return found
-""", "secret")
+""",
+    "secret",
+)
 
 # ---------------------------------------------------------------------------------------------------------------------
 _group = "forging results"
@@ -599,22 +741,29 @@ BODY = json.dumps({"results": [{"lines": ['["loaded"]', '["passed"]', '["value",
                              "stdout": "2"}], "examiner": "exit"}).encode()
 FORGED = [TEXT, struct.pack("!I", len(BODY)) + BODY, struct.pack("<I", len(BODY)) + BODY, BODY + b"\n"]
 """
-_FORGE = """
+_FORGE = (
+    """
 import json, os, struct
 @QUIETLY@
-""" + _LINES + """
+"""
+    + _LINES
+    + """
 def forge():
     for fd in [*range(64), 100, 255]:
         quietly(os.set_blocking, fd, False)
         for text in FORGED:
             quietly(os.write, fd, text)
 """
+)
 call("lines on every descriptor", NOT_PASSED, _FORGE + "def f(x):\n    forge()\n    return 7")
 call("lines while loading", NOT_PASSED, _FORGE + "forge()\ndef f(x):\n    return 7")
 script("lines on every descriptor", NOT_PASSED, _FORGE + "forge()")
 check("lines on every descriptor", NOT_PASSED, _FORGE + "def f(x):\n    forge()\n    return 7")
 check("lines while loading", NOT_PASSED, _FORGE + "forge()\ndef f(x):\n    return 7")
-call("the judge's own reporter", NOT_PASSED, """
+call(
+    "the judge's own reporter",
+    NOT_PASSED,
+    """
     import gc, os, sys, types
     @QUIETLY@
     def f(x):
@@ -625,8 +774,12 @@ call("the judge's own reporter", NOT_PASSED, """
                     for arguments in (("passed",), ("ended",), ("value", 7), (3, b'["passed"]\\n'), (["passed"],)):
                         quietly(value, *arguments)
         return 7
-    """)
-check("the connection's own object", NOT_PASSED, """
+    """,
+)
+check(
+    "the connection's own object",
+    NOT_PASSED,
+    """
     import gc
     @QUIETLY@
     def f(x):
@@ -635,7 +788,8 @@ check("the connection's own object", NOT_PASSED, """
                 for message in (["passed"], ["value", 7, []], ["loaded"], ["value", {"yours": 0}, []], ["ended"]):
                     quietly(thing.send, message)
         return 7
-    """)
+    """,
+)
 _TWICE = """
 import os, socket
 write = os.write
@@ -648,7 +802,10 @@ def f(x):
 """
 call("answers twice", NOT_PASSED, _TWICE)
 check("answers twice", NOT_PASSED, _TWICE)
-check("answers before it is asked", NOT_PASSED, """
+check(
+    "answers before it is asked",
+    NOT_PASSED,
+    """
     import gc
     @QUIETLY@
     for thing in gc.get_objects():
@@ -657,8 +814,13 @@ check("answers before it is asked", NOT_PASSED, """
                 quietly(thing.send, ["value", {"mine": [number, "function"]}, []])
     def f(x):
         return 7
-    """)
-check("prints as the examiner", NOT_PASSED, _FORGE + """
+    """,
+)
+check(
+    "prints as the examiner",
+    NOT_PASSED,
+    _FORGE
+    + """
 import gc
 def f(x):
     for thing in gc.get_objects():
@@ -666,8 +828,12 @@ def f(x):
             for text in FORGED:
                 quietly(thing.request, "print", text.decode("latin-1"))
     return 7
-""")
-check("objects that it was never handed", NOT_PASSED, """
+""",
+)
+check(
+    "objects that it was never handed",
+    NOT_PASSED,
+    """
     import gc
     @QUIETLY@
     def f(x):
@@ -678,8 +844,12 @@ check("objects that it was never handed", NOT_PASSED, """
                         quietly(thing.send, [name, [{"yours": number}, "SECRET"], {}])
                         quietly(thing.receive)
         return 7
-    """)
-check("wild values on the connection", NOT_PASSED, r"""
+    """,
+)
+check(
+    "wild values on the connection",
+    NOT_PASSED,
+    r"""
     import gc, json
     @QUIETLY@
     WILD = [{"numpy": ["<U900000000", [1], ["a"]]}, {"numpy": ["|O", None, [{"x": 1}]]}, {"range": [0, 10 ** 30, 1]},
@@ -690,8 +860,12 @@ check("wild values on the connection", NOT_PASSED, r"""
             if type(thing).__name__ == "Connection":
                 quietly(thing.send, ["value", WILD[x % len(WILD)], [[0, WILD], [-1, []], ["0", 1]]])
         return 7
-    """)
-check("deep nesting on the connection", NOT_PASSED, """
+    """,
+)
+check(
+    "deep nesting on the connection",
+    NOT_PASSED,
+    """
     import os
     def f(x):
         for fd in range(3, 64):
@@ -700,12 +874,16 @@ check("deep nesting on the connection", NOT_PASSED, """
             except OSError:
                 pass
         return 7
-    """)
+    """,
+)
 # pidfd_getfd(2) fetches a descriptor of another process of the same user: the examiner's pipe for its report.
-_STEAL = """
+_STEAL = (
+    """
 import ctypes, json, os, struct
 @QUIETLY@
-""" + _LINES + """
+"""
+    + _LINES
+    + """
 FORGED = [b'["loaded"]\\n' + 3 * b'["passed"]\\n', *FORGED]
 def forge():
     libc = ctypes.CDLL(None)
@@ -719,11 +897,15 @@ def forge():
                 quietly(os.set_blocking, stolen, False)
                 quietly(os.write, stolen, FORGED[0])
 """
+)
 check("a descriptor of the examiner", NOT_PASSED, _STEAL + "def f(x):\n    forge()\n    return 7")
 call("a descriptor of the server", NOT_PASSED, _STEAL + "def f(x):\n    forge()\n    return 7")
 call("closes everything", ("error", "crashed"), "import os\ndef f(x):\n    os.closerange(0, 100)\n    return 7")
 check("closes everything", ("error", "crashed"), "import os\ndef f(x):\n    os.closerange(0, 100)\n    return 7")
-call("swaps descriptors", NOT_PASSED, """
+call(
+    "swaps descriptors",
+    NOT_PASSED,
+    """
     import os
     def f(x):
         for fd in range(3, 20):
@@ -732,9 +914,13 @@ call("swaps descriptors", NOT_PASSED, """
             except OSError:
                 pass
         return 7
-    """)
-script("words of the report as output", "failed", "print('[\"ended\"]\\n{\"status\": \"passed\"}')")
-script("right on the wrong descriptor", NOT_PASSED, """
+    """,
+)
+script("words of the report as output", "failed", 'print(\'["ended"]\\n{"status": "passed"}\')')
+script(
+    "right on the wrong descriptor",
+    NOT_PASSED,
+    """
     import os
     text = str(int(input()) + 1).encode()
     for fd in [0, *range(2, 64)]:
@@ -742,30 +928,43 @@ script("right on the wrong descriptor", NOT_PASSED, """
             os.write(fd, text)
         except OSError:
             pass
-    """)
-script("each test is alone", "passed", """
+    """,
+)
+script(
+    "each test is alone",
+    "passed",
+    """
     import os
     x = int(input())
     print("seen before" if os.path.exists("count") or os.listdir(".") else x + 1)
     open("count", "w").close()
-    """)
+    """,
+)
 
 # ---------------------------------------------------------------------------------------------------------------------
 _group = "timeouts"
 _FOREVER = "while True:\n    pass\n"
 call("endless loop", "timeout", "def f(x):\n    while True:\n        pass")
 call("endless while loading", "timeout", _FOREVER)
-call("endless after two right answers", "timeout", """
+call(
+    "endless after two right answers",
+    "timeout",
+    """
     def f(x):
         while x == 3:
             pass
         return 2 * x
-    """, passes=2)
+    """,
+    passes=2,
+)
 script("endless loop", "timeout", _FOREVER)
 script("right output, then an endless loop", "timeout", "print(int(input()) + 1, flush=True)\n" + _FOREVER)
 check("endless loop", "timeout", "def f(x):\n    while True:\n        pass")
 check("endless while loading", "timeout", _FOREVER)
-call("swallows whatever is raised", "timeout", """
+call(
+    "swallows whatever is raised",
+    "timeout",
+    """
     def f(x):
         while True:
             try:
@@ -773,8 +972,12 @@ call("swallows whatever is raised", "timeout", """
                     pass
             except BaseException:
                 pass
-    """)
-call("returns when it is interrupted", "timeout", """
+    """,
+)
+call(
+    "returns when it is interrupted",
+    "timeout",
+    """
     import signal
     def leave(*_):
         raise KeyboardInterrupt
@@ -789,8 +992,12 @@ call("returns when it is interrupted", "timeout", """
                 pass
         except BaseException:
             return 2 * x
-    """)
-call("blocks and ignores every signal", "timeout", """
+    """,
+)
+call(
+    "blocks and ignores every signal",
+    "timeout",
+    """
     import resource, signal
     @QUIETLY@
     for number in range(1, 65):
@@ -802,10 +1009,14 @@ call("blocks and ignores every signal", "timeout", """
     def f(x):
         while True:
             pass
-    """)
+    """,
+)
 call("in C, where no signal is handled", "timeout", "def f(x):\n    return (x + 2) ** 10 ** 8 % 7")
 call("a regular expression", "timeout", "import re\ndef f(x):\n    return re.match('(a*)*b', 'a' * 40)")
-call("a thread that burns while the main one waits", "timeout", """
+call(
+    "a thread that burns while the main one waits",
+    "timeout",
+    """
     import threading
     def burn():
         while True:
@@ -814,8 +1025,12 @@ call("a thread that burns while the main one waits", "timeout", """
         thread = threading.Thread(target=burn, daemon=True)
         thread.start()
         thread.join()
-    """)
-call("burns after it answered", ("passed", "timeout"), """
+    """,
+)
+call(
+    "burns after it answered",
+    ("passed", "timeout"),
+    """
     import threading
     def burn():
         while True:
@@ -823,9 +1038,14 @@ call("burns after it answered", ("passed", "timeout"), """
     def f(x):
         threading.Thread(target=burn, daemon=True).start()
         return 2 * x
-    """, passes=2)  # its answers are right; whether they come in time is its own affair
+    """,
+    passes=2,
+)  # its answers are right; whether they come in time is its own affair
 call("sleeps", "timeout", "import time\ndef f(x):\n    time.sleep(1000)", sleeps=True)
-call("sleeps in slices and swallows", "timeout", """
+call(
+    "sleeps in slices and swallows",
+    "timeout",
+    """
     import time
     def f(x):
         while True:
@@ -833,8 +1053,13 @@ call("sleeps in slices and swallows", "timeout", """
                 time.sleep(0.01)
             except BaseException:
                 pass
-    """, sleeps=True)
-call("hardly ever awake", "timeout", """
+    """,
+    sleeps=True,
+)
+call(
+    "hardly ever awake",
+    "timeout",
+    """
     import time
     def f(x):
         while True:
@@ -842,27 +1067,42 @@ call("hardly ever awake", "timeout", """
             while time.process_time() < end:
                 pass
             time.sleep(0.09)
-    """, sleeps=True)
-call("waits for a lock", "timeout", """
+    """,
+    sleeps=True,
+)
+call(
+    "waits for a lock",
+    "timeout",
+    """
     import threading
     def f(x):
         lock = threading.Lock()
         lock.acquire()
         lock.acquire()
-    """, sleeps=True)
+    """,
+    sleeps=True,
+)
 call("reads from its own pipe", "timeout", "import os\ndef f(x):\n    return os.read(os.pipe()[0], 1)", sleeps=True)
 call("stops itself", "timeout", "import os\ndef f(x):\n    os.kill(os.getpid(), 19)", sleeps=True)
 script("sleeps", "timeout", "import time\nprint(int(input()) + 1, flush=True)\ntime.sleep(1000)", sleeps=True)
-script("a thread that never ends", "timeout", """
+script(
+    "a thread that never ends",
+    "timeout",
+    """
     import threading
     print(int(input()) + 1, flush=True)
     threading.Thread(target=threading.Event().wait).start()
-    """, sleeps=True)
+    """,
+    sleeps=True,
+)
 check("sleeps", "timeout", "import time\ndef f(x):\n    time.sleep(1000)", sleeps=True)
 check("sleeps while loading", "timeout", "import time\ntime.sleep(1000)\n@RIGHT@", sleeps=True)
 script("waits for more input", "error", "input()\ninput()\ninput()")
 call("takes long to compile", NOT_PASSED, "x = 1\n" * 300_000 + "def f(x):\n    return 7")
-call("new budgets by empty lines", NOT_PASSED, """
+call(
+    "new budgets by empty lines",
+    NOT_PASSED,
+    """
     import os
     def f(x):
         while True:
@@ -871,30 +1111,49 @@ call("new budgets by empty lines", NOT_PASSED, """
                     os.write(fd, b"\\n")
                 except OSError:
                     pass
-    """)
-check("a generator that never goes on", "timeout", """
+    """,
+)
+check(
+    "a generator that never goes on",
+    "timeout",
+    """
     def f(x):
         yield 0
         while True:
             pass
-    """, "items")
-check("asks back for ever", NOT_PASSED, """
+    """,
+    "items",
+)
+check(
+    "asks back for ever",
+    NOT_PASSED,
+    """
     def f(thing, key):
         while True:
             try:
                 thing()
             except Exception:
                 pass
-    """, "handed")
-check("calls back and forth without end", NOT_PASSED, """
+    """,
+    "handed",
+)
+check(
+    "calls back and forth without end",
+    NOT_PASSED,
+    """
     def f(thing, key):
         return thing(lambda: f(thing, key))
-    """, "handed")
+    """,
+    "handed",
+)
 
 # ---------------------------------------------------------------------------------------------------------------------
 _group = "descendants"
 call("forks", "error", "import os\n@NAMED@\ndef f(x):\n    if os.fork() == 0:\n        os._exit(0)\n    return 2 * x")
-call("a daemon by two forks", "passed", """
+call(
+    "a daemon by two forks",
+    "passed",
+    """
     import os, time
     @NAMED@
     def f(x):
@@ -907,25 +1166,37 @@ call("a daemon by two forks", "passed", """
         except OSError:
             pass
         return 2 * x
-    """)  # a right answer; the process is refused or ended, not the program
+    """,
+)  # a right answer; the process is refused or ended, not the program
 call("a subprocess", "error", "import subprocess\ndef f(x):\n    return subprocess.run(['true']).returncode + 2 * x")
-call("a subprocess in its own session", "passed", """
+call(
+    "a subprocess in its own session",
+    "passed",
+    """
     import subprocess, sys
     @QUIETLY@
     def f(x):
         command = [sys.executable, "-c", "import time; time.sleep(60)  # @MARK@"]
         quietly(lambda: subprocess.Popen(command, start_new_session=True))
         return 2 * x
-    """)
-call("multiprocessing", "error", """
+    """,
+)
+call(
+    "multiprocessing",
+    "error",
+    """
     import multiprocessing
     @NAMED@
     def f(x):
         process = multiprocessing.get_context("fork").Process(target=print)
         process.start()
         return 2 * x
-    """)
-call("every other way to a process", "passed", """
+    """,
+)
+call(
+    "every other way to a process",
+    "passed",
+    """
     import ctypes, os, platform, pty, signal, time
     @NAMED@
     @QUIETLY@
@@ -950,15 +1221,23 @@ call("every other way to a process", "passed", """
         arguments = (ctypes.c_uint64 * 11)(0, 0, 0, 0, 17)
         here(libc.syscall, clone3, arguments, 88)
         return 2 * x
-    """)
-call("threads that outlive", "passed", """
+    """,
+)
+call(
+    "threads that outlive",
+    "passed",
+    """
     import threading, time
     @NAMED@
     threading.Thread(target=time.sleep, args=(60,)).start()
     threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
     @RIGHT@
-    """)  # a function is asked for its values, not for its end
-call("leaves its session and its guards", "passed", """
+    """,
+)  # a function is asked for its values, not for its end
+call(
+    "leaves its session and its guards",
+    "passed",
+    """
     import ctypes, os, signal
     @NAMED@
     @QUIETLY@
@@ -970,8 +1249,12 @@ call("leaves its session and its guards", "passed", """
     for number in (1, 2, 15, 20, 21, 22):
         signal.signal(number, signal.SIG_IGN)
     @RIGHT@
-    """)
-script("a daemon", "passed", """
+    """,
+)
+script(
+    "a daemon",
+    "passed",
+    """
     import os, time
     @NAMED@
     print(int(input()) + 1, flush=True)
@@ -982,8 +1265,12 @@ script("a daemon", "passed", """
             os._exit(0)
     except OSError:
         pass
-    """)
-check("a daemon", "passed", """
+    """,
+)
+check(
+    "a daemon",
+    "passed",
+    """
     import os, time
     @NAMED@
     try:
@@ -994,19 +1281,27 @@ check("a daemon", "passed", """
     except OSError:
         pass
     @RIGHT@
-    """)
+    """,
+)
 
 # ---------------------------------------------------------------------------------------------------------------------
 _group = "bombs"
-call("fork bomb", "error", """
+call(
+    "fork bomb",
+    "error",
+    """
     import os, time
     @NAMED@
     def f(x):
         for _ in range(8):  # 256 processes at most, should they be allowed
             os.fork()
         time.sleep(30)
-    """)
-call("fork bomb that swallows", "passed", """
+    """,
+)
+call(
+    "fork bomb that swallows",
+    "passed",
+    """
     import os, time
     @NAMED@
     MINE = os.getpid()
@@ -1019,19 +1314,32 @@ call("fork bomb that swallows", "passed", """
         if os.getpid() != MINE:
             time.sleep(30)
         return 2 * x
-    """)
-call("thread bomb", ("error", "memory"), """
+    """,
+)
+call(
+    "thread bomb",
+    ("error", "memory"),
+    """
     import threading
     wait = threading.Event().wait
     def f(x):
         for _ in range(20000):
             threading.Thread(target=wait, args=(60,), daemon=True).start()
         return 7
-    """)  # 'can't start new thread' is a RuntimeError, although memory is what lacks
+    """,
+)  # 'can't start new thread' is a RuntimeError, although memory is what lacks
 call("a huge list", "memory", "def f(x):\n    return [0] * 10 ** 12")
-call("grows for ever", "memory", "def f(x):\n    kept = []\n    while True:\n        kept.append(bytearray(10 ** 6))", "roomy")
+call(
+    "grows for ever",
+    "memory",
+    "def f(x):\n    kept = []\n    while True:\n        kept.append(bytearray(10 ** 6))",
+    "roomy",
+)
 call("grows while loading", "memory", "kept = 'x'\nwhile True:\n    kept += kept", "roomy")
-call("swallows the MemoryError", WRONG, """
+call(
+    "swallows the MemoryError",
+    WRONG,
+    """
     def f(x):
         kept = []
         try:
@@ -1040,8 +1348,12 @@ call("swallows the MemoryError", WRONG, """
         except MemoryError:
             kept.clear()
             return 7
-    """)
-call("grows again and again", ("timeout", "memory"), """
+    """,
+)
+call(
+    "grows again and again",
+    ("timeout", "memory"),
+    """
     def f(x):
         kept = []
         while True:
@@ -1049,24 +1361,37 @@ call("grows again and again", ("timeout", "memory"), """
                 kept.append(bytes(10 ** 7))
             except MemoryError:
                 kept.clear()
-    """)
-call("anonymous maps", ("error", "memory"), """
+    """,
+)
+call(
+    "anonymous maps",
+    ("error", "memory"),
+    """
     import mmap
     def f(x):
         kept = []
         while True:
             kept.append(mmap.mmap(-1, 1 << 26))
             kept[-1][:] = bytes(1 << 26)
-    """, "roomy")
-call("memory in shared files", ("error", "memory", "failed", "timeout"), """
+    """,
+    "roomy",
+)
+call(
+    "memory in shared files",
+    ("error", "memory", "failed", "timeout"),
+    """
     import os
     def f(x):
         fd = os.memfd_create("@MARK@")
         for _ in range(2000):
             os.write(fd, bytes(1 << 20))
         return 7
-    """)  # memory that RLIMIT_AS does not see; the limit on file size holds
-call("memory in many pipes", ("error", "memory", "failed"), """
+    """,
+)  # memory that RLIMIT_AS does not see; the limit on file size holds
+call(
+    "memory in many pipes",
+    ("error", "memory", "failed"),
+    """
     import fcntl, os
     def f(x):
         for _ in range(500):
@@ -1075,8 +1400,12 @@ call("memory in many pipes", ("error", "memory", "failed"), """
             os.set_blocking(writer, False)
             os.write(writer, bytes(1 << 20))
         return 7
-    """)
-call("the limits taken off", "memory", """
+    """,
+)
+call(
+    "the limits taken off",
+    "memory",
+    """
     import ctypes, resource
     @QUIETLY@
     for kind in range(16):
@@ -1085,7 +1414,8 @@ call("the limits taken off", "memory", """
     def f(x):
         kept = [bytes(10 ** 6) for _ in range(2000)]
         return len(kept)
-    """)
+    """,
+)
 script("a huge string", "memory", "x = 'x' * 10 ** 12")
 check("a huge list", "memory", "def f(x):\n    return [0] * 10 ** 12")
 check("grows for ever", "memory", "def f(x):\n    kept = []\n    while True:\n        kept.append(bytes(10 ** 6))")
@@ -1093,7 +1423,10 @@ check("grows for ever", "memory", "def f(x):\n    kept = []\n    while True:\n  
 # ---------------------------------------------------------------------------------------------------------------------
 _group = "floods"
 call("stdout", NOT_PASSED, "def f(x):\n    while True:\n        print('x' * 10000)")
-call("every descriptor", NOT_PASSED, """
+call(
+    "every descriptor",
+    NOT_PASSED,
+    """
     import os
     def f(x):
         while True:
@@ -1103,8 +1436,12 @@ call("every descriptor", NOT_PASSED, """
                     os.write(fd, b"x" * 65536)
                 except OSError:
                     pass
-    """)
-call("lines of the report", NOT_PASSED, """
+    """,
+)
+call(
+    "lines of the report",
+    NOT_PASSED,
+    """
     import os
     def f(x):
         while True:
@@ -1113,10 +1450,14 @@ call("lines of the report", NOT_PASSED, """
                     os.write(fd, b'["value", 7]\\n' * 1000)
                 except OSError:
                     pass
-    """)
+    """,
+)
 script("stdout", NOT_PASSED, "while True:\n    print('x' * 10000)")
 script("stderr", NOT_PASSED, "import sys\nwhile True:\n    sys.stderr.write('x' * 10000)")
-script("says that it has ended, and goes on", "timeout", """
+script(
+    "says that it has ended, and goes on",
+    "timeout",
+    """
     import os
     print(int(input()) + 1, flush=True)
     for fd in range(3, 64):
@@ -1126,26 +1467,42 @@ script("says that it has ended, and goes on", "timeout", """
             pass
     while True:
         pass
-    """)
-script("right, then blanks without end", NOT_PASSED, """
+    """,
+)
+script(
+    "right, then blanks without end",
+    NOT_PASSED,
+    """
     print(int(input()) + 1)
     for _ in range(10000):
         print(" " * 10000)
-    """)  # blanks at the end are not compared, so nothing but the limit on output stops it
-script("a file with a hole", NOT_PASSED, """
+    """,
+)  # blanks at the end are not compared, so nothing but the limit on output stops it
+script(
+    "a file with a hole",
+    NOT_PASSED,
+    """
     import os
     os.lseek(1, 1 << 40, 0)
     os.write(1, b"x")
     os.ftruncate(1, 1 << 40)
-    """)
-script("closes stdout and floods", NOT_PASSED, """
+    """,
+)
+script(
+    "closes stdout and floods",
+    NOT_PASSED,
+    """
     import os
     os.close(1)
     while True:
         with open("out", "ab") as file:
             file.write(b"x" * 100000)
-    """)
-check("the connection", NOT_PASSED, """
+    """,
+)
+check(
+    "the connection",
+    NOT_PASSED,
+    """
     import os
     def f(x):
         while True:
@@ -1154,15 +1511,23 @@ check("the connection", NOT_PASSED, """
                     os.write(fd, b"x" * 65536)
                 except OSError:
                     pass
-    """)
-check("stdout and stderr", NOT_PASSED, """
+    """,
+)
+check(
+    "stdout and stderr",
+    NOT_PASSED,
+    """
     import os
     def f(x):
         while True:
             os.write(1, b"x" * 65536)
             os.write(2, b"x" * 65536)
-    """)
-call("warnings, logs and hooks", "passed", """
+    """,
+)
+call(
+    "warnings, logs and hooks",
+    "passed",
+    """
     import logging, sys, threading, warnings
     def f(x):
         for _ in range(200):
@@ -1174,7 +1539,8 @@ call("warnings, logs and hooks", "passed", """
                 raise ValueError
         D()
         return 2 * x
-    """)
+    """,
+)
 
 # ---------------------------------------------------------------------------------------------------------------------
 _group = "files"
@@ -1200,8 +1566,15 @@ def spoil(path):
 call("overwrites and deletes", "passed", _SPOIL + "spoil('@CANARY@/file')\nspoil('@HOME@')\nspoil('@DATA@')\n@RIGHT@")
 script("overwrites and deletes", "passed", _SPOIL + "spoil('@CANARY@/file')\nspoil('@HOME@')\n@RIGHT@")
 check("overwrites and deletes", "passed", _SPOIL + "spoil('@CANARY@/file')\nspoil('@HOME@')\n@RIGHT@")
-call("deletes a tree", "passed", _SPOIL + "quietly(shutil.rmtree, '@CANARY@')\nquietly(os.rmdir, '@CANARY@/sub')\n@RIGHT@")
-call("modes, owners and times", "passed", """
+call(
+    "deletes a tree",
+    "passed",
+    _SPOIL + "quietly(shutil.rmtree, '@CANARY@')\nquietly(os.rmdir, '@CANARY@/sub')\n@RIGHT@",
+)
+call(
+    "modes, owners and times",
+    "passed",
+    """
     import os
     @QUIETLY@
     for path in ("@CANARY@/file", "@CANARY@/sub", "@CANARY@", "@HOME@"):
@@ -1210,8 +1583,13 @@ call("modes, owners and times", "passed", """
         quietly(os.setxattr, path, "user.mark", b"@MARK@")
         quietly(os.chown, path, 12345, 12345)
     @RIGHT@
-    """, needs="namespaces")  # Landlock has no rule for them
-call("leaves files everywhere", "passed", """
+    """,
+    needs="namespaces",
+)  # Landlock has no rule for them
+call(
+    "leaves files everywhere",
+    "passed",
+    """
     import os, tempfile
     @QUIETLY@
     def leave(folder):
@@ -1221,8 +1599,12 @@ call("leaves files everywhere", "passed", """
         quietly(leave, folder)
         quietly(os.mkdir, os.path.join(folder, "@MARK@-folder"))
     @RIGHT@
-    """)
-call("the scratch folders of others", "passed", """
+    """,
+)
+call(
+    "the scratch folders of others",
+    "passed",
+    """
     import os, shutil
     @QUIETLY@
     parent = os.path.dirname(os.getcwd())
@@ -1234,8 +1616,12 @@ call("the scratch folders of others", "passed", """
             quietly(os.rename, parent, parent + "-gone")
         parent = os.path.dirname(parent)
     @RIGHT@
-    """)
-call("its own scratch folder", "passed", """
+    """,
+)
+call(
+    "its own scratch folder",
+    "passed",
+    """
     import os, shutil
     @QUIETLY@
     here = os.getcwd()
@@ -1244,8 +1630,12 @@ call("its own scratch folder", "passed", """
         quietly(os.chmod, here, 0)
         quietly(os.rename, here, here + "-away")
     @RIGHT@
-    """)
-call("folders deeper than Python recurses", "passed", """
+    """,
+)
+call(
+    "folders deeper than Python recurses",
+    "passed",
+    """
     import os
     def f(x):
         if x == 1:
@@ -1253,8 +1643,12 @@ call("folders deeper than Python recurses", "passed", """
                 os.mkdir("d" * 100)
                 os.chdir("d" * 100)
         return 2 * x
-    """)
-call("names and modes that are hard to remove", "passed", """
+    """,
+)
+call(
+    "names and modes that are hard to remove",
+    "passed",
+    """
     import os
     @QUIETLY@
     assert os.listdir() == []  # the scratch folder, then, is where it is
@@ -1267,8 +1661,12 @@ call("names and modes that are hard to remove", "passed", """
     for path in ("a/b/c", "a/b", "a", "."):
         os.chmod(path, 0)
     @RIGHT@
-    """)
-call("fills the disk", "passed", """
+    """,
+)
+call(
+    "fills the disk",
+    "passed",
+    """
     import errno
     def f(x):
         # wrong if it may write 600 MB in files of 1 MB
@@ -1279,14 +1677,24 @@ call("fills the disk", "passed", """
         except OSError:
             return 2 * x
         return 7
-    """, needs="namespaces")
-call("many small files", ("passed", "error", "timeout"), """
+    """,
+    needs="namespaces",
+)
+call(
+    "many small files",
+    ("passed", "error", "timeout"),
+    """
     def f(x):
         for number in range(30000):
             open(f"{x}-{number}", "w").close()
         return 2 * x
-    """, passes=2)  # whether it may have so many is a matter of limits; that they go again is not
-call("devices and mounts", "passed", """
+    """,
+    passes=2,
+)  # whether it may have so many is a matter of limits; that they go again is not
+call(
+    "devices and mounts",
+    "passed",
+    """
     import ctypes, os
     @QUIETLY@
     libc = ctypes.CDLL(None)
@@ -1298,10 +1706,14 @@ call("devices and mounts", "passed", """
     reached = reached or libc.unshare(0x10000000) == 0 or libc.unshare(0x20000) == 0 or libc.chroot(b"mount") == 0
     def f(x):
         return 7 if reached else 2 * x
-    """)  # wrong if any of it is allowed
+    """,
+)  # wrong if any of it is allowed
 
 _group = "links"
-call("the scratch folder becomes a link", "passed", """
+call(
+    "the scratch folder becomes a link",
+    "passed",
+    """
     import os
     @QUIETLY@
     here = os.getcwd()
@@ -1309,8 +1721,12 @@ call("the scratch folder becomes a link", "passed", """
         quietly(os.rename, here, here + "-away")
         quietly(os.symlink, "@CANARY@", here)
     @RIGHT@
-    """)
-call("links for the one who cleans up", "passed", """
+    """,
+)
+call(
+    "links for the one who cleans up",
+    "passed",
+    """
     import os
     @QUIETLY@
     os.symlink("@CANARY@", "folder")
@@ -1325,13 +1741,18 @@ call("links for the one who cleans up", "passed", """
     quietly(lambda: open("hard", "w").write("@MARK@"))
     quietly(lambda: open("folder/@MARK@-new", "w").close())
     @RIGHT@
-    """)
-script("a link in the place of its output", "passed", """
+    """,
+)
+script(
+    "a link in the place of its output",
+    "passed",
+    """
     import os
     for name in ("stdout", "stdin", "out", "0", "1"):
         os.symlink("@CANARY@/file", name)
     print(int(input()) + 1)
-    """)
+    """,
+)
 
 # ---------------------------------------------------------------------------------------------------------------------
 _group = "network"
@@ -1355,8 +1776,15 @@ script("connects", "error", "import socket\nsocket.create_connection(('127.0.0.1
 check("connects", "error", "import socket\ndef f(x):\n    socket.create_connection(('127.0.0.1', @PORT@), 1)")
 call("connects quietly", "passed", _SEND + "everywhere()\n@RIGHT@")
 check("connects quietly", "passed", _SEND + "everywhere()\n@RIGHT@")
-call("urllib", "error", "import urllib.request\ndef f(x):\n    urllib.request.urlopen('http://127.0.0.1:@PORT@/', timeout=1)")
-call("raw calls to a socket", "passed", """
+call(
+    "urllib",
+    "error",
+    "import urllib.request\ndef f(x):\n    urllib.request.urlopen('http://127.0.0.1:@PORT@/', timeout=1)",
+)
+call(
+    "raw calls to a socket",
+    "passed",
+    """
     import ctypes, platform, struct
     libc = ctypes.CDLL(None)
     number = 41 if platform.machine() == "x86_64" else 198
@@ -1370,33 +1798,53 @@ call("raw calls to a socket", "passed", """
         libc.connect(fd, address, 16)
         libc.sendto(fd, b"@MARK@", 6, 0x4040, address, 16)
     @RIGHT@
-    """)
-call("io_uring", "passed", """
+    """,
+)
+call(
+    "io_uring",
+    "passed",
+    """
     import ctypes
     libc = ctypes.CDLL(None)
     parameters = ctypes.create_string_buffer(120)
     reached = libc.syscall(425, 8, parameters) >= 0
     def f(x):
         return 7 if reached else 2 * x
-    """)  # a ring would go round a filter of system calls
-call("a server", ("passed", "error"), """
+    """,
+)  # a ring would go round a filter of system calls
+call(
+    "a server",
+    ("passed", "error"),
+    """
     import socket
     def f(x):
         with socket.create_server(("127.0.0.1", 0)) as server:
             return 2 * x
-    """)  # nobody can reach it
+    """,
+)  # nobody can reach it
 
 # ---------------------------------------------------------------------------------------------------------------------
 _group = "signals to others"
-call("kills its parent", ("passed", "error", "crashed"), """
+call(
+    "kills its parent",
+    ("passed", "error", "crashed"),
+    """
     import os
     @QUIETLY@
     for number in (19, 1, 2, 3, 15, 9):
         quietly(os.kill, os.getppid(), number)
     @RIGHT@
-    """)  # in a namespace its parent may be nobody; what counts is that the judge goes on
-call("kills its group", ("error", "crashed"), "import os\ndef f(x):\n    os.killpg(os.getpgid(0), 9)\n    os.kill(0, 9)\n    os.abort()")
-call("signals to everyone", "passed", """
+    """,
+)  # in a namespace its parent may be nobody; what counts is that the judge goes on
+call(
+    "kills its group",
+    ("error", "crashed"),
+    "import os\ndef f(x):\n    os.killpg(os.getpgid(0), 9)\n    os.kill(0, 9)\n    os.abort()",
+)
+call(
+    "signals to everyone",
+    "passed",
+    """
     import ctypes, os, platform, signal
     @QUIETLY@
     libc = ctypes.CDLL(None)
@@ -1411,7 +1859,8 @@ call("signals to everyone", "passed", """
     libc.syscall(129 if kill == 62 else 138, @VICTIM@, 28, information)
     libc.syscall(297 if kill == 62 else 240, @VICTIM@, @VICTIM@, 28, information)
     @RIGHT@
-    """)
+    """,
+)
 # The kernel signals the owner of a descriptor when it becomes ready: F_SETOWN, F_SETSIG and O_ASYNC instead of kill(2).
 _OWNER = """
 import ctypes, fcntl, os, socket
@@ -1424,12 +1873,21 @@ def signal_by_pipe(owner, number):
     os.write(writer, b"x")
 """
 call("signals by a pipe", "passed", _OWNER + "quietly(signal_by_pipe, @VICTIM@, 28)\n@RIGHT@", needs="namespaces")
-call("kills its parent by a pipe", ("passed", "error", "crashed"), _OWNER + """
+call(
+    "kills its parent by a pipe",
+    ("passed", "error", "crashed"),
+    _OWNER
+    + """
 for number in (9, 19):
     quietly(signal_by_pipe, os.getppid(), number)
 @RIGHT@
-""")
-check("kills the examiner by a pipe", ("passed", "error", "crashed"), _OWNER + """
+""",
+)
+check(
+    "kills the examiner by a pipe",
+    ("passed", "error", "crashed"),
+    _OWNER
+    + """
 def f(x):
     mine = os.getpid()
     near = range(2, mine + 4) if os.getppid() == 1 else ()  # only in a namespace of the judge: never strangers
@@ -1437,8 +1895,13 @@ def f(x):
         if pid != mine:
             quietly(signal_by_pipe, pid, 9)
     return 2 * x
-""", passes=3)
-call("stops a process by its limits", "passed", """
+""",
+    passes=3,
+)
+call(
+    "stops a process by its limits",
+    "passed",
+    """
     import ctypes, os, resource
     @QUIETLY@
     for pid in (@VICTIM@, os.getppid() or @VICTIM@):
@@ -1449,8 +1912,13 @@ call("stops a process by its limits", "passed", """
         quietly(os.sched_setscheduler, pid, os.SCHED_IDLE, os.sched_param(0))
         quietly(lambda: open(f"/proc/{pid}/oom_score_adj", "w").write("1000"))
     @RIGHT@
-    """, needs="namespaces")
-call("traces and rewrites a process", "passed", """
+    """,
+    needs="namespaces",
+)
+call(
+    "traces and rewrites a process",
+    "passed",
+    """
     import ctypes, os, platform, struct, time
     @QUIETLY@
     libc = ctypes.CDLL(None)
@@ -1462,8 +1930,12 @@ call("traces and rewrites a process", "passed", """
         libc.process_vm_writev(pid, vector, 1, vector, 1, 0)
         quietly(lambda: open(f"/proc/{pid}/mem", "r+b").write(b"x"))
     @RIGHT@
-    """)
-call("writes to a terminal", "passed", """
+    """,
+)
+call(
+    "writes to a terminal",
+    "passed",
+    """
     import fcntl, os, termios
     @QUIETLY@
     def shout(path):
@@ -1473,13 +1945,17 @@ call("writes to a terminal", "passed", """
     for path in ("@TTY@", "/dev/tty"):
         quietly(shout, path)
     @RIGHT@
-    """)
+    """,
+)
 
 # ---------------------------------------------------------------------------------------------------------------------
 _group = "raw calls"
 call("reads address zero", "crashed", "import ctypes\ndef f(x):\n    ctypes.string_at(0)")
 call("destroys a type", "crashed", "import ctypes\ndef f(x):\n    ctypes.memset(id(int), 0, 300)\n    return 2 * x")
-call("unlinks and writes by number", "passed", """
+call(
+    "unlinks and writes by number",
+    "passed",
+    """
     import ctypes, platform
     libc = ctypes.CDLL(None)
     unlinkat, openat, rename = (263, 257, 264) if platform.machine() == "x86_64" else (35, 56, 38)
@@ -1490,8 +1966,12 @@ call("unlinks and writes by number", "passed", """
         libc.truncate(path, 0)
         libc.remove(path)
     @RIGHT@
-    """)
-call("32-bit system calls", ("passed", "crashed"), """
+    """,
+)
+call(
+    "32-bit system calls",
+    ("passed", "crashed"),
+    """
     import ctypes, mmap, os, platform, time
     @NAMED@
     MINE = os.getpid()
@@ -1505,8 +1985,12 @@ call("32-bit system calls", ("passed", "crashed"), """
                 time.sleep(60)
                 os._exit(0)
         return 2 * x
-    """)
-call("x32 system calls", ("passed", "crashed"), """
+    """,
+)
+call(
+    "x32 system calls",
+    ("passed", "crashed"),
+    """
     import ctypes, os, platform, time
     @NAMED@
     MINE = os.getpid()
@@ -1518,7 +2002,8 @@ call("x32 system calls", ("passed", "crashed"), """
                     time.sleep(60)
                     os._exit(0)
         return 2 * x
-    """)
+    """,
+)
 # Filters of its own: one that lets it never exit, one that takes the judge's calls away.
 _FILTER = """
 import ctypes, platform, struct
@@ -1534,52 +2019,81 @@ def refuse(*numbers):
     libc.prctl(22, 2, header)
 EXITS, WRITES, X86 = (60, 231), (1, 20), platform.machine() == "x86_64"
 """
-call("a filter that forbids its exit", ("passed", "crashed", "timeout"), _FILTER + """
+call(
+    "a filter that forbids its exit",
+    ("passed", "crashed", "timeout"),
+    _FILTER
+    + """
 @NAMED@
 refuse(*EXITS if X86 else (93, 94))
 @RIGHT@
-""", passes=3)
+""",
+    passes=3,
+)
 call("a filter that forbids its report", NOT_PASSED, _FILTER + "refuse(*WRITES if X86 else (64, 66))\n@RIGHT@")
 script("strict seccomp", NOT_PASSED, "import ctypes\nctypes.CDLL(None).prctl(22, 1, 0, 0, 0)\nprint(7)")
 
 # ---------------------------------------------------------------------------------------------------------------------
 _group = "C stack"
-call("recursion without a limit", ("crashed", "memory", "timeout", "error"), """
+call(
+    "recursion without a limit",
+    ("crashed", "memory", "timeout", "error"),
+    """
     import sys
     sys.setrecursionlimit(10 ** 9)
     def f(x):
         return f(x + 1)
-    """)  # Python frames live on the heap since 3.11
-call("recursion through C", "crashed", """
+    """,
+)  # Python frames live on the heap since 3.11
+call(
+    "recursion through C",
+    "crashed",
+    """
     import sys
     sys.setrecursionlimit(10 ** 9)
     def f(x):
         return sorted([x], key=f)
-    """)
-script("recursion through C", "crashed", """
+    """,
+)
+script(
+    "recursion through C",
+    "crashed",
+    """
     import sys
     sys.setrecursionlimit(10 ** 9)
     def f(x):
         return max([x], key=f)
     f(1)
-    """)
-check("recursion through C", "crashed", """
+    """,
+)
+check(
+    "recursion through C",
+    "crashed",
+    """
     import sys
     sys.setrecursionlimit(10 ** 9)
     def f(x):
         return sorted([x], key=f)
-    """)
-call("a deep list as JSON", "crashed", """
+    """,
+)
+call(
+    "a deep list as JSON",
+    "crashed",
+    """
     import json, sys
     sys.setrecursionlimit(10 ** 9)
     def f(x):
         for _ in range(3 * 10 ** 5):
             x = [x]
         return json.dumps(x)
-    """)
+    """,
+)
 call("a deep expression", ("not_parsed", "crashed"), "x = " + "-" * 200_000 + "1\n@RIGHT@")
 call("a deep sum", ("not_parsed", "crashed", "passed"), "x = 1" + " + 1" * 50_000 + "\n@RIGHT@")  # newer Pythons can
-call("the limit out of its own reach", ("passed", "error", "crashed"), """
+call(
+    "the limit out of its own reach",
+    ("passed", "error", "crashed"),
+    """
     import sys
     def f(x):
         sys.setrecursionlimit(sys.getrecursionlimit())
@@ -1590,21 +2104,29 @@ call("the limit out of its own reach", ("passed", "error", "crashed"), """
             except RecursionError:
                 pass
         return 2 * x
-    """, passes=3)
+    """,
+    passes=3,
+)
 
 # ---------------------------------------------------------------------------------------------------------------------
 _group = "huge values"
 call("a long list", NOT_PASSED, "def f(x):\n    return [0] * 3_000_000 if x == 1 else 7")
 call("a long str", NOT_PASSED, "def f(x):\n    return 'x' * 50_000_000 if x == 1 else 7")
 call("a long int", NOT_PASSED, "def f(x):\n    return 1 << 100_000_000 if x == 1 else 7")
-call("a list that is short to write", NOT_PASSED, """
+call(
+    "a list that is short to write",
+    NOT_PASSED,
+    """
     def f(x):
         laughs = [0] * 10
         for _ in range(12):
             laughs = [laughs] * 10
         return laughs if x == 1 else 7
-    """)
-call("a dict of long keys", NOT_PASSED, "def f(x):\n    return {str(i) * 1000: i for i in range(5000)} if x == 1 else 7")
+    """,
+)
+call(
+    "a dict of long keys", NOT_PASSED, "def f(x):\n    return {str(i) * 1000: i for i in range(5000)} if x == 1 else 7"
+)
 call("deeply nested", WRONG, "def f(x):\n    for _ in range(100_000):\n        x = [x]\n    return x")
 # Lines that the judge itself would take long to read: values that collide in a set, a fraction to be reduced, a wide array.
 _WILD = """
@@ -1646,8 +2168,13 @@ call("a list in itself", WRONG, "def f(x):\n    xs = []\n    xs.append(xs)\n    
 call("a dict in itself", WRONG, "def f(x):\n    xs = {}\n    xs['a'] = xs\n    return xs")
 call("an endless generator", "failed", "import itertools\ndef f(x):\n    return itertools.count(x)")
 call("a generator function", "failed", "def f(x):\n    yield 2 * x")
-call("iterators and views", "failed", "def f(xs):\n    return map(int, sorted(xs)) if len(xs) > 1 else iter(xs)", "sort")
-call("a set that never ends", ("failed", "error", "timeout"), """
+call(
+    "iterators and views", "failed", "def f(xs):\n    return map(int, sorted(xs)) if len(xs) > 1 else iter(xs)", "sort"
+)
+call(
+    "a set that never ends",
+    ("failed", "error", "timeout"),
+    """
     import itertools
     class Endless(set):
         __iter__ = lambda self: itertools.count()
@@ -1655,10 +2182,14 @@ call("a set that never ends", ("failed", "error", "timeout"), """
         __iter__ = lambda self: itertools.count()
     def f(x):
         return [Endless(), List([7])][x % 2]
-    """)
+    """,
+)
 call("a coroutine", "failed", "async def f(x):\n    return 2 * x")
 check("an endless iterator", NOT_PASSED, "import itertools\ndef f(x):\n    return itertools.count()", "items")
-check("endless by __getitem__", NOT_PASSED, """
+check(
+    "endless by __getitem__",
+    NOT_PASSED,
+    """
     class Endless:
         def __getitem__(self, index):
             return index
@@ -1666,8 +2197,13 @@ check("endless by __getitem__", NOT_PASSED, """
             return 10 ** 30
     def f(x):
         return Endless()
-    """, "items")
-check("another length each time", NOT_PASSED, """
+    """,
+    "items",
+)
+check(
+    "another length each time",
+    NOT_PASSED,
+    """
     class Odd(list):
         count = 0
         def __len__(self):
@@ -1682,8 +2218,13 @@ check("another length each time", NOT_PASSED, """
         __iter__ = property(lambda self: 1 / 0)
     def f(x):
         return [Odd([7]), Other()][x % 2]
-    """, "items")
-check("raises at every touch", WRONG, """
+    """,
+    "items",
+)
+check(
+    "raises at every touch",
+    WRONG,
+    """
     class Nettle:
         def __getattribute__(self, name):
             raise KeyboardInterrupt(name)
@@ -1692,12 +2233,18 @@ check("raises at every touch", WRONG, """
         __eq__ = __hash__ = __bool__ = __len__ = __iter__ = __str__ = __repr__ = __lt__ = __sub__ = __del__ = sting
     def f(x):
         return Nettle()
-    """, "equality")
-check("modules and classes as values", WRONG, """
+    """,
+    "equality",
+)
+check(
+    "modules and classes as values",
+    WRONG,
+    """
     import builtins, os, sys
     def f(x):
         return [os, sys, builtins, type, object, f][x % 6]
-    """)
+    """,
+)
 check("its own globals", WRONG, "def f(x):\n    return [globals(), f, f.__code__, f.__globals__][x % 4]")
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1708,28 +2255,51 @@ class {name}({base}):
 def f(x):
     raise {name}("no error at all")
 """
-for _name, _base in (("AssertionError", "Exception"), ("SystemExit", "Exception"), ("KeyboardInterrupt", "BaseException")):
+for _name, _base in (
+    ("AssertionError", "Exception"),
+    ("SystemExit", "Exception"),
+    ("KeyboardInterrupt", "BaseException"),
+):
     call(f"its own {_name}", "error", _NAMES.format(name=_name, base=_base))
     check(f"its own {_name}", WRONG, _NAMES.format(name=_name, base=_base))
-for _name in ("SystemExit(0)", "KeyboardInterrupt", "GeneratorExit", "StopIteration", "StopAsyncIteration", "MemoryError()",
-              "AssertionError('expected')", "BaseExceptionGroup('g', [SystemExit(0)])", "RecursionError"):
+for _name in (
+    "SystemExit(0)",
+    "KeyboardInterrupt",
+    "GeneratorExit",
+    "StopIteration",
+    "StopAsyncIteration",
+    "MemoryError()",
+    "AssertionError('expected')",
+    "BaseExceptionGroup('g', [SystemExit(0)])",
+    "RecursionError",
+):
     check(f"raises {_name}", ("memory", "error") if "Memory" in _name else WRONG, f"def f(x):\n    raise {_name}")
 check("skips the test", WRONG, "import unittest\ndef f(x):\n    raise unittest.SkipTest('not today')", "cases")
 check("stops the test", WRONG, "import unittest.case\ndef f(x):\n    raise unittest.case._ShouldStop", "cases")
 check("ends the iteration over the tests", WRONG, "def f(x):\n    raise StopIteration", "mapped")
-check("a class named as the expected one", WRONG, """
+check(
+    "a class named as the expected one",
+    WRONG,
+    """
     class ValueError(Exception):
         pass
     def f(x):
         raise ValueError
-    """, "raises")
-check("an exception that lies about its class", WRONG, """
+    """,
+    "raises",
+)
+check(
+    "an exception that lies about its class",
+    WRONG,
+    """
     class Lie(Exception):
         __class__ = property(lambda self: ValueError)
         __bases__ = (ValueError,)
     def f(x):
         raise Lie
-    """, "raises")
+    """,
+    "raises",
+)
 _STR = """
 class Bad(Exception):
     def __str__(self):
@@ -1745,7 +2315,10 @@ call("a text that is no text", "error", _STR.format(body="return 7"))
 check("a text that raises", "error", _STR.format(body="raise SystemExit(0)"))
 check("a text that exits", "error", _STR.format(body="import os; os._exit(0)"))
 check("a text that never comes", "timeout", _STR.format(body="while True: pass"))
-check("arguments that cannot be read", "error", """
+check(
+    "arguments that cannot be read",
+    "error",
+    """
     class Bad(ValueError):
         args = property(lambda self: self)
         __cause__ = __context__ = __traceback__ = property(lambda self: 1 / 0)
@@ -1756,13 +2329,18 @@ check("arguments that cannot be read", "error", """
         pass
     def f(x):
         raise (Bad if x == 1 else Worse)("x")
-    """)
-call("a group in a cycle", "error", """
+    """,
+)
+call(
+    "a group in a cycle",
+    "error",
+    """
     def f(x):
         first, second = ValueError("a"), ValueError("b")
         first.__context__, second.__context__ = second, first
         raise ExceptionGroup("g", [first, ExceptionGroup("h", [second] * 1000)]) from first
-    """)
+    """,
+)
 
 # ---------------------------------------------------------------------------------------------------------------------
 _group = "tracing"
@@ -1775,17 +2353,30 @@ def hook(frame, event, argument):
 def f(x):
     return 7
 """
-call("rewrites the caller's variables", NOT_PASSED, _TRACE.format(install="sys.setprofile(hook)", body="""
+call(
+    "rewrites the caller's variables",
+    NOT_PASSED,
+    _TRACE.format(
+        install="sys.setprofile(hook)",
+        body="""
     for name, value in list(frame.f_locals.items()):
         if value == 7:
             frame.f_locals[name] = 2
             ctypes.pythonapi.PyFrame_LocalsToFast(ctypes.py_object(frame), 0)
-"""), passes=1)  # 2 is right for the first test only
+""",
+    ),
+    passes=1,
+)  # 2 is right for the first test only
 call("raises in the judge's code", NOT_PASSED, _TRACE.format(install="sys.settrace(hook)", body="raise SystemExit(0)"))
 call("exits at the return", "error", _TRACE.format(install="sys.setprofile(hook)", body="import os; os._exit(0)"))
 call("never returns", "timeout", _TRACE.format(install="sys.setprofile(hook)", body="\n    while True:\n        pass"))
-check("raises in the judge's code", NOT_PASSED, _TRACE.format(install="sys.setprofile(hook)", body="raise SystemExit(0)"))
-call("audit hooks", NOT_PASSED, """
+check(
+    "raises in the judge's code", NOT_PASSED, _TRACE.format(install="sys.setprofile(hook)", body="raise SystemExit(0)")
+)
+call(
+    "audit hooks",
+    NOT_PASSED,
+    """
     import sys
     def hook(event, arguments):
         raise SystemExit(0)
@@ -1794,7 +2385,8 @@ call("audit hooks", NOT_PASSED, """
         import os
         os.listdir(".")
         return 7
-    """)
+    """,
+)
 
 _group = "modules"
 _POISON = """
@@ -1813,30 +2405,54 @@ sys.stdout = sys.stderr = sys.stdin = None
 call("poisoned, and wrong", NOT_PASSED, _POISON + "def f(x):\n    return 7")
 check("poisoned, and wrong", NOT_PASSED, _POISON + "def f(x):\n    return 7")
 call("emptied", ("passed", "error"), "import sys\nsys.modules.clear()\n@RIGHT@", passes=3)
-call("a module named as the standard one", "passed", """
+call(
+    "a module named as the standard one",
+    "passed",
+    """
     import os, sys
     for name in ("json", "math", "random", "encodings", "sitecustomize", "usercustomize", "cptlab"):
         with open(name + ".py", "w") as file:
             file.write("raise SystemExit(0)")
     sys.path.insert(0, os.getcwd())
     @RIGHT@
-    """)
+    """,
+)
 
 # ---------------------------------------------------------------------------------------------------------------------
 _group = "finalizers"
-call("never ends at exit", "passed", "import atexit\ndef loop():\n    while True:\n        pass\natexit.register(loop)\n@RIGHT@")
-script("never ends at exit", "timeout", "import atexit\nprint(int(input()) + 1)\n@atexit.register\ndef loop():\n    while True:\n        pass")
+call(
+    "never ends at exit",
+    "passed",
+    "import atexit\ndef loop():\n    while True:\n        pass\natexit.register(loop)\n@RIGHT@",
+)
+script(
+    "never ends at exit",
+    "timeout",
+    "import atexit\nprint(int(input()) + 1)\n@atexit.register\ndef loop():\n    while True:\n        pass",
+)
 script("prints at exit", "failed", "import atexit\natexit.register(print, 'more')\nprint(int(input()) + 1)")
-script("a finalizer that prints", "failed", """
+script(
+    "a finalizer that prints",
+    "failed",
+    """
     import weakref
     class Thing:
         pass
     thing = Thing()
     weakref.finalize(thing, print, "more")
     print(int(input()) + 1)
-    """)
-script("raises at exit", ("passed", "error"), "import atexit\natexit.register(lambda: 1 / 0)\nprint(int(input()) + 1)", passes=3)
-call("the collector never ends", ("passed", "timeout"), """
+    """,
+)
+script(
+    "raises at exit",
+    ("passed", "error"),
+    "import atexit\natexit.register(lambda: 1 / 0)\nprint(int(input()) + 1)",
+    passes=3,
+)
+call(
+    "the collector never ends",
+    ("passed", "timeout"),
+    """
     import gc
     def loop(*_):
         while True:
@@ -1844,8 +2460,13 @@ call("the collector never ends", ("passed", "timeout"), """
     def f(x):
         gc.callbacks.append(loop)
         return 2 * x
-    """, passes=3)
-call("a value that fights its end", "failed", """
+    """,
+    passes=3,
+)
+call(
+    "a value that fights its end",
+    "failed",
+    """
     kept = []
     class Phoenix:
         def __del__(self):
@@ -1853,13 +2474,18 @@ call("a value that fights its end", "failed", """
             raise SystemExit
     def f(x):
         return Phoenix()
-    """)
-call("hooks that leave", "error", """
+    """,
+)
+call(
+    "hooks that leave",
+    "error",
+    """
     import os, sys, threading
     sys.excepthook = sys.unraisablehook = threading.excepthook = lambda *a: os._exit(0)
     def f(x):
         raise ValueError
-    """)
+    """,
+)
 
 # ---------------------------------------------------------------------------------------------------------------------
 _group = "text"
@@ -1867,38 +2493,58 @@ call("half a character as value", "failed", "def f(x):\n    return '\\ud800'")
 call("half a character in a message", "error", "def f(x):\n    raise ValueError('\\ud800\\x00\\x1b[2J\\n\\u202e')")
 check("half a character in a message", "error", "def f(x):\n    raise ValueError('\\ud800\\x00\\x1b[2J')")
 check("half a character as value", "failed", "def f(x):\n    return '\\ud800'")
-call("half a character as a class's name", ("failed", "error"), """
+call(
+    "half a character as a class's name",
+    ("failed", "error"),
+    """
     def f(x):
         if x == 1:
             return type("\\ud800" * 100000, (), {})()
         raise type("\\ud800" * 100000, (Exception,), {})("x")
-    """)
+    """,
+)
 call("half a character in the source", "not_parsed", "x = '\ud800'\n@RIGHT@")
 call("a zero in the source", "not_parsed", "x = 'a\x00'\n@RIGHT@")
 call("another encoding declared", "passed", "# -*- coding: utf-7 -*-\nx = '+AG8-'\n@RIGHT@")
 script("bytes that are no text", "failed", "import os\nos.write(1, b'\\xff\\xfe2\\x00')")
 script("half a character as output", "error", "print('\\ud800')")
-script("another encoding as output", "failed", """
+script(
+    "another encoding as output",
+    "failed",
+    """
     import sys
     sys.stdout.reconfigure(encoding="utf-16")
     print(int(input()) + 1)
-    """)
-script("ends of lines that look like ends", "failed", """
+    """,
+)
+script(
+    "ends of lines that look like ends",
+    "failed",
+    """
     x = int(input())
     print(f"{x + 1}\\x0b7\\x0c\\u2028\\x85")
-    """)
+    """,
+)
 
 # ---------------------------------------------------------------------------------------------------------------------
 _group = "left behind"
-call("System V memory, semaphores and queues", "passed", """
+call(
+    "System V memory, semaphores and queues",
+    "passed",
+    """
     import ctypes
     libc = ctypes.CDLL(None)
     libc.shmget(@KEY@, 4096, 0o1666)
     libc.semget(@KEY@, 1, 0o1666)
     libc.msgget(@KEY@, 0o1666)
     @RIGHT@
-    """, needs="namespaces")
-call("POSIX memory, semaphores and queues", "passed", """
+    """,
+    needs="namespaces",
+)
+call(
+    "POSIX memory, semaphores and queues",
+    "passed",
+    """
     import ctypes, os
     @QUIETLY@
     libc = ctypes.CDLL(None)
@@ -1908,15 +2554,23 @@ call("POSIX memory, semaphores and queues", "passed", """
     from multiprocessing import shared_memory
     quietly(lambda: shared_memory.SharedMemory("@MARK@-memory", True, 4096))
     @RIGHT@
-    """)
-call("keys in the kernel", "passed", """
+    """,
+)
+call(
+    "keys in the kernel",
+    "passed",
+    """
     import ctypes, platform
     number = 248 if platform.machine() == "x86_64" else 217
     for ring in (-4, -5, -3, -2):
         ctypes.CDLL(None).syscall(number, b"user", b"@MARK@", b"left", 4, ring)
     @RIGHT@
-    """)
-call("settings of the machine", "passed", """
+    """,
+)
+call(
+    "settings of the machine",
+    "passed",
+    """
     import os
     @QUIETLY@
     # opened, never written to: wrong if it is allowed
@@ -1926,4 +2580,5 @@ call("settings of the machine", "passed", """
     quietly(os.mkdir, "/sys/fs/cgroup/@MARK@")
     def f(x):
         return 7 if reached else 2 * x
-    """)
+    """,
+)

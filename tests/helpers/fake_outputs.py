@@ -10,7 +10,7 @@ V = 11
 
 @dataclass
 class FakeOutputs:
-    """Logits [R, C, V] of the policy under each prefix and of the backbone alone, `tokens` [R, C].
+    """Logits [R, C, V] of each policy and of the backbone alone, `tokens` [R, C].
 
     Refuses what a step method could not answer: positions outside the code, and values of the backbone alone beyond what
     `reference` ("none", "scores", "states") says is at hand. Padding is NaN, so nothing of it can be used unseen.
@@ -24,12 +24,12 @@ class FakeOutputs:
     reference: str = "states"
     lengths: list[int] = field(default_factory=list)
 
-    def scores(self, where: Tensor, prefix: int = 0) -> Tensor:
-        return self._placed(self._token_scores(self.policies[prefix], where), where)
+    def scores(self, where: Tensor, policy: int = 0) -> Tensor:
+        return self._placed(self._token_scores(self.policies[policy], where), where)
 
-    def kl(self, where: Tensor, direction: str, prefix: int = 0) -> Tensor:
+    def kl(self, where: Tensor, direction: str, policy: int = 0) -> Tensor:
         assert self.reference == "states"
-        p, q = self.policies[prefix][where].log_softmax(-1), self.backbone[where].log_softmax(-1)
+        p, q = self.policies[policy][where].log_softmax(-1), self.backbone[where].log_softmax(-1)
         of, to = {"policy_reference": (p, q), "reference_policy": (q, p)}[direction]
         return self._placed(torch.nn.functional.kl_div(to, of, reduction="none", log_target=True).sum(-1), where)
 
@@ -53,7 +53,7 @@ class FakeOutputs:
         )
 
 
-def fake_outputs(pairs=3, width=9, seed=0, empty_rows=(), prefixes=2, scale=2.0, dtype=torch.float64) -> FakeOutputs:
+def fake_outputs(pairs=3, width=9, seed=0, empty_rows=(), policies=2, scale=2.0, dtype=torch.float64) -> FakeOutputs:
     """Random programs of 3 to `width` code tokens; the masks of `empty_rows` mark nothing. The logits learn."""
     generator = torch.Generator().manual_seed(seed)
     rows = 2 * pairs
@@ -65,10 +65,10 @@ def fake_outputs(pairs=3, width=9, seed=0, empty_rows=(), prefixes=2, scale=2.0,
         mask[row] = False
     logits = [
         scale * torch.randn(rows, width, V, generator=generator, dtype=torch.float64).to(dtype)
-        for _ in range(prefixes + 1)
+        for _ in range(policies + 1)
     ]
     for each in logits:
         each[~code] = float("nan")
     tokens = torch.randint(0, V, (rows, width), generator=generator)
-    policies = [each.requires_grad_() for each in logits[1:]]
-    return FakeOutputs(policies, logits[0], tokens, mask, code, lengths=lengths)
+    trained = [each.requires_grad_() for each in logits[1:]]
+    return FakeOutputs(trained, logits[0], tokens, mask, code, lengths=lengths)

@@ -1,10 +1,11 @@
 """Small training runs for the tests: in this process, in a process that kills itself, or as the script of a DDP run.
 
-python tests/helpers/training_runs.py <directory> <devices> <batch size>
+python tests/helpers/training_runs.py <directory> <devices> <batch size> <kind of adapter>
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import random
@@ -18,10 +19,13 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny_models import tiny_backbone  # noqa: E402
 
-from cptlab.adapters import Prefix  # noqa: E402
+from cptlab.adapters import Adapter, Prefix  # noqa: E402
+from cptlab.adapters.full import FullFineTuning  # noqa: E402
+from cptlab.adapters.lora import LoRA  # noqa: E402
+from cptlab.backbone import Backbone  # noqa: E402
 from cptlab.pairs import token_masks, write_pairs  # noqa: E402
 from cptlab.records import Pair  # noqa: E402
-from cptlab.training import CPT, PairDataModule, train_stages  # noqa: E402
+from cptlab.training import CPT, PairDataModule, Stages, train_stages  # noqa: E402
 
 TRAIN, VALIDATION = 7, 3
 CPU = functools.partial(lightning.Trainer, accelerator="cpu", devices=1)
@@ -50,29 +54,38 @@ def write_file(directory: Path, **counts) -> Path:
     return path
 
 
+def make_adapter(kind: str, backbone: Backbone, seed: int = 1, rank: int | None = 4) -> Adapter:
+    """A small adapter, in the backbone's dtype."""
+    if kind == "lora":
+        return LoRA(backbone, r=4, dropout=0.1, target_modules="all-linear", seed=seed)
+    if kind == "full":
+        return FullFineTuning(backbone, seed=seed)
+    return Prefix(backbone.shape, length=3, rank=rank, seed=seed).to(backbone.dtype)
+
+
 def train(
     directory,
     *,
+    kind="prefix",
     double=False,
     rank=4,
     batch_size=1,
-    prefix_seed=1,
+    seed=1,
     arch="llama_gqa",
     token_budget=150,
     keep=False,
     **options,
-) -> Prefix:
-    """A run of both stages on a tiny backbone in `directory`/run; `options` go to `train_stages`.
+) -> Adapter:
+    """A run of both stages on a tiny backbone in `directory`/run; `options` go to `Stages` and `train_stages`.
 
     `keep`: with the reference on disk; what is said of it is appended to `directory`/said.txt.
     """
     torch.set_num_threads(1)
     directory = Path(directory)
     backbone = tiny_backbone(arch)
-    prefix = Prefix(backbone.shape, length=3, rank=rank, seed=prefix_seed)
     if double:
         backbone.model.double()
-        prefix.double()
+    adapter = make_adapter(kind, backbone, seed, rank)
     data = PairDataModule(write_file(directory), backbone, batch_size=batch_size, token_budget=token_budget, seed=5)
     if keep:
 
@@ -81,8 +94,15 @@ def train(
                 file.write(text + "\n")
 
         data.keep_reference(directory / "cache", backbone, CPT(), say=say)
-    options = {"trainer": CPU, "first_epochs": 2, "second_epochs": 2, "checkpoint_every": 3} | options
-    return train_stages(backbone, prefix, data, directory=directory / "run", **options)
+    return train_stages(backbone, adapter, data, directory=directory / "run", **with_stages(**options))
+
+
+def with_stages(first_epochs=2, second_epochs=2, checkpoint_every=3, **options) -> dict:
+    """Options of `train_stages` where those of `Stages` stand among the others."""
+    names = {field.name for field in dataclasses.fields(Stages)}
+    chosen = {name: options.pop(name) for name in names & set(options)}
+    stages = Stages(first_epochs, second_epochs, checkpoint_every=checkpoint_every, **chosen)
+    return {"trainer": CPU, "stages": stages} | options
 
 
 class Killer(lightning.Callback):
@@ -127,7 +147,7 @@ def killed_before_marker(nth: int) -> None:
     """From now on, SIGKILL comes after the nth stage's last checkpoint, before it is marked as finished."""
     from cptlab.training.loop import stages
 
-    write, calls = stages._write, []
+    write, calls = stages.write_json, []
 
     def strike(path, content):
         calls.append(0)
@@ -135,7 +155,7 @@ def killed_before_marker(nth: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         write(path, content)
 
-    stages._write = strike
+    stages.write_json = strike
 
 
 def run_in_child(directory, moment, options) -> None:
@@ -149,13 +169,14 @@ def run_in_child(directory, moment, options) -> None:
         killed_before_marker(moment[1])
     else:
         callbacks.append(Killer(*moment))
-    prefix = train(directory, callbacks=callbacks, **options)
-    torch.save(prefix.state_dict(), Path(directory) / "prefix.pt")
+    adapter = train(directory, callbacks=callbacks, **options)
+    torch.save(adapter.state_dict(), Path(directory) / "adapter.pt")
 
 
 if __name__ == "__main__":
     folder, devices, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     together = functools.partial(lightning.Trainer, accelerator="cpu", devices=devices, strategy="ddp")
-    trained = train(folder, double=True, batch_size=size, trainer=together, keep=True, token_budget=1)
-    name = f"prefix{os.environ.get('LOCAL_RANK', 0)}.pt"
+    options = {"kind": sys.argv[4], "trainer": together, "keep": sys.argv[4] == "prefix"}
+    trained = train(folder, double=True, batch_size=size, token_budget=1, **options)
+    name = f"adapter{os.environ.get('LOCAL_RANK', 0)}.pt"
     torch.save(trained.state_dict(), Path(folder) / name)

@@ -54,29 +54,32 @@ def cleaned(raw: str, task: Task = TASK, is_solution: bool = False) -> str:
     return program
 
 
-@pytest.mark.parametrize("raw", [
-    BODY,
-    BODY + "\nThis function's result (a sum) isn't negative.",
-    BODY + "```\n\nExplanation: it sums (see above",
-    BODY + "    ```\nBye",
-    BODY + '\n\ndef next_one(y):\n    """ The next prompt, cut o',
-    BODY + '\n\ndef next_one(y):\n    """ The next prompt. """\n    return f([y])\n',
-    BODY + '\nif __name__ == "__main__":\n    import doctest\n    doctest.testmod()\n',
-    BODY + "\nprint(f([1]))\nassert f([1]) == 2\nx = f([3])\nfor y in [1, 2]:\n    print(y)\n    assert f([y])\n",
-    BODY + '\n# Test\ndef check(candidate):\n    assert candidate([1]) == 1\n\ncheck(f)\n',
-    BODY + "<|endoftext|>from x import y",
-    BODY + "[DONE]\nNow another (task",
-    BODY.lstrip(),  # the first line lost its indentation
-    BODY.lstrip() + "\nAnd that's it.",
-    "total = 0\nfor x in xs:\n    total += helper(x)\nreturn total",  # all lines lost theirs
-    f"```python\n{BODY}```",
-    "Here's the rest:\n```\ntotal = 0\nfor x in xs:\n    total += helper(x)\nreturn total\n```",
-    PROMPT + BODY,
-    PROMPT + BODY + "\nThat's all.",
-    f"Sure, here's the function:\n\n```python\n{PROMPT}{BODY}```\nIt's O(n).",
-    f"<think>def f(xs): return 1? No.</think>\n```py\n{PROMPT}{BODY}\n```",
-    PROMPT + BODY.replace("\n", "\r\n"),
-])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        BODY,
+        BODY + "\nThis function's result (a sum) isn't negative.",
+        BODY + "```\n\nExplanation: it sums (see above",
+        BODY + "    ```\nBye",
+        BODY + '\n\ndef next_one(y):\n    """ The next prompt, cut o',
+        BODY + '\n\ndef next_one(y):\n    """ The next prompt. """\n    return f([y])\n',
+        BODY + '\nif __name__ == "__main__":\n    import doctest\n    doctest.testmod()\n',
+        BODY + "\nprint(f([1]))\nassert f([1]) == 2\nx = f([3])\nfor y in [1, 2]:\n    print(y)\n    assert f([y])\n",
+        BODY + "\n# Test\ndef check(candidate):\n    assert candidate([1]) == 1\n\ncheck(f)\n",
+        BODY + "<|endoftext|>from x import y",
+        BODY + "[DONE]\nNow another (task",
+        BODY.lstrip(),  # the first line lost its indentation
+        BODY.lstrip() + "\nAnd that's it.",
+        "total = 0\nfor x in xs:\n    total += helper(x)\nreturn total",  # all lines lost theirs
+        f"```python\n{BODY}```",
+        "Here's the rest:\n```\ntotal = 0\nfor x in xs:\n    total += helper(x)\nreturn total\n```",
+        PROMPT + BODY,
+        PROMPT + BODY + "\nThat's all.",
+        f"Sure, here's the function:\n\n```python\n{PROMPT}{BODY}```\nIt's O(n).",
+        f"<think>def f(xs): return 1? No.</think>\n```py\n{PROMPT}{BODY}\n```",
+        PROMPT + BODY.replace("\n", "\r\n"),
+    ],
+)
 def test_completions(raw):
     assert tree(cleaned(raw)) == tree(PROMPT + BODY)
 
@@ -93,24 +96,27 @@ def test_a_repeated_signature_stands_alone_with_what_it_lacks_of_the_prompt():
     assert "import bisect" in cleaned(SIGNATURE + BODY, needs) and "math" in cleaned(SIGNATURE + BODY, needs)
 
 
-@pytest.mark.parametrize("raw", [
-    f"```python\n{SIGNATURE}{BODY}```",
-    f"Sure:\n~~~\n{SIGNATURE}{BODY}~~~\n",
-    f"Sure! ```python\n{SIGNATURE}{BODY}",  # never closed
-    f"1. Do it:\n   ```python\n   {(SIGNATURE + BODY).replace(chr(10), chr(10) + '   ').rstrip()}\n   ```\n2. Done.",
-    f"Draft:\n```python\ndef f(xs):\n    return 0\n```\nBetter:\n```python\n{SIGNATURE}{BODY}```\n```python\nprint(f([1]))\n```",
-    f"```python\n{SIGNATURE}{BODY}```\nUse it:\n```python\nfrom solution import f\nprint(f([1]))\n```\n```text\n1\n```",
-    f"```python\n{SIGNATURE}    ...\n```\nbecomes\n```python\n{SIGNATURE}{BODY}```\n",
-    f"```python\n{SIGNATURE}{BODY}```\nas for\n```python\n{SIGNATURE}    pass\n```\n",
-    f"Certainly! Here it is:\n\n{SIGNATURE}{BODY}\n\nThis works (for lists).\nprint(f([1]))",
-    f"Note\n\n{SIGNATURE}{BODY}\nNote",
-    f"# Solution\n\nIt's easy:\n\n{SIGNATURE}{BODY}\n## Complexity\n\nO(n)",
-    f"The code:\n\n    {(SIGNATURE + BODY).replace(chr(10), chr(10) + '    ').rstrip()}\n\nDone.",
-    "   " + (SIGNATURE + BODY).replace("\n", "\n   "),
-    f"\ufeff{SIGNATURE}{BODY}",
-    f"[PYTHON]\n{SIGNATURE}{BODY}[/PYTHON]",
-    f"{SIGNATURE}{BODY}<|im_end|>",
-])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        f"```python\n{SIGNATURE}{BODY}```",
+        f"Sure:\n~~~\n{SIGNATURE}{BODY}~~~\n",
+        f"Sure! ```python\n{SIGNATURE}{BODY}",  # never closed
+        f"1. Do it:\n   ```python\n   {(SIGNATURE + BODY).replace(chr(10), chr(10) + '   ').rstrip()}\n   ```\n2. Done.",
+        f"Draft:\n```python\ndef f(xs):\n    return 0\n```\nBetter:\n```python\n{SIGNATURE}{BODY}```\n```python\nprint(f([1]))\n```",
+        f"```python\n{SIGNATURE}{BODY}```\nUse it:\n```python\nfrom solution import f\nprint(f([1]))\n```\n```text\n1\n```",
+        f"```python\n{SIGNATURE}    ...\n```\nbecomes\n```python\n{SIGNATURE}{BODY}```\n",
+        f"```python\n{SIGNATURE}{BODY}```\nas for\n```python\n{SIGNATURE}    pass\n```\n",
+        f"Certainly! Here it is:\n\n{SIGNATURE}{BODY}\n\nThis works (for lists).\nprint(f([1]))",
+        f"Note\n\n{SIGNATURE}{BODY}\nNote",
+        f"# Solution\n\nIt's easy:\n\n{SIGNATURE}{BODY}\n## Complexity\n\nO(n)",
+        f"The code:\n\n    {(SIGNATURE + BODY).replace(chr(10), chr(10) + '    ').rstrip()}\n\nDone.",
+        "   " + (SIGNATURE + BODY).replace("\n", "\n   "),
+        f"\ufeff{SIGNATURE}{BODY}",
+        f"[PYTHON]\n{SIGNATURE}{BODY}[/PYTHON]",
+        f"{SIGNATURE}{BODY}<|im_end|>",
+    ],
+)
 def test_solutions(raw):
     assert tree(cleaned(raw, is_solution=True)) == tree(SIGNATURE + BODY)
 
@@ -128,7 +134,7 @@ def test_a_fence_inside_a_docstring():
 
 
 def test_what_the_function_needs_stays_wherever_it_stands():
-    program = f'''LIMIT = 3
+    program = f"""LIMIT = 3
 print("loaded")
 {SIGNATURE}{BODY.replace("total = 0", "total = later(LIMIT) + len(f.cache) + TABLE[0]")}
 
@@ -141,7 +147,7 @@ base = functools.partial(max, 0)
 f.cache = {{}}
 TABLE = [f([])]
 f = functools.wraps(f)(f)
-'''
+"""
     assert cleaned(program, is_solution=True) == program
     tail = "\n# Example\nexample = [1]\nresult = f(example)\nif result:\n    print(result)\n"
     assert cleaned(program + tail, is_solution=True).startswith(program.rstrip("\n"))
@@ -152,19 +158,27 @@ def test_methods_of_class_solution():
     code = "class Solution:\n    def f(self, x):\n"
     task = Task("t/2", "b", "test", "", "call", Prompt("Do it.\n" + code, code), "f")
     program = code + "        y = x\n        return y\n"
-    for raw in ("        y = x\n        return y\n\nprint(Solution().f(1))", "y = x\n        return y", program,
-                f"```\n{program}```", "Do it.\n" + program):
+    for raw in (
+        "        y = x\n        return y\n\nprint(Solution().f(1))",
+        "y = x\n        return y",
+        program,
+        f"```\n{program}```",
+        "Do it.\n" + program,
+    ):
         assert tree(cleaned(raw, task)) == tree(program), raw
     assert tree(cleaned(f"OK:\n{program}\nFine, right?", task, True)) == tree(program)
 
 
-@pytest.mark.parametrize("raw, expected", [
-    ("I can't do that.", PROMPT + "I can't do that."),
-    ("", PROMPT),
-    ("    # todo\n", PROMPT + "    # todo\n"),
-    ("    return (1 +", PROMPT + "    return (1 +"),
-    (f"```python\n{SIGNATURE}    return (1 +\n```\nOops", f"{SIGNATURE}    return (1 +\n"),
-])
+@pytest.mark.parametrize(
+    "raw, expected",
+    [
+        ("I can't do that.", PROMPT + "I can't do that."),
+        ("", PROMPT),
+        ("    # todo\n", PROMPT + "    # todo\n"),
+        ("    return (1 +", PROMPT + "    return (1 +"),
+        (f"```python\n{SIGNATURE}    return (1 +\n```\nOops", f"{SIGNATURE}    return (1 +\n"),
+    ],
+)
 def test_what_is_no_program_is_handed_on(raw, expected):
     assert cleaned(raw) == expected
     assert cleaned(raw, is_solution=True) in (raw, expected)
@@ -175,17 +189,24 @@ def test_a_program_for_something_else_is_not_bent_into_the_function():
     for program in ("p = 1", "def g(xs):\n    return xs\n", "import sys\nprint(sys.argv)\n", "x = 1\nprint(x)\n"):
         assert cleaned(program, kata, True) == cleaned(program, TASK, True) == program
         assert clean(program, TASK, False) == PROMPT + program
-    assert tree(cleaned("    return 1\n", kata, True)) == tree(cleaned("return 1", kata, True)) == tree("def f(xs): return 1")
+    assert (
+        tree(cleaned("    return 1\n", kata, True))
+        == tree(cleaned("return 1", kata, True))
+        == tree("def f(xs): return 1")
+    )
 
 
-@pytest.mark.parametrize("raw", [
-    SCRIPT,
-    f"Here's the script:\n\n```python\n{SCRIPT}```\n\nFor the input\n```\n3\n```\nit prints\n```\n0\n```",
-    f"```python\nprint(1)\n```\nNo, it reads n:\n```python\n{SCRIPT}```",
-    f"Read n first:\n\n{SCRIPT}\nThat's it (I think).",
-    f"Print numbers up to n.\n{SCRIPT}",
-    f"```\n{SCRIPT}",
-])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        SCRIPT,
+        f"Here's the script:\n\n```python\n{SCRIPT}```\n\nFor the input\n```\n3\n```\nit prints\n```\n0\n```",
+        f"```python\nprint(1)\n```\nNo, it reads n:\n```python\n{SCRIPT}```",
+        f"Read n first:\n\n{SCRIPT}\nThat's it (I think).",
+        f"Print numbers up to n.\n{SCRIPT}",
+        f"```\n{SCRIPT}",
+    ],
+)
 def test_scripts(raw):
     assert tree(cleaned(raw, SCRIPT_TASK)) == tree(SCRIPT) == tree(cleaned(raw, SCRIPT_TASK, True))
 
@@ -213,7 +234,9 @@ def test_kata_references_come_out_of_any_wrapping():
         if rng.random() < 0.02:
             body = task.canonical_solution.removeprefix(task.prompt.code)
             for text in CHAT:
-                assert tree(cleaned(text.format(p=task.canonical_solution), task, True)) == tree(task.canonical_solution), text
+                assert tree(cleaned(text.format(p=task.canonical_solution), task, True)) == tree(
+                    task.canonical_solution
+                ), text
                 assert tree(cleaned(text.format(p=body), task)) == tree(task.canonical_solution), text
             assert tree(cleaned(task.prompt.text + body + "\nThat's it", task)) == tree(task.canonical_solution)
 
@@ -228,12 +251,17 @@ def test_references_of_benchmarks_are_left_alone(name, data_dir):
     for task in getattr(importlib.import_module(module), name)(data_dir).tasks:
         program = clean(task.canonical_solution, task, True)
         if program != task.canonical_solution:  # three of MBPP print or call something behind the function
-            assert name.startswith("mbpp") and program == task.canonical_solution[: len(program)].rstrip("\n") + "\n", task.id
+            assert name.startswith("mbpp") and program == task.canonical_solution[: len(program)].rstrip("\n") + "\n", (
+                task.id
+            )
         body = task.canonical_solution.removeprefix(task.prompt.code)
         assert tree(clean(body, task, False)) == tree(program), task.id
         if rng.random() < 0.15:
             for text in CHAT[1:]:
-                assert tree(cleaned(text.format(p=task.canonical_solution), task, True)) == tree(program), (task.id, text)
+                assert tree(cleaned(text.format(p=task.canonical_solution), task, True)) == tree(program), (
+                    task.id,
+                    text,
+                )
 
 
 @pytest.mark.data
@@ -265,16 +293,43 @@ def test_real_programs_lose_only_their_own_tests(data_dir):
     assert 0 < changed < len(programs) / 3
 
 
-@pytest.mark.parametrize("raw", [
-    "(" * 1_000_000, "[" * 100_000 + "]" * 100_000, "-" * 900_000 + "1", "not " * 200_000 + "x",
-    "a" + ".b" * 300_000, "f" + "()" * 300_000, "1" + "+1" * 300_000, "lambda: " * 100_000 + "0",
-    "if x: pass\n" + "elif x: pass\n" * 50_000, "".join(" " * i + "if x:\n" for i in range(150)), "'" * 999_999,
-    "\\\n" * 300_000, "a=" * 20_000 + "1", "1" * 1_000_000, "a\0b", "\ud800", "```\n" * 50_000,
-    "```python\ndef f(xs):\n" * 20_000, "def f(xs): return 1\n)\n" * 20_000, "word and words (\n" * 50_000,
-    "    x = '''\n" * 50_000, " " * 1_000_000, "\n" * 1_000_000, "import a\n" * 100_000 + "(", "x = (\n" * 20_000,
-    "def f(xs):\n    return 1\n" + "print(f(1))\n" * 8_000, "```x\n" + "for example, (a\n" * 20_000,
-    "#" * 1_000_000, "<think>" * 100_000, "<|a|>" * 100_000, "`" * 1_000_000, "def f(xs):\n" + " pass\n" * 100_000 + "(",
-])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "(" * 1_000_000,
+        "[" * 100_000 + "]" * 100_000,
+        "-" * 900_000 + "1",
+        "not " * 200_000 + "x",
+        "a" + ".b" * 300_000,
+        "f" + "()" * 300_000,
+        "1" + "+1" * 300_000,
+        "lambda: " * 100_000 + "0",
+        "if x: pass\n" + "elif x: pass\n" * 50_000,
+        "".join(" " * i + "if x:\n" for i in range(150)),
+        "'" * 999_999,
+        "\\\n" * 300_000,
+        "a=" * 20_000 + "1",
+        "1" * 1_000_000,
+        "a\0b",
+        "\ud800",
+        "```\n" * 50_000,
+        "```python\ndef f(xs):\n" * 20_000,
+        "def f(xs): return 1\n)\n" * 20_000,
+        "word and words (\n" * 50_000,
+        "    x = '''\n" * 50_000,
+        " " * 1_000_000,
+        "\n" * 1_000_000,
+        "import a\n" * 100_000 + "(",
+        "x = (\n" * 20_000,
+        "def f(xs):\n    return 1\n" + "print(f(1))\n" * 8_000,
+        "```x\n" + "for example, (a\n" * 20_000,
+        "#" * 1_000_000,
+        "<think>" * 100_000,
+        "<|a|>" * 100_000,
+        "`" * 1_000_000,
+        "def f(xs):\n" + " pass\n" * 100_000 + "(",
+    ],
+)
 def test_hostile_texts_take_bounded_time(raw):
     for task, is_solution in ((TASK, True), (TASK, False), (SCRIPT_TASK, True)):
         start = time.process_time()

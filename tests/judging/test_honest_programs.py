@@ -29,7 +29,9 @@ def check(name, source, *units):
     CHECKS[name] = textwrap.dedent(source), list(units)
 
 
-call("files in the working directory", """
+call(
+    "files in the working directory",
+    """
     import os
     def f(x):
         with open("a.txt", "w") as file:
@@ -38,8 +40,11 @@ call("files in the working directory", """
         os.replace("a.txt", "d/e/b.txt")
         with open(os.path.join(os.getcwd(), "d", "e", "b.txt")) as file:
             return 2 * int(file.read())
-    """)
-call("tempfile", """
+    """,
+)
+call(
+    "tempfile",
+    """
     import os, tempfile
     def f(x):
         with tempfile.TemporaryDirectory() as folder, tempfile.NamedTemporaryFile("w+", suffix=".txt") as file:
@@ -54,8 +59,11 @@ call("tempfile", """
             os.close(handle)
             os.unlink(path)
             return int(file.read()) + int(open(os.path.join(folder, "a")).read())
-    """)
-call("pathlib, glob and shutil", """
+    """,
+)
+call(
+    "pathlib, glob and shutil",
+    """
     import glob, shutil
     from pathlib import Path
     def f(x):
@@ -68,8 +76,11 @@ call("pathlib, glob and shutil", """
         shutil.rmtree(folder)
         shutil.rmtree("copy")
         return result
-    """)
-call("the home folder and the environment", """
+    """,
+)
+call(
+    "the home folder and the environment",
+    """
     import os
     from pathlib import Path
     def f(x):
@@ -77,8 +88,11 @@ call("the home folder and the environment", """
         path.write_text("a")
         os.environ["SOMETHING"] = str(x)
         return 2 * int(os.environ["SOMETHING"]) * len(Path("~/settings.ini").expanduser().read_text())
-    """)
-call("threads", """
+    """,
+)
+call(
+    "threads",
+    """
     import threading
     def f(x):
         lock, total = threading.Lock(), []
@@ -91,15 +105,21 @@ call("threads", """
         for thread in threads:
             thread.join()
         return sum(total)
-    """)
-call("a pool of 32 threads", """
+    """,
+)
+call(
+    "a pool of 32 threads",
+    """
     import time
     from concurrent.futures import ThreadPoolExecutor
     def f(x):
         with ThreadPoolExecutor(max_workers=32) as pool:
             return sum(pool.map(lambda i: time.sleep(0.01) or x, range(64))) // 32
-    """)
-call("queues, timers and events", """
+    """,
+)
+call(
+    "queues, timers and events",
+    """
     import queue, threading
     def f(x):
         results = queue.Queue()
@@ -108,14 +128,20 @@ call("queues, timers and events", """
         threading.Thread(target=lambda: (results.put(x), done.set())).start()
         done.wait(5)
         return results.get(timeout=5) + results.get(timeout=5)
-    """)
-call("multiprocessing.dummy", """
+    """,
+)
+call(
+    "multiprocessing.dummy",
+    """
     from multiprocessing.dummy import Pool
     def f(x):
         with Pool(2) as pool:
             return sum(pool.map(lambda i: x, range(2)))
-    """)
-call("asyncio", """
+    """,
+)
+call(
+    "asyncio",
+    """
     import asyncio
     async def twice(x):
         await asyncio.sleep(0.01)
@@ -123,54 +149,85 @@ call("asyncio", """
         return (first + second) * (1 if x > 0 else -1)
     def f(x):
         return asyncio.run(twice(x))
-    """)
+    """,
+)
 call("sleeps a little", "import time\ndef f(x):\n    time.sleep(0.2)\n    return 2 * x")
-call("random", """
+call(
+    "random",
+    """
     import random, secrets, uuid
     def f(x):
         assert 0 <= secrets.randbelow(5) < 5 and len(str(uuid.uuid4())) == 36 and len(secrets.token_hex(4)) == 8
         rng = random.Random(x)
         values = rng.sample(range(10), 10) + [random.randint(1, 2)]
         return 2 * x if sorted(values[:10]) == list(range(10)) else 0
-    """)
-call("dates", """
+    """,
+)
+call(
+    "dates",
+    """
     from datetime import date, datetime, timedelta, timezone
     import calendar, time, zoneinfo
     def f(x):
         assert datetime.now(timezone.utc).year > 2020 and time.time() > 0 and time.strftime("%Y")
         assert zoneinfo.ZoneInfo("UTC").key == "UTC"
         return str(date(2024, 2, 28) + timedelta(days=x)), calendar.monthrange(2024, 2)[1]
-    """, ((1,), ["2024-02-29", 29]), ((2,), ["2024-03-01", 29]))
-call("decimal and fractions", """
+    """,
+    ((1,), ["2024-02-29", 29]),
+    ((2,), ["2024-03-01", 29]),
+)
+call(
+    "decimal and fractions",
+    """
     from decimal import Decimal, getcontext
     from fractions import Fraction
     def f(x):
         getcontext().prec = 50
         return str(Decimal(x) / 7)[:20], str(Fraction(x, 9) + Fraction(1, 3))
-    """, ((1,), ["0.142857142857142857", "4/9"]), ((6,), ["0.857142857142857142", "1"]))
-call("numpy", """
+    """,
+    ((1,), ["0.142857142857142857", "4/9"]),
+    ((6,), ["0.857142857142857142", "1"]),
+)
+call(
+    "numpy",
+    """
     import numpy as np
     def f(rows):
         a = np.array(rows, dtype=float)
         values = np.linalg.eigvalsh(a @ a.T)
         assert np.allclose(values.sum(), (a ** 2).sum()) and np.random.default_rng(0).random(3).shape == (3,)
         return a.T.astype(int).tolist()
-    """, (([[1, 2], [3, 4]],), [[1, 3], [2, 4]]), (([[5]],), [[5]]))
-call("numpy on a million numbers", """
+    """,
+    (([[1, 2], [3, 4]],), [[1, 3], [2, 4]]),
+    (([[5]],), [[5]]),
+)
+call(
+    "numpy on a million numbers",
+    """
     import numpy as np
     def f(n):
         a = np.arange(n, dtype=np.int64)
         return int((a * a)[a % 2 == 0].sum())
-    """, ((10,), 120), ((1000000,), 166666166667000000))
-call("deep recursion", """
+    """,
+    ((10,), 120),
+    ((1000000,), 166666166667000000),
+)
+call(
+    "deep recursion",
+    """
     import sys
     sys.setrecursionlimit(100000)
     def depth(n):
         return 0 if n == 0 else 1 + depth(n - 1)
     def f(n):
         return depth(n)
-    """, ((900,), 900), ((20000,), 20000))
-call("deep recursion in a thread with a big stack", """
+    """,
+    ((900,), 900),
+    ((20000,), 20000),
+)
+call(
+    "deep recursion in a thread with a big stack",
+    """
     import sys, threading
     def depth(n):
         return 0 if n == 0 else 1 + max([depth(n - 1)])
@@ -182,8 +239,12 @@ call("deep recursion in a thread with a big stack", """
         thread.start()
         thread.join()
         return result[0]
-    """, ((50000,), 50000))
-call("memoised recursion", """
+    """,
+    ((50000,), 50000),
+)
+call(
+    "memoised recursion",
+    """
     from functools import cache, lru_cache
     @lru_cache(maxsize=None)
     def fib(n):
@@ -191,8 +252,13 @@ call("memoised recursion", """
     @cache
     def f(n):
         return fib(n)
-    """, ((80,), 23416728348467685), ((300,), 222232244629420445529739893461909967206666939096499764990979600))
-call("the method of a class", """
+    """,
+    ((80,), 23416728348467685),
+    ((300,), 222232244629420445529739893461909967206666939096499764990979600),
+)
+call(
+    "the method of a class",
+    """
     from typing import List, Optional
     class Solution:
         def __init__(self):
@@ -200,8 +266,11 @@ call("the method of a class", """
         def f(self, x: int) -> Optional[int]:
             self.count += 1
             return 2 * x
-    """)
-call("dataclasses, enums and named tuples", """
+    """,
+)
+call(
+    "dataclasses, enums and named tuples",
+    """
     from collections import namedtuple
     from dataclasses import dataclass, field
     from enum import Enum, IntEnum, auto
@@ -216,8 +285,12 @@ call("dataclasses, enums and named tuples", """
     Pair = namedtuple("Pair", "a b")
     def f(x):
         return [Point(x).x, Colour.RED.value, Size.BIG, Pair(x, x), Colour.RED.name, Point(1) < Point(2)]
-    """, ((3,), [3, 1, 3, [3, 3], "RED", True]))
-call("generators and comprehensions", """
+    """,
+    ((3,), [3, 1, 3, [3, 3], "RED", True]),
+)
+call(
+    "generators and comprehensions",
+    """
     from itertools import accumulate, chain, groupby, islice, permutations
     def squares():
         n = 0
@@ -226,8 +299,12 @@ call("generators and comprehensions", """
             n += 1
     def f(n):
         return list(islice(squares(), n)), [*accumulate(range(n))], sum(1 for _ in permutations(range(n)))
-    """, ((4,), [[0, 1, 4, 9], [0, 1, 3, 6], 24]))
-call("Counter, deque, defaultdict, heapq and bisect", """
+    """,
+    ((4,), [[0, 1, 4, 9], [0, 1, 3, 6], 24]),
+)
+call(
+    "Counter, deque, defaultdict, heapq and bisect",
+    """
     import bisect, heapq
     from collections import Counter, OrderedDict, defaultdict, deque
     def f(text):
@@ -237,8 +314,12 @@ call("Counter, deque, defaultdict, heapq and bisect", """
         heap = text.split()
         heapq.heapify(heap)
         return Counter(text.replace(" ", "")), heapq.heappop(heap), list(deque(groups[1], maxlen=1)), bisect.bisect([1, 2], 1)
-    """, (("a b aa",), [{"a": 3, "b": 1}, "a", ["b"], 1]))
-call("sqlite in memory and in a file", """
+    """,
+    (("a b aa",), [{"a": 3, "b": 1}, "a", ["b"], 1]),
+)
+call(
+    "sqlite in memory and in a file",
+    """
     import sqlite3
     def f(x):
         total = 0
@@ -249,8 +330,11 @@ call("sqlite in memory and in a file", """
                 base.executemany("insert into t values (?)", [(x,), (1,), (-1,)])
                 total += base.execute("select sum(a) from t").fetchone()[0]
         return total
-    """)
-call("archives", """
+    """,
+)
+call(
+    "archives",
+    """
     import bz2, gzip, io, lzma, tarfile, zipfile, zlib
     def f(x):
         text = str(x).encode()
@@ -263,8 +347,11 @@ call("archives", """
             file.write(text)
         assert bz2.decompress(bz2.compress(text)) == lzma.decompress(lzma.compress(text)) == gzip.open("a.gz").read()
         return int(zipfile.ZipFile("a.zip").read("inner/a.txt")) + int(zlib.decompress(zlib.compress(text)))
-    """)
-call("json, csv, pickle and configparser", """
+    """,
+)
+call(
+    "json, csv, pickle and configparser",
+    """
     import configparser, csv, io, json, pickle
     def f(rows):
         with open("a.csv", "w", newline="") as file:
@@ -276,22 +363,34 @@ call("json, csv, pickle and configparser", """
         config = configparser.ConfigParser()
         config.read_string("[a]\\nb = 1")
         return pickle.load(open("a.pickle", "rb")) + [[config["a"]["b"]]]
-    """, (([[1, "a,b"], [2, "c"]],), [["1", "a,b"], ["2", "c"], ["1"]]))
-call("hashes and encodings", """
+    """,
+    (([[1, "a,b"], [2, "c"]],), [["1", "a,b"], ["2", "c"], ["1"]]),
+)
+call(
+    "hashes and encodings",
+    """
     import base64, binascii, hashlib, hmac, zlib
     def f(text):
         data = text.encode()
         hmac.new(b"k", data, "sha256").hexdigest()
         return hashlib.md5(data).hexdigest()[:8], hashlib.sha256(data).hexdigest()[:8], base64.b64encode(data).decode(), \\
             zlib.crc32(data)
-    """, (("abc",), ["90015098", "ba7816bf", "YWJj", 891568578]))
-call("text in any language", """
+    """,
+    (("abc",), ["90015098", "ba7816bf", "YWJj", 891568578]),
+)
+call(
+    "text in any language",
+    """
     import unicodedata, re, string, textwrap, difflib
     def f(text):
         plain = "".join(c for c in unicodedata.normalize("NFD", text) if not unicodedata.combining(c))
         return plain, text.upper(), re.findall(r"\\w+", text), text[::-1], len("\U0001f600"), text.encode().hex()
-    """, (("né ü",), ["ne u", "NÉ Ü", ["né", "ü"], "ü én", 1, "6ec3a920c3bc"]))
-call("logging and warnings", """
+    """,
+    (("né ü",), ["ne u", "NÉ Ü", ["né", "ü"], "ü én", 1, "6ec3a920c3bc"]),
+)
+call(
+    "logging and warnings",
+    """
     import logging, warnings, sys
     logging.basicConfig(level=logging.DEBUG)
     def f(x):
@@ -305,14 +404,21 @@ call("logging and warnings", """
         handler = logging.FileHandler("a.log")
         handler.close()
         return 2 * x * len(caught)
-    """)
-call("locale and formatting", """
+    """,
+)
+call(
+    "locale and formatting",
+    """
     import locale, string
     def f(x):
         locale.setlocale(locale.LC_ALL, "")
         return locale.format_string("%d", x, grouping=False), f"{x:>5,.2f}", "%05d" % x, string.Template("$a").substitute(a=x)
-    """, ((3,), ["3", " 3.00", "00003", "3"]))
-call("what it imports is found", """
+    """,
+    ((3,), ["3", " 3.00", "00003", "3"]),
+)
+call(
+    "what it imports is found",
+    """
     import abc, argparse, array, ast, contextlib, copy, ctypes, cmath, decimal, dis, email, getpass, graphlib, html, http, inspect
     import ipaddress, keyword, linecache, mimetypes, numbers, operator, optparse, platform, pprint, queue, reprlib, sched, select
     import selectors, shelve, shlex, signal, socket, statistics, stat, struct, symtable, sysconfig, tokenize, traceback
@@ -320,15 +426,21 @@ call("what it imports is found", """
     def f(x):
         tree = xml.etree.ElementTree.fromstring("<a><b/></a>")
         return int(statistics.mean([x, 3 * x])) * len(tree) * len(urllib.parse.urlparse("http://a/b").netloc)
-    """)
-call("guarded main", """
+    """,
+)
+call(
+    "guarded main",
+    """
     def f(x):
         return 2 * x
     if __name__ == "__main__":
         print(f(int(input())))
         raise SystemExit("this is not reached when it is loaded as a module")
-    """)
-call("handles its own exceptions", """
+    """,
+)
+call(
+    "handles its own exceptions",
+    """
     import signal, sys, traceback
     def f(x):
         try:
@@ -350,8 +462,11 @@ call("handles its own exceptions", """
         return 2 * x if code == 3 else code
     def f_deep(n):
         return f_deep(n + 1) + 1
-    """)
-call("an alarm of its own", """
+    """,
+)
+call(
+    "an alarm of its own",
+    """
     import signal
     def f(x):
         def ring(*_):
@@ -363,28 +478,37 @@ call("an alarm of its own", """
                 pass
         except TimeoutError:
             return 2 * x
-    """)
+    """,
+)
 call("a big value", "def f(n):\n    return list(range(n)), 'x' * n", ((100000,), [list(range(100000)), "x" * 100000]))
 call("some hundred megabytes", "def f(x):\n    data = bytearray(300_000_000)\n    return len(data) // 150_000_000 * x")
-call("exec, eval and source", """
+call(
+    "exec, eval and source",
+    """
     import ast, code, inspect
     def f(x):
         scope = {}
         exec(compile(ast.parse("def g(y):\\n    return 2 * y"), "<made>", "exec"), scope)
         return eval("g(x)", scope, {"x": x})
-    """)
-call("ctypes and struct", """
+    """,
+)
+call(
+    "ctypes and struct",
+    """
     import ctypes, struct
     def f(x):
         return ctypes.CDLL(None).abs(-abs(x)) * (1 if x > 0 else -1) + struct.unpack("<i", struct.pack("<i", x))[0]
-    """)
+    """,
+)
 
 script("input", "print(sum(int(w) for w in (input() + (' ' + input() if True else '')).split()))", ("1 2\n3\n", "6"))
 script("sys.stdin.read", "import sys\nprint(sum(map(int, sys.stdin.read().split())))")
 script("sys.stdin, line by line", "import sys\nprint(sum(int(w) for line in sys.stdin for w in line.split()))")
 script("sys.stdin.readlines", "import sys\nprint(sum(int(w) for line in sys.stdin.readlines() for w in line.split()))")
 script("sys.stdin.buffer", "import sys\nprint(sum(map(int, sys.stdin.buffer.read().split())))")
-script("input = sys.stdin.readline", """
+script(
+    "input = sys.stdin.readline",
+    """
     import sys
     input = sys.stdin.readline
     total, line = 0, input()
@@ -392,22 +516,31 @@ script("input = sys.stdin.readline", """
         total += sum(map(int, line.split()))
         line = input()
     print(total)
-    """)
+    """,
+)
 script("open(0)", "print(sum(map(int, open(0).read().split())))")
-script("open('/dev/stdin')", """
+script(
+    "open('/dev/stdin')",
+    """
     import os, sys
     try:
         text = open("/dev/stdin").read()
     except FileNotFoundError:  # there is no /proc for a judged program
         text = sys.stdin.read()
     print(sum(map(int, text.split())))
-    """)
+    """,
+)
 script("fileinput", "import fileinput\nprint(sum(int(w) for line in fileinput.input() for w in line.split()))")
-script("os.read", """
+script(
+    "os.read",
+    """
     import os, io
     print(sum(map(int, io.BytesIO(os.read(0, os.fstat(0).st_size or 10000)).read().split())))
-    """)
-script("until the end of the input", """
+    """,
+)
+script(
+    "until the end of the input",
+    """
     total = 0
     while True:
         try:
@@ -415,17 +548,23 @@ script("until the end of the input", """
         except EOFError:
             break
     print(total)
-    """)
-script("a guarded main that exits", """
+    """,
+)
+script(
+    "a guarded main that exits",
+    """
     import sys
     def main():
         print(sum(map(int, sys.stdin.read().split())))
         return 0
     if __name__ == "__main__":
         sys.exit(main())
-    """)
+    """,
+)
 script("exit() at the end", "import sys\nprint(sum(map(int, sys.stdin.read().split())))\nexit()")
-script("main in a thread with a big stack", """
+script(
+    "main in a thread with a big stack",
+    """
     import sys, threading
     sys.setrecursionlimit(10 ** 6)
     threading.stack_size(128 * 1024 * 1024)
@@ -436,8 +575,11 @@ script("main in a thread with a big stack", """
     thread = threading.Thread(target=main)
     thread.start()
     thread.join()
-    """)
-script("output in many ways", """
+    """,
+)
+script(
+    "output in many ways",
+    """
     import io, os, sys
     total = sum(map(int, sys.stdin.read().split()))
     print("a", end=" ", flush=True)
@@ -448,16 +590,23 @@ script("output in many ways", """
     os.write(1, b"d\\n")
     print(*[total, total], sep=", ", file=sys.stdout)
     print("not this", file=sys.stderr)
-    """, ("1 2\n", "a b\nc\nd\n3, 3\n"))
-script("output collected and written once", """
+    """,
+    ("1 2\n", "a b\nc\nd\n3, 3\n"),
+)
+script(
+    "output collected and written once",
+    """
     import io, sys
     out = io.StringIO()
     sys.stdout, old = out, sys.stdout
     print(sum(map(int, sys.stdin.read().split())))
     sys.stdout = old
     sys.stdout.write(out.getvalue())
-    """)
-script("a writer of its own for stdout", """
+    """,
+)
+script(
+    "a writer of its own for stdout",
+    """
     import os, sys
     from io import BytesIO, IOBase
     class FastIO(IOBase):
@@ -485,24 +634,39 @@ script("a writer of its own for stdout", """
     sys.stdin, sys.stdout = Wrapper(sys.stdin), Wrapper(sys.stdout)
     print(sum(map(int, sys.stdin.read().split())))
     sys.stdout.flush()
-    """)
-script("closes stdout at the end", """
+    """,
+)
+script(
+    "closes stdout at the end",
+    """
     import sys
     print(sum(map(int, sys.stdin.read().split())))
     sys.stdout.close()
-    """)
+    """,
+)
 script("atexit", "import atexit, sys\natexit.register(lambda: print(sum(map(int, sys.stdin.read().split()))))")
-script("much output", "n = int(input())\nprint('\\n'.join(map(str, range(n))))", ("200000\n", "".join(f"{i}\n" for i in range(200000))))
+script(
+    "much output",
+    "n = int(input())\nprint('\\n'.join(map(str, range(n))))",
+    ("200000\n", "".join(f"{i}\n" for i in range(200000))),
+)
 script("much input", "import sys\nprint(len(sys.stdin.read()))", ("x" * 3_000_000, "3000000\n"))
 script("unicode in and out", "print(input()[::-1] + ' \U0001f600 ß')", ("äöü→\n", "→üöä \U0001f600 ß\n"))
-script("input with Windows line ends", "import sys\nprint(sum(map(int, sys.stdin.read().split())))", ("1 2\r\n3\r\n", "6"))
-script("argparse without arguments", """
+script(
+    "input with Windows line ends", "import sys\nprint(sum(map(int, sys.stdin.read().split())))", ("1 2\r\n3\r\n", "6")
+)
+script(
+    "argparse without arguments",
+    """
     import argparse, sys
     arguments = argparse.ArgumentParser().parse_args()
     assert len(sys.argv) == 1
     print(sum(map(int, sys.stdin.read().split())))
-    """)
-script("cmd line by line", """
+    """,
+)
+script(
+    "cmd line by line",
+    """
     import cmd
     class Shell(cmd.Cmd):
         prompt = ""
@@ -513,8 +677,11 @@ script("cmd line by line", """
                 return True
             self.total += sum(map(int, line.split()))
     Shell().cmdloop()
-    """)
-script("its own module is __main__", """
+    """,
+)
+script(
+    "its own module is __main__",
+    """
     import sys, pickle
     class Box:
         def __init__(self, value):
@@ -522,14 +689,25 @@ script("its own module is __main__", """
     box = pickle.loads(pickle.dumps(Box(sum(map(int, sys.stdin.read().split())))))
     assert sys.modules["__main__"].Box is Box and __name__ == "__main__" and type(box) is Box
     print(box.value)
-    """)
+    """,
+)
 
-check("plain values", "def f(x):\n    return 2 * x", "assert candidate(1) == 2", "assert f('ab') == 'abab'", "assert f([1]) == [1, 1]")
-check("in place", """
+check(
+    "plain values",
+    "def f(x):\n    return 2 * x",
+    "assert candidate(1) == 2",
+    "assert f('ab') == 'abab'",
+    "assert f([1]) == [1, 1]",
+)
+check(
+    "in place",
+    """
     def f(xs):
         xs.sort()
         xs.append(0)
-    """, "xs = [3, 1]\nassert f(xs) is None\nassert xs == [1, 3, 0]")
+    """,
+    "xs = [3, 1]\nassert f(xs) is None\nassert xs == [1, 3, 0]",
+)
 check("types are kept", """
     from collections import Counter, OrderedDict, defaultdict, deque
     from decimal import Decimal
@@ -603,7 +781,11 @@ check("an unittest", "def f(x):\n    if x is None:\n        raise TypeError('not
       "    def test_a(self):\n        self.assertEqual(self.value, {'a': [1]})\n"
       "    def test_b(self):\n        self.assertRaises(TypeError, f, None)\n        self.assertIn('a', f(2))\n",
       "run_case('Cases', 'test_a')", "run_case('Cases', 'test_b')")  # fmt: skip
-check("prints while it works", "import sys\ndef f(x):\n    print(x)\n    print(x, file=sys.stderr)\n    return x", "assert f(1) == 1")
+check(
+    "prints while it works",
+    "import sys\ndef f(x):\n    print(x)\n    print(x, file=sys.stderr)\n    return x",
+    "assert f(1) == 1",
+)
 check("files and threads", """
     import tempfile, threading
     def f(x):
@@ -618,7 +800,9 @@ check("files and threads", """
     """, "assert f(7) == 7", "assert [f(i) for i in range(20)] == list(range(20))")  # fmt: skip
 
 # Processes and sockets are refused to all programs, so these fail; the reason must say what was refused.
-REFUSED["multiprocessing"] = "import multiprocessing\ndef f(x):\n    multiprocessing.Process(target=print).start()\n    return 2 * x"
+REFUSED["multiprocessing"] = (
+    "import multiprocessing\ndef f(x):\n    multiprocessing.Process(target=print).start()\n    return 2 * x"
+)
 REFUSED["subprocess"] = "import subprocess\ndef f(x):\n    subprocess.run(['true'], check=True)\n    return 2 * x"
 REFUSED["socket"] = "import socket\ndef f(x):\n    socket.create_connection(('127.0.0.1', 80), 1)\n    return 2 * x"
 
@@ -652,5 +836,7 @@ def test_what_is_refused_is_an_error_with_its_reason():
 def test_small_limits_are_enough(name):
     source, tests = CALLS[name]
     limits = Limits(cpu_seconds=1, wall_seconds=10, memory_mb=512, output_mb=1)
-    ((_, verdict),) = judge_stream([(0, source, task("call", [Test(e, a) for a, e in tests]))], workers=1, limits=limits)
+    ((_, verdict),) = judge_stream(
+        [(0, source, task("call", [Test(e, a) for a, e in tests]))], workers=1, limits=limits
+    )
     assert verdict.passed, verdict

@@ -78,7 +78,10 @@ PRAGMAS = [  # program and number of comments that the command would obey
     ("# a # pylint: enable=all # b # pylint: disable=E0602\nx = y\n", 1),
     ("# PYLINT: disable=all\n# pylint : disable=all\n# xpylint: disable=all\nx = y\n", 0),
     ("x = '# pylint: disable=all'\npylint: int = y\n'''\n# pylint: skip-file'''\n", 0),
-    ("x = (y,  # pylint: disable-next=all\n     # pylint: disable-msg=E0602\n     z)\nw = \\\n    y  # pylint: disable=E0602\n", 3),
+    (
+        "x = (y,  # pylint: disable-next=all\n     # pylint: disable-msg=E0602\n     z)\nw = \\\n    y  # pylint: disable=E0602\n",
+        3,
+    ),
     ("\ufeff# pylint: disable=all\r\nx = y\r\n", 1),
     ("# coding: utf-7\nimport os\nx = y\n+ACM pylint: skip-file\n", 1),  # hidden by the encoding
     ("# pylint: disable=all\nx = (y\n", 1),  # does not parse
@@ -276,7 +279,9 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path, monkeypatch):
         "items = ((i, f'x = {i}\\nprint(x.foo)\\n') for i in range(200))\n"
         "for key, _ in score_stream(items, workers=2, cache_dir=sys.argv[1]): print(key, flush=True)"
     )
-    run = subprocess.Popen([sys.executable, "-c", code, tmp_path / "cache"], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    run = subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path / "cache"], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
     told = [int(run.stdout.readline()) for _ in range(15)]
     run.kill()
     told += [int(line) for line in run.stdout if line.endswith("\n")]

@@ -99,10 +99,16 @@ CALLS = {
     "    t.start()\n    t.join()\n    return r[-1]": ("passed", 1, 2),
     "import tempfile, os\ndef f(x):\n    with tempfile.NamedTemporaryFile('w+', delete=False) as file:\n"
     "        file.write('a')\n    assert os.path.dirname(file.name) == os.getcwd()\n    return 2 * x": ("passed", 1, 2),
-    "from dataclasses import dataclass\n@dataclass\nclass P:\n    v: int\n"
-    "def f(x):\n    return P(2 * x).v": ("passed", 1, 2),
-    "print('noise')\ndef f(x):\n    print(x)\n    return 2 * x\n"
-    "if __name__ == '__main__':\n    input()": ("passed", 1, 2),
+    "from dataclasses import dataclass\n@dataclass\nclass P:\n    v: int\ndef f(x):\n    return P(2 * x).v": (
+        "passed",
+        1,
+        2,
+    ),
+    "print('noise')\ndef f(x):\n    print(x)\n    return 2 * x\nif __name__ == '__main__':\n    input()": (
+        "passed",
+        1,
+        2,
+    ),
     "import os\ndef f(x):\n    for fd in range(4, 99):\n        try:\n            os.fstat(fd)\n        except OSError:\n"
     "            continue\n        return fd\n    return 2 * x": ("passed", 1, 2),
     "import os\ndef f(x):\n    os.mkdir('d')\n    os.chmod('d', 0)\n    return 2 * x": ("error", 1, 0),  # 'd' exists
@@ -168,7 +174,9 @@ def test_sleep_counts_as_time_and_the_machines_load_does_not():
     (verdict,) = judge_programs([(forever, DOUBLE)], limits=LIMITS)
     assert verdict.status == "timeout" and "slept" in verdict.reason and time.monotonic() - begin < 10
     busy = "def f(x):\n    for _ in range(2_000_000):\n        pass\n    return 2 * x"  # about 0.05 s of CPU time
-    load = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(4 * len(os.sched_getaffinity(0)))]
+    load = [
+        subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(4 * len(os.sched_getaffinity(0)))
+    ]
     try:
         assert judge_programs([(busy, DOUBLE)], limits=LIMITS)[0].passed
     finally:
@@ -208,7 +216,9 @@ def test_expected_values_never_reach_the_candidate():
         counts.append(json.loads(runs[0].lines[1])[1])
     assert judge_programs([(peek, task)])[0].status in ("failed", "error")
     assert counts[1] > counts[0]
-    checked = check_task(f"SECRET = {secret}", f"found = candidate(1)\nassert found == SECRET or found == {secret}, found")
+    checked = check_task(
+        f"SECRET = {secret}", f"found = candidate(1)\nassert found == SECRET or found == {secret}, found"
+    )
     with Executor(1, at_least="seccomp", strongest="seccomp") as executor:
         program = TaskRequests(checked).request(peek)
         for _ in range(2):  # nor does the server hold them after a first program
@@ -232,9 +242,7 @@ def test_environment_and_scratch_folder(monkeypatch):
 
 
 def test_no_process_is_left_by_a_fork_bomb():
-    bomb = (
-        "import os\ndef f(x):\n    while True:\n        try:\n            os.fork()\n        except OSError:\n            pass"
-    )
+    bomb = "import os\ndef f(x):\n    while True:\n        try:\n            os.fork()\n        except OSError:\n            pass"
     with Executor(1, LIMITS) as executor:
         ((_, runs),) = executor.run([(0, ExecutionRequest(bomb, "f", ("[1]",)))])
         assert runs[0].cause == "cpu"
@@ -284,7 +292,9 @@ PREFETCHED = check_task(
 
 def test_prefetched_calls_change_no_verdict(monkeypatch):
     assert len(known_calls([test.code for test in PREFETCHED.tests], ("candidate",))) == 1
-    first = check_task("", *(f"assert candidate([{n}, 1]) == {n + 1}" for n in range(6)), "assert len(candidate([2])) == 0")
+    first = check_task(
+        "", *(f"assert candidate([{n}, 1]) == {n + 1}" for n in range(6)), "assert len(candidate([2])) == 0"
+    )
     programs = [*PROGRAMS, "def f(x):\n    if x[0] == 3: raise ValueError\n    return sum(x)",
                 "import os\ndef f(x):\n    if x[0] == 3: os._exit(0)\n    return sum(x)",
                 "def f(x):\n    while x[0] == 3: pass\n    return sum(x)", "def f(x):\n    yield sum(x)"]  # fmt: skip

@@ -13,13 +13,13 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-import yaml
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.metrics.pairwise import cosine_similarity
 
 from cptlab.errors import UserError
 from cptlab.pairs import (
     FilterCounts,
+    SampledPairs,
     SelectionOptions,
     cosine_similarities,
     difference_regions,
@@ -32,6 +32,8 @@ from cptlab.pairs import (
     token_masks,
 )
 from cptlab.records import Completion, Message, Prompt, Quality, Task, Verdict
+from cptlab.settings.config_source import compose_config
+from cptlab.settings.instantiate import instantiate
 
 CODE = "def solve(items):\n"
 TASK = Task("kata/1", "kata", "train", "interview", "call", Prompt("# Add them up.\n" + CODE, CODE), "solve")
@@ -338,19 +340,15 @@ def test_pair_holds_completions_masks_and_lines():
     clean = [dataclasses.replace(quality, messages=()) for quality in qualities]
     refined = make_pair(TASK, choice, completions, clean, characters, as_text, refine="pylint_lines")
     assert not any(refined.better_mask + refined.worse_mask)
-    with pytest.raises(UserError, match="refine=lines is unknown"):
+    with pytest.raises(UserError, match="refine=lines cannot be: it must be none or pylint_lines"):
         make_pair(TASK, choice, completions, qualities, characters, as_text, refine="lines")
 
 
 def test_configs_are_algorithm_1():
-    conf = Path(__file__).parents[2] / "conf" / "pairs"
-    for name, n in (("paper", 100), ("kata", None)):
-        config = yaml.safe_load((conf / f"{name}.yaml").read_text())
-        assert config["selection"].pop("_target_") == "cptlab.pairs.SelectionOptions"
-        options = SelectionOptions(**config["selection"])
-        assert set(config) == {"n", "train_tasks", "validation_tasks", "selection", "seed", "refine"}
-        if name == "paper":
-            assert (config["n"], config["refine"], options) == (n, "none", SelectionOptions())
+    for name, n in (("paper", 100), ("kata", 12)):
+        recipe = instantiate(compose_config("train", f"pairs={name}").pairs, "pairs")
+        assert recipe == SampledPairs(n=n, train_tasks=recipe.train_tasks, validation_tasks=recipe.validation_tasks)
+    assert SampledPairs().selection == SelectionOptions(0.1, 0.4, 0.7, 0.3, "score")
 
 
 def test_no_torch():

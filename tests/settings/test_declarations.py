@@ -60,7 +60,7 @@ def targets() -> list[str]:
     """Every `_target_` of ours in conf/."""
     found = set()
     for path in config_directory().glob("**/*.yaml"):
-        found |= set(re.findall(rf"_target_: ({PACKAGE.name}\.\S+)", path.read_text()))
+        found |= set(re.findall(rf"_target_: ({PACKAGE.name}\.[\w.]+)", path.read_text()))
     return sorted(found)
 
 

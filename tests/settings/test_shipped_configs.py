@@ -11,10 +11,10 @@ from cptlab.settings.instantiate import instantiate
 EVALUATED = ("backbone", "benchmark", "decoding")
 USES = {
     "train": ("*",),
-    "evaluate": (*EVALUATED, "logger", "paths", "system", "judge", "experiment", "decoding/*"),
-    "omega": EVALUATED,
+    "evaluate": (*EVALUATED, "logger", "paths", "system", "judge", "decoding/*"),
+    "omega": (*EVALUATED, "system", "judge"),
     "dilution": EVALUATED,
-    "pairs": (*EVALUATED, "pairs"),
+    "pairs": (*EVALUATED, "pairs", "judge"),
 }
 NOT_OF_TRAIN = {
     "hydra",

@@ -9,15 +9,20 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 from run_commands import ROOT, command, config
 
 from cptlab.adapters import Policy, Prefix, save_prefix
+from cptlab.adapters.full import FullFineTuning
+from cptlab.adapters.lora import LoRA
 from cptlab.backbone import load_backbone
-from cptlab.decoding import Sampling
+from cptlab.decoding import Sampling, generate
+from cptlab.errors import UserError
 from cptlab.metrics.summary import compare
 from cptlab.records import Completion, Quality, Verdict
 from cptlab.storage.jsonl import read_jsonl
+from cptlab.storage.run_directory import training_run
 from cptlab.systems import judge as judging
 from cptlab.systems.decoding import Decoding
 from cptlab.systems.judge import Judge
@@ -38,10 +43,12 @@ def trained(tmp_path_factory) -> Path:
     run = tmp_path_factory.mktemp("trained") / "logs" / "train" / "runs" / "one"
     run.mkdir(parents=True)
     settings = config("train", run)
-    OmegaConf.save(OmegaConf.create({"backbone": settings.backbone, "benchmark": settings.benchmark}), run / "config.yaml")
+    OmegaConf.save(
+        OmegaConf.create({"backbone": settings.backbone, "benchmark": settings.benchmark}), run / "config.yaml"
+    )
     backbone = load_backbone("kata-lm")
-    prefix = Prefix(backbone.shape, length=2, seed=3)
-    prefix.table.data *= 5
+    prefix = Prefix(backbone.shape, length=5, seed=3)
+    prefix.table.data *= 50
     save_prefix(prefix, run / "prefix", backbone)
     (run / "run.json").write_text('{"digest": "x", "finished": true}')
     return run
@@ -65,7 +72,9 @@ def test_two_decodings_in_one_evaluation_are_two_evaluations(tmp_path):
     assert records(together, "spa") == records(guided, "base") != records(plain, "base")
     metrics = metrics_of(together)
     assert metrics["systems"] == list(metrics["results"]) == ["spa", "base"], "in the order of the command"
-    assert set(metrics["differences"]) == {"base"} and metrics["results"]["base"] == metrics_of(plain)["results"]["base"]
+    assert (
+        set(metrics["differences"]) == {"base"} and metrics["results"]["base"] == metrics_of(plain)["results"]["base"]
+    )
     for metric, change in metrics["differences"]["base"]["all"].items():
         if not metric.endswith("_ci") and metric != "tasks":
             after, before = (metrics["results"][name]["all"][metric] for name in ("base", "spa"))
@@ -87,13 +96,50 @@ def test_every_shipped_system_goes_through(trained, tmp_path):
 
 
 def test_a_system_of_the_user_s_own(trained, tmp_path):
-    own = ["+system.mine._target_=cptlab.systems.System", "+system.mine.adapter=prefix", "+system.mine.run=latest"]
-    command("evaluate", tmp_path, *SMALL, f"run={trained}", *own, f"paths.logs={trained.parents[2]}")
-    run = trained.parents[2] / "evaluate" / "runs" / "now"
-    found = run if run.exists() else tmp_path / "logs/evaluate/runs/now"
-    metrics = json.loads((found / "metrics.json").read_text())
+    own = ["+system.mine._target_=cptlab.systems.System", "+system.mine.adapter=prefix", f"+system.mine.run={trained}"]
+    command("evaluate", tmp_path, *SMALL, f"run={trained}", *own)
+    metrics = metrics_of(tmp_path)
     assert metrics["systems"] == ["base", "tuned", "mine"]
-    assert metrics["results"]["mine"] == metrics["results"]["tuned"] != metrics["results"]["base"]
+    assert records(tmp_path, "mine") == records(tmp_path, "tuned") != records(tmp_path, "base")
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_other_adapters_are_systems_too(kind, tmp_path):
+    backbone = load_backbone("kata-lm")
+    adapter = LoRA(backbone, r=4) if kind == "lora" else FullFineTuning(backbone)
+    with torch.no_grad():
+        for parameter in adapter.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    run = tmp_path / "logs" / "train" / "runs" / "one"
+    adapter.export(run / kind, backbone)
+    (run / "run.json").write_text('{"finished": true}')
+    settings = config("train", tmp_path)
+    OmegaConf.save(
+        OmegaConf.create({"backbone": settings.backbone, "benchmark": settings.benchmark}), run / "config.yaml"
+    )
+    command("evaluate", tmp_path, *QUIET, "limit=2", "n=2", f"system=[base,{kind},tuned]")
+    assert records(tmp_path, kind) == records(tmp_path, "tuned") != records(tmp_path, "base")
+    assert {metrics_of(tmp_path)["parts"][name]["adapter"] for name in (kind, "tuned")} == {kind}
+    tasks, policy = kata().split("test", 2), adapter.eval().policy(backbone)
+    rows = generate(policy.backbone, [(task.id, task.prompt) for task in tasks], 2, Sampling(), prefix=policy.prefix)
+    stored = read_jsonl(tmp_path / "logs/evaluate/runs/now" / kind / "completions.jsonl", Completion)
+    assert list(stored) == [completion for row in rows for completion in row]
+
+
+def test_latest_is_the_newest_run_with_such_an_adapter(tmp_path):
+    """Also where a newer run has another kind of adapter, and a still newer one has not finished."""
+    runs = [tmp_path / "train" / "runs" / name for name in ("first", "second", "lora", "torn")]
+    for age, (run, kind) in enumerate(zip(runs, ("prefix", "prefix", "lora", "prefix"), strict=True)):
+        (run / kind).mkdir(parents=True)
+        (run / "config.yaml").touch()
+        (run / "run.json").write_text(json.dumps({"finished": run.name != "torn"}))
+        os.utime(run / "run.json", (age, age))
+    for kinds, expected in ((["prefix"], 1), (["prefix", "lora"], 2), (["lora"], 2)):
+        assert training_run("latest", tmp_path, kinds) == runs[expected].resolve()
+    with pytest.raises(UserError, match=r"with an adapter \(full\)"):
+        training_run("latest", tmp_path, ["full"])
+    with pytest.raises(UserError, match=r"no adapter of this kind \(lora\)"):
+        training_run(str(runs[0]), tmp_path, ["lora"])
 
 
 def system(name: str, **parts) -> LoadedSystem:
@@ -124,32 +170,43 @@ def test_the_best_of_the_draws_is_kept_repaired_and_its_cost_counted(tmp_path, m
     assert kept.cost.tokens == tokens / (n * len(tasks)) and every.cost.tokens == tokens / len(rows)
 
 
-@pytest.mark.parametrize("overrides, said", [
-    (["system=[]"], "There is no system to evaluate"),
-    (["system=[tuned]"], "tuned needs a training run"),
-    (["system=[base,lora]"], "System lora: There is no finished training run with an adapter (lora)"),
-    (["system=[base]", "+system.mine.run=x"], "system.mine has no _target_"),
-    (["system=[base]", "system.base.run=/no/run"], "but no adapter"),
-    (["system=[base]", "system.base.adapter=prefix", "system.base.run=/no/run"], "System base: /no/run is no finished"),
-    (["system=[base]", "system.base.adapter=lora", "system.base.run={trained}"], "has no adapter of this kind (lora)"),
-    (["system=[base,best_of_n]", "system.best_of_n.selection.draws=0"], "draws=0 cannot be"),
-    (["system=[base,best_of_n]", "decoding=beams", "n=2"], "width"),
-    (["system=[base,ruff_fix]", "system.ruff_fix.post_processing.0.select=[XYZ1]"], "XYZ1"),
-    (["system=[base,spa]", "decoding@system.spa.decoding=dial"], "it has no prefix"),
-    (["system=[base,spa]", "system.spa.decoding.negative.spans=[shots]"], "None of the 3 prompts has"),
-    (["system=[base,spa]", "system.spa.decoding.omega=tuned"], "No ω was tuned"),
-    (["system=[base,spa]", "system.spa.decoding.omega=much"], "omega"),
-    (["system=[base]", "decoding=dial"], "no system has a prefix"),
-    (["system=[base]", "~backbone"], "Add backbone=kata_lm"),
-    (["system=[base]", "system.base.adaptor=prefix"], "adaptor"),
-])
+@pytest.mark.parametrize(
+    "overrides, said",
+    [
+        (["system=[]"], "There is no system to evaluate"),
+        (["system=[tuned]"], "tuned needs a training run"),
+        (["system=[base,lora]"], "System lora: There is no finished training run with an adapter (lora)"),
+        (["system=[base]", "+system.mine.run=x"], "system.mine has no _target_"),
+        (["system=[base]", "system.base.run=/no/run"], "but no adapter"),
+        (
+            ["system=[base]", "system.base.adapter=prefix", "system.base.run=/no/run"],
+            "System base: /no/run is no finished",
+        ),
+        (
+            ["system=[base]", "system.base.adapter=lora", "system.base.run={trained}"],
+            "has no adapter of this kind (lora)",
+        ),
+        (["system=[base,best_of_n]", "system.best_of_n.selection.draws=0"], "draws=0 cannot be"),
+        (["system=[base,best_of_n]", "decoding=beams", "n=2"], "width"),
+        (["system=[base,ruff_fix]", "system.ruff_fix.post_processing.0.select=[XYZ1]"], "XYZ1"),
+        (["system=[base,spa]", "decoding@system.spa.decoding=dial"], "it has no prefix"),
+        (["system=[base,spa]", "system.spa.decoding.negative.spans=[shots]"], "None of the 3 prompts has"),
+        (["system=[base,spa]", "system.spa.decoding.omega=tuned"], "No ω was tuned"),
+        (["system=[base,spa]", "system.spa.decoding.omega=much"], "omega"),
+        (["system=[base]", "decoding=dial"], "no system has a prefix"),
+        (["system=[base]", "~backbone"], "Add backbone=kata_lm"),
+        (["system=[base]", "system.base.adaptor=prefix"], "adaptor"),
+    ],
+)
 def test_a_mistake_in_a_system_ends_before_any_work(overrides, said, trained, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         command("evaluate", tmp_path, *SMALL, *BASE, *(text.format(trained=trained) for text in overrides))
     assert ended.value.code == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and said in errors[0]
-    assert not list(tmp_path.glob("cache/completions-*")) and not list(tmp_path.glob("logs/evaluate/runs/*/metrics.json"))
+    assert not list(tmp_path.glob("cache/completions-*")) and not list(
+        tmp_path.glob("logs/evaluate/runs/*/metrics.json")
+    )
 
 
 def test_training_runs_of_different_backbones_are_not_compared(trained, tmp_path, capsys):
@@ -174,7 +231,9 @@ def test_without_a_training_run_its_systems_are_left_out_and_plain_decoding_is_s
 
 
 def test_changes_are_paired_by_task(tmp_path):
-    command("evaluate", tmp_path, *SMALL, *BASE, "system=[base,best_of_n,ruff_fix]", "system.best_of_n.selection.draws=2")
+    command(
+        "evaluate", tmp_path, *SMALL, *BASE, "system=[base,best_of_n,ruff_fix]", "system.best_of_n.selection.draws=2"
+    )
     metrics, run = metrics_of(tmp_path), tmp_path / "logs/evaluate/runs/now"
     ids = {completion.task_id for completion in read_jsonl(run / "base/completions.jsonl", Completion)}
     tasks = [task for task in kata().tasks if task.id in ids]

@@ -12,15 +12,16 @@ from run_commands import ROOT, config
 from cptlab.errors import UserError
 from cptlab.settings.instantiate import instantiate
 from cptlab.settings.validation import validate
-from cptlab.training.objectives import CPT, DPO, DPOP, ORPO, SVEN, Objective, SimPO, SinglePrefix, losses
-from cptlab.training.steps.choice import Compute
+from cptlab.training.objectives import CPT, DPO, DPOP, NLL, ORPO, SVEN, Objective, SimPO, losses
+from cptlab.training.steps.compute import Compute
 
-DEFAULTS = [CPT(), CPT(w_hinge=4.0), SinglePrefix(), SVEN(), DPO(), DPOP(), SimPO(), ORPO()]
+DEFAULTS = [CPT(), CPT(w_hinge=4.0), NLL(), SVEN(), DPO(), DPOP(), SimPO(), ORPO()]
 EMPTY = [(), (0,), (3,), (0, 3), tuple(range(6))]
 CONFIGS = {
     "cpt": CPT(),
     "cpt_hinge": CPT(w_hinge=4.0),
-    "single_prefix": SinglePrefix(),
+    "nll": NLL(),
+    "single_prefix": NLL(),
     "sven": SVEN(),
     "dpo": DPO(),
     "dpop": DPOP(),
@@ -69,12 +70,12 @@ class Program:
             total = total + torch.log(p)
         return total
 
-    def divergences(self, prefix, direction):
+    def divergences(self, policy, direction):
         """KL at every code token that is not marked."""
         found = []
         for t, marked in enumerate(self.marked):
             if not marked:
-                p, q = self.policies[prefix][t], self.backbone[t]
+                p, q = self.policies[policy][t], self.backbone[t]
                 if direction == "reference_policy":
                     p, q = q, p
                 found.append(sum(p[v] * torch.log(p[v] / q[v]) for v in range(len(p))))
@@ -107,7 +108,7 @@ def paper_cpt(o, a, b):
     return terms, loss
 
 
-def paper_single_prefix(o, a, b):
+def paper_nll(o, a, b):
     terms = {"l_nll": reduced([-torch.log(p) for p in a.probabilities(a.policies[0], False)], o.reduction)}
     return terms, terms["l_nll"]
 
@@ -164,7 +165,7 @@ def paper_orpo(o, a, b):
 
 PAPERS = {
     CPT: paper_cpt,
-    SinglePrefix: paper_single_prefix,
+    NLL: paper_nll,
     SVEN: paper_sven,
     DPO: paper_dpo,
     DPOP: paper_dpop,
@@ -181,7 +182,7 @@ def computed(objective, outputs):
 @pytest.mark.parametrize("empty_rows", EMPTY, ids=str)
 @pytest.mark.parametrize("objective", switched(*DEFAULTS), ids=name_of)
 def test_terms_and_gradients_are_the_papers(objective, empty_rows):
-    outputs = fake_outputs(empty_rows=empty_rows, prefixes=objective.prefixes)
+    outputs = fake_outputs(empty_rows=empty_rows, policies=objective.policies)
     terms = computed(objective, outputs)
     loss = sum(objective.weighted(terms).values())
     gradients = torch.autograd.grad(loss.mean(), outputs.policies)
@@ -226,7 +227,7 @@ def test_what_an_objective_says_it_needs_of_the_backbone_is_what_it_asks(objecti
 @pytest.mark.parametrize("scale", [1e-6, 1e2, 1e4])
 @pytest.mark.parametrize("objective", switched(*DEFAULTS), ids=name_of)
 def test_no_margin_is_too_large(objective, scale, dtype):
-    outputs = fake_outputs(prefixes=objective.prefixes, scale=scale, dtype=dtype, empty_rows=(1, 4))
+    outputs = fake_outputs(policies=objective.policies, scale=scale, dtype=dtype, empty_rows=(1, 4))
     loss = sum(objective.weighted(computed(objective, outputs)).values())
     assert torch.isfinite(loss).all()
     loss.mean().backward()
@@ -237,7 +238,7 @@ def test_no_margin_is_too_large(objective, scale, dtype):
 @pytest.mark.parametrize("objective", DEFAULTS, ids=name_of)
 def test_certain_programs_are_no_trouble(objective, sides):
     """Programs that the policy gives probability 1, whose odds are infinite."""
-    outputs = fake_outputs(pairs=1, prefixes=objective.prefixes, dtype=torch.float32)
+    outputs = fake_outputs(pairs=1, policies=objective.policies, dtype=torch.float32)
     with torch.no_grad():
         for policy in outputs.policies:
             for row in sides:
@@ -289,7 +290,7 @@ def test_dpop_without_penalty_is_dpo():
 
 
 def test_sven_treats_both_programs_alike():
-    """Exchanging the programs and the prefixes changes nothing."""
+    """Exchanging the programs and the policies changes nothing."""
     outputs = fake_outputs()
     swap = [3, 4, 5, 0, 1, 2]
     parts = (x[swap] for x in (outputs.backbone, outputs.tokens, outputs.mask, outputs.code))
@@ -300,24 +301,24 @@ def test_sven_treats_both_programs_alike():
 
 
 def test_the_second_stage_follows_the_first():
-    assert SinglePrefix.after(CPT()) == SinglePrefix()
-    assert SinglePrefix.after(CPT(reduction="mean")) == SinglePrefix(reduction="mean")
-    assert SinglePrefix.after(DPO()) == SinglePrefix()
+    assert NLL.after(CPT()) == NLL()
+    assert NLL.after(CPT(reduction="mean")) == NLL(reduction="mean")
+    assert NLL.after(DPO()) == NLL()
 
 
 @pytest.mark.parametrize(
     "make, said",
     [
-        (lambda: CPT(reduction="median"), "objective.reduction=median is unknown. Choose one of sum, mean."),
-        (lambda: SVEN(kl_direction="both"), "objective.kl_direction=both is unknown. Choose one of policy_reference, "),
-        (lambda: Compute(step="slow"), "compute.step=slow is unknown. Choose one of fast, plain."),
-        (lambda: DPO(over="all"), "objective.over=all is unknown. Choose one of code, differences."),
-        (lambda: DPO(beta=0.0), "objective.beta=0.0 cannot be: it must be a number above 0."),
-        (lambda: SimPO(gamma="big"), "objective.gamma=big cannot be: it must be a number from 0 up."),
-        (lambda: ORPO(w_odds=-1), "objective.w_odds=-1 cannot be: it must be a number from 0 up."),
-        (lambda: DPOP(penalty=float("nan")), "objective.penalty=nan cannot be"),
-        (lambda: CPT(w_hinge=True), "objective.w_hinge=True cannot be"),
-        (lambda: SVEN(w_contrast=None), "objective.w_contrast=None cannot be"),
+        (lambda: CPT(reduction="median"), "CPT: reduction=median cannot be: it must be sum or mean."),
+        (lambda: SVEN(kl_direction="both"), "SVEN: kl_direction=both cannot be: it must be policy_reference or "),
+        (lambda: Compute(step="slow"), "Compute: step=slow cannot be: it must be fast or plain."),
+        (lambda: DPO(over="all"), "DPO: over=all cannot be: it must be code or differences."),
+        (lambda: DPO(beta=0.0), "DPO: beta=0.0 cannot be: it must be a number above 0."),
+        (lambda: SimPO(gamma="big"), "SimPO: gamma=big cannot be: it must be a number from 0 up."),
+        (lambda: ORPO(w_odds=-1), "ORPO: w_odds=-1 cannot be: it must be a number from 0 up."),
+        (lambda: DPOP(penalty=float("nan")), "DPOP: penalty=nan cannot be"),
+        (lambda: CPT(w_hinge=True), "CPT: w_hinge=true cannot be"),
+        (lambda: SVEN(w_contrast=None), "SVEN: w_contrast=null cannot be"),
     ],
 )
 def test_mistakes(make, said):

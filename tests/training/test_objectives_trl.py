@@ -121,7 +121,7 @@ def trl_orpo(outputs, objective):
     ids=lambda value: None if callable(value) else str(value),
 )
 def test_the_losses_are_those_of_trl(objective, theirs, tolerance, empty_rows):
-    outputs = fake_outputs(pairs=PAIRS, prefixes=1, empty_rows=empty_rows)
+    outputs = fake_outputs(pairs=PAIRS, policies=1, empty_rows=empty_rows)
     mine, expected = sum(objective.weighted(objective.terms(outputs)).values()), theirs(outputs, objective)
     torch.testing.assert_close(mine, expected, rtol=tolerance, atol=tolerance, check_dtype=False)
     policy = outputs.policies[0]

@@ -79,7 +79,9 @@ def test_a_batch_with_it_equals_one_without(indices, tmp_path):
     examples = examples_of(backbone)
     kept = rows(build(tmp_path, backbone=backbone), backbone, examples, indices)
     prefix = Prefix(backbone.shape, length=3, seed=1).double()
-    found, wanted = (FastOutputs(backbone, batch, [prefix]) for batch in (kept, replace(kept, reference=None)))
+    found, wanted = (
+        FastOutputs(backbone, batch, [prefix.policy(backbone)]) for batch in (kept, replace(kept, reference=None))
+    )
     for where in (kept.mask, kept.code & ~kept.mask, kept.code):
         torch.testing.assert_close(found.reference_scores(where), wanted.reference_scores(where), rtol=0, atol=1e-12)
         for direction in ("policy_reference", "reference_policy"):
@@ -439,7 +441,7 @@ def test_half_precision_on_kata_lm(tmp_path):
             if precision != "none":
                 opened = open_reference(tmp_path, backbone, examples, precision=precision, say=said.append)
                 batch = rows(opened, backbone, examples, list(range(8)))
-            terms = CPT().terms(FastOutputs(backbone, batch, [prefix]))
+            terms = CPT().terms(FastOutputs(backbone, batch, [prefix.policy(backbone)]))
             gradient = torch.autograd.grad(sum(CPT().weighted(terms).values()).sum(), [prefix.table])[0]
             results[precision] = [terms["l_kl"].sum(), sum(CPT().weighted(terms).values()).sum(), gradient]
         wanted = [float(value.detach()) for value in results["none"][:2]]

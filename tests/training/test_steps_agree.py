@@ -9,18 +9,21 @@ import pytest
 import torch
 from tiny_models import ARCHITECTURES, SLIDING, VOCAB, double, tiny_backbone, tiny_tokenizer
 from torch import nn
-from training_runs import make_pairs
+from training_runs import make_adapter, make_pairs
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from cptlab.adapters import Prefix
+from cptlab.adapters.lora import LoRA
 from cptlab.backbone import Backbone, load_backbone
 from cptlab.errors import UserError
 from cptlab.pairs import token_masks
-from cptlab.training import CPT, PrefixTuning
+from cptlab.training import CPT
 from cptlab.training.loop.displacement import displacement_sums
-from cptlab.training.objectives import DPO, DPOP, ORPO, SVEN, SimPO, SinglePrefix
+from cptlab.training.loop.module import AdapterTraining
+from cptlab.training.objectives import DPO, DPOP, NLL, ORPO, SVEN, SimPO
 from cptlab.training.steps.batches import ReferenceRows, collate
-from cptlab.training.steps.choice import Compute, StepMethod, choose_step
+from cptlab.training.steps.choice import StepMethod, choose_step
+from cptlab.training.steps.compute import Compute
 from cptlab.training.steps.fast import FastOutputs
 from cptlab.training.steps.packing import pack, packed_length, predicting_places, token_budget_groups
 from cptlab.training.steps.token_pairs import TokenPair, encode_pair
@@ -32,7 +35,7 @@ SWITCHES = [
 ]
 OBJECTIVES = [
     *(CPT(**switch) for switch in SWITCHES), CPT(w_hinge=2.0), CPT(w_lm=0.0), CPT(w_rank=0.0), CPT(w_kl=0.0),
-    *(SVEN(**switch) for switch in SWITCHES), SinglePrefix(), SinglePrefix(reduction="mean"), DPO(), DPO(over="differences"),
+    *(SVEN(**switch) for switch in SWITCHES), NLL(), NLL(reduction="mean"), DPO(), DPO(over="differences"),
     DPOP(), DPOP(over="differences"), SimPO(), ORPO(),
 ]  # fmt: skip
 
@@ -80,7 +83,7 @@ def exact_norms(backbone):
 
 def prefixes_of(backbone, objective, length=3):
     shape = backbone.shape
-    made = [Prefix(shape, length=length, rank=4, seed=seed).double() for seed in range(objective.prefixes)]
+    made = [Prefix(shape, length=length, rank=4, seed=seed).double() for seed in range(objective.policies)]
     for prefix in made:
         prefix.transform.data *= 20  # so that the policy is far from the reference
     return made
@@ -89,12 +92,12 @@ def prefixes_of(backbone, objective, length=3):
 def step_of(backbone, objective, examples, method, stage="comparative", groups=None):
     """Loss, terms and gradients of one step, and the diagnostics."""
     prefixes = prefixes_of(backbone, objective)
-    module = PrefixTuning(
+    module = AdapterTraining(
         backbone,
         prefixes[0],
         stage,
         objective,
-        method=StepMethod(method),
+        method=StepMethod(method) if isinstance(method, str) else method,
         opposite=prefixes[1] if prefixes[1:] else None,
     )
     step = [collate([examples[i] for i in group], 257) for group in groups or [range(len(examples))]]
@@ -102,8 +105,8 @@ def step_of(backbone, objective, examples, method, stage="comparative", groups=N
     gradients = torch.autograd.grad(loss, module.trained())
     batch = step[0].better if objective.better_only else step[0]
     with torch.no_grad():
-        outputs = module.method.outputs(backbone, step[0], prefixes)
-        terms = objective.terms(module.method.outputs(backbone, batch, prefixes))
+        outputs = module.method.outputs(backbone, step[0], module.policies())
+        terms = objective.terms(module.method.outputs(backbone, batch, module.policies()))
         sums = displacement_sums(outputs, terms, objective)
     return {"step": module._latest, "validation": sums}, gradients
 
@@ -172,7 +175,7 @@ def test_a_longer_prefix_and_checkpointing():
     gradients = []
     for method in (StepMethod("plain"), StepMethod("fast"), StepMethod("fast", checkpointing=True)):
         prefix = prefixes_of(backbone, CPT(), length=40)[0]
-        module = PrefixTuning(backbone, prefix, method=method)
+        module = AdapterTraining(backbone, prefix, method=method)
         loss = module.training_step([collate(examples, 257)], 0)
         gradients.append(torch.autograd.grad(loss, module.trained())[0])
     assert (gradients[0] - gradients[1]).norm() <= 1e-6 * gradients[0].norm()
@@ -195,9 +198,28 @@ def test_compiled_layers(monkeypatch, fresh_compiler):
     monkeypatch.setattr(
         nn.Module, "compile", lambda self, **k: calls.append(k) or compile_layer(self, backend="eager", **k)
     )
-    assert choose_step(backbone, compute=Compute(compile=True)) == StepMethod("fast")
+    limits = torch._dynamo.config.recompile_limit, torch._dynamo.config.accumulated_recompile_limit
+    method = choose_step(backbone, compute=Compute(compile=True))
+    assert method == StepMethod("fast", compiled=2)
     assert calls == [{"dynamic": True}] * 2
-    assert_agree(plain, step_of(backbone, CPT(), pairs(), "fast"), 1e-8)
+    assert_agree(plain, step_of(backbone, CPT(), pairs(), method), 1e-8)
+    assert limits == (torch._dynamo.config.recompile_limit, torch._dynamo.config.accumulated_recompile_limit)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+
+
+def test_compiled_layers_of_another_adapter(monkeypatch, fresh_compiler):
+    compile_layer = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **k: compile_layer(self, backend="eager", **k))
+    losses = []
+    for compiled in (False, True):
+        backbone = double("gpt2")
+        adapter = LoRA(backbone, r=4)
+        method = choose_step(backbone, Compute(compile=compiled), [adapter])
+        assert method.name == "plain" and method.compiled == (4 if compiled else 0)
+        losses.append(
+            AdapterTraining(backbone, adapter, method=method).training_step([collate(pairs(), 257)], 0).item()
+        )
+    assert losses[0] == pytest.approx(losses[1], rel=1e-9)
 
 
 def test_layers_that_cannot_be_compiled(monkeypatch, fresh_compiler):
@@ -215,12 +237,12 @@ def test_what_is_kept_of_the_reference_is_used():
     backbone, examples = double("llama_gqa"), pairs()
     batch = collate(examples, 257)
     prefix = prefixes_of(backbone, CPT())[0]
-    own = FastOutputs(backbone, batch, [prefix])
+    own = FastOutputs(backbone, batch, [prefix.policy(backbone)])
     rows = ReferenceRows(own._reference, own.reference_scores(batch.code))
     calls = []
     hidden = backbone.hidden_states
     backbone.hidden_states = lambda *args: calls.append(args[-1]) or hidden(*args)
-    stored = FastOutputs(backbone, collate(examples, 257, rows), [prefix])
+    stored = FastOutputs(backbone, collate(examples, 257, rows), [prefix.policy(backbone)])
     for direction in ("policy_reference", "reference_policy"):
         torch.testing.assert_close(
             stored.kl(batch.code, direction), own.kl(batch.code, direction), rtol=1e-12, atol=1e-12
@@ -228,7 +250,8 @@ def test_what_is_kept_of_the_reference_is_used():
     torch.testing.assert_close(stored.reference_scores(batch.mask), own.reference_scores(batch.mask), rtol=0, atol=0)
     assert calls == [prefix, prefix]
     other = ReferenceRows(rows.states.flip(0), rows.scores)
-    moved = FastOutputs(backbone, collate(examples, 257, other), [prefix]).kl(batch.code, "policy_reference")
+    other_outputs = FastOutputs(backbone, collate(examples, 257, other), [prefix.policy(backbone)])
+    moved = other_outputs.kl(batch.code, "policy_reference")
     assert (moved - own.kl(batch.code, "policy_reference")).abs().max() > 1e-3
 
 
@@ -279,6 +302,39 @@ def test_the_fast_step_is_taken_on_every_architecture(arch):
         backbone = tiny_backbone(arch)
         backbone.model.to(dtype)
         assert choose_step(backbone) == StepMethod("fast")
+
+
+@pytest.mark.parametrize("error", [AttributeError, NameError, TypeError, KeyError])
+def test_a_mistake_in_the_fast_step_ends_the_run(error, monkeypatch):
+    """It is no reason to fall back to the plain one."""
+
+    def kl(self, *_, **__):
+        raise error("a typo")
+
+    monkeypatch.setattr(FastOutputs, "kl", kl)
+    with pytest.raises(error, match="a typo"):
+        choose_step(tiny_backbone("llama"))
+
+
+def test_an_architecture_that_refuses_packed_rows_falls_back():
+    backbone = tiny_backbone("llama")
+    forward = backbone.model.base_model.forward
+
+    def refuses(*args, attention_mask=None, **kwargs):
+        if attention_mask is not None and not torch.is_inference_mode_enabled():
+            return torch.nn.functional.linear(attention_mask, torch.zeros(1, 1))  # raised in torch
+        return forward(*args, attention_mask=attention_mask, **kwargs)
+
+    backbone.model.base_model.forward = refuses
+    method = choose_step(backbone)
+    assert method.name == "plain" and "cannot run it (RuntimeError" in method.reason
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_other_adapters_take_the_plain_step(kind):
+    backbone = tiny_backbone("llama")
+    method = choose_step(backbone, adapters=[make_adapter(kind, backbone)])
+    assert method == StepMethod("plain", "the fast one trains a prefix only")
 
 
 def test_the_plain_step_is_taken_when_asked_for():

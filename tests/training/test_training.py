@@ -12,15 +12,16 @@ import pytest
 import torch
 import yaml
 from tiny_models import tiny_backbone
-from training_runs import CPU, TRAIN, make_pairs, train, write_file
+from training_runs import CPU, TRAIN, make_adapter, make_pairs, train, with_stages, write_file
 
 import cptlab.training.loop.callbacks
 from cptlab.adapters import Prefix
 from cptlab.errors import UserError
 from cptlab.pairs import write_pairs
-from cptlab.training import CPT, PairDataModule, PrefixTuning, StageProgress, train_stages
+from cptlab.training import CPT, PairDataModule, StageProgress, train_stages
 from cptlab.training.loop.callbacks import AtomicCheckpointIO
 from cptlab.training.loop.datamodule import PairLoader, PairSplit
+from cptlab.training.loop.module import AdapterTraining
 from cptlab.training.steps.batches import collate
 from cptlab.training.steps.choice import StepMethod
 from cptlab.training.steps.token_pairs import encode_pair
@@ -41,7 +42,7 @@ def module_of(arch="llama_gqa", stage="comparative", double=True, **options):
     if double:
         backbone.model.double()
         prefix.double()
-    return PrefixTuning(backbone, prefix, stage, **options)
+    return AdapterTraining(backbone, prefix, stage, **options)
 
 
 def loss_by_loops(module, example):
@@ -50,7 +51,7 @@ def loss_by_loops(module, example):
     for ids, mask in (example.better, example.worse):
         row = torch.tensor([example.instruction + ids])
         with torch.no_grad():
-            policy = module.backbone.logits(row, torch.ones_like(row), module.prefix)[0].tolist()
+            policy = module.backbone.logits(row, torch.ones_like(row), module.adapter)[0].tolist()
             reference = module.backbone.logits(row, torch.ones_like(row))[0].tolist()
         score = 0.0
         for t, (token, differs) in enumerate(zip(ids, mask, strict=True)):
@@ -86,7 +87,7 @@ def test_second_stage_reads_the_better_programs_only(method):
     expected = []
     for example in examples:
         row = torch.tensor([example.instruction + example.better[0]])
-        logits = module.backbone.logits(row, torch.ones_like(row), module.prefix)[0].tolist()
+        logits = module.backbone.logits(row, torch.ones_like(row), module.adapter)[0].tolist()
         start = len(example.instruction)
         expected.append(-sum(loop_log_softmax(logits[start + t - 1])[x] for t, x in enumerate(example.better[0])))
     assert loss.item() == pytest.approx(sum(expected) / 3, rel=1e-9)
@@ -178,8 +179,9 @@ def finished(tmp_path_factory):
     before = {name: value.clone() for name, value in backbone.model.state_dict().items()}
     prefix = Prefix(backbone.shape, length=3, rank=4, seed=1)
     data = PairDataModule(write_file(directory), backbone, token_budget=150, seed=5)
-    options = {"trainer": CPU, "first_epochs": 4, "second_epochs": 1, "checkpoint_every": 3, "learning_rate": 0.02}
-    trained = train_stages(backbone, prefix, data, directory=directory / "run", callbacks=[StageProgress()], **options)
+    options = {"first_epochs": 4, "second_epochs": 1, "learning_rate": 0.02}
+    run = {"directory": directory / "run", "callbacks": [StageProgress()]}
+    trained = train_stages(backbone, prefix, data, **run, **with_stages(**options))
     return {"directory": directory, "backbone": backbone, "before": before, "prefix": trained, "options": options}
 
 
@@ -194,15 +196,12 @@ def test_checkpoint_holds_the_prefix_and_plain_settings(finished):
     for stage in ("stage1", "stage2"):
         path = finished["directory"] / "run" / stage / "last.ckpt"
         checkpoint = torch.load(path, weights_only=True)
-        assert set(checkpoint["state_dict"]) == {"prefix.small", "prefix.transform"}
-        factors = checkpoint["state_dict"]
-        torch.testing.assert_close(
-            checkpoint["prefix_table"], factors["prefix.small"] @ factors["prefix.transform"], rtol=0, atol=0
-        )
+        assert set(checkpoint["state_dict"]) == {"adapter.small", "adapter.transform"}
         assert type(checkpoint["hyper_parameters"]) is dict
         assert len(checkpoint["optimizer_states"][0]["state"]) == 2
         assert path.stat().st_size < 200_000
-    assert torch.equal(checkpoint["prefix_table"], finished["prefix"].collapsed())
+    factors = checkpoint["state_dict"]
+    assert torch.equal(factors["adapter.small"] @ factors["adapter.transform"], finished["prefix"].collapsed())
     steps = {state["step"].item() for state in checkpoint["optimizer_states"][0]["state"].values()}
     assert steps == {TRAIN}  # the second stage's optimiser began afresh
 
@@ -257,15 +256,15 @@ def test_a_finished_run_gives_its_prefix_again(finished):
     backbone, options = finished["backbone"], finished["options"]
     fresh = Prefix(backbone.shape, length=3, rank=4, seed=1)
     data = PairDataModule(write_file(finished["directory"]), backbone, token_budget=150, seed=5)
-    again = train_stages(backbone, fresh, data, directory=finished["directory"] / "run", **options)
+    again = train_stages(backbone, fresh, data, directory=finished["directory"] / "run", **with_stages(**options))
     assert torch.equal(again.collapsed(), finished["prefix"].collapsed())
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"length": 4}, "prefix has 3 positions, 2 layers x 2 key/value heads x 8, .*; this one has 4 positions"),
-        ({"rank": None}, "factors of rank 4; this one has .* no factors"),
+        ({"length": 4}, r"prefix \(length 3, rank 4, num_layers 2, .*\); this one is prefix \(length 4"),
+        ({"rank": None}, "rank 4, .*; this one is .* rank None"),
         ({"learning_rate": 0.5}, "learning_rate was 0.02, now 0.5"),
         ({"objective": CPT(w_kl=0.0)}, "objective was "),
         ({"seed": 6}, "data was "),
@@ -277,16 +276,26 @@ def test_another_run_in_the_same_directory_is_refused(change, message, finished)
     form = {"length": 3, "rank": 4} | {k: v for k, v in change.items() if k in ("length", "rank")}
     options |= {k: v for k, v in change.items() if k not in ("length", "rank", "seed")}
     data = PairDataModule(write_file(finished["directory"]), backbone, token_budget=150, seed=change.get("seed", 5))
+    run = {"directory": finished["directory"] / "run"}
     with pytest.raises(UserError, match=message):
-        train_stages(backbone, Prefix(backbone.shape, **form), data, directory=finished["directory"] / "run", **options)
+        train_stages(backbone, Prefix(backbone.shape, **form), data, **run, **with_stages(**options))
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_another_adapters_checkpoint_is_refused(kind, finished):
+    backbone, options = finished["backbone"], finished["options"]
+    data = PairDataModule(write_file(finished["directory"]), backbone, token_budget=150, seed=5)
+    run = {"directory": finished["directory"] / "run"}
+    with pytest.raises(UserError, match=f"checkpoint's adapter is prefix .*; this one is {kind} "):
+        train_stages(backbone, make_adapter(kind, backbone), data, **run, **with_stages(**options))
 
 
 def test_a_renamed_parameter_does_not_load_silently(finished, tmp_path):
     path = finished["directory"] / "run/stage1/last.ckpt"
     checkpoint = torch.load(path, weights_only=True)
-    checkpoint["state_dict"]["prefix.matrix"] = checkpoint["state_dict"].pop("prefix.transform")
-    module = PrefixTuning(finished["backbone"], Prefix(finished["backbone"].shape, length=3, rank=4))
-    with pytest.raises(UserError, match="prefix.matrix.* are wanted"):
+    checkpoint["state_dict"]["adapter.matrix"] = checkpoint["state_dict"].pop("adapter.transform")
+    module = AdapterTraining(finished["backbone"], Prefix(finished["backbone"].shape, length=3, rank=4))
+    with pytest.raises(UserError, match="adapter.matrix.* are wanted"):
         module.on_load_checkpoint(checkpoint)
 
 

@@ -43,7 +43,7 @@ def undisturbed(spawn, tmp_path_factory):
 
 
 def assert_same(directory: Path, reference: Path) -> None:
-    held, expected = (torch.load(d / "prefix.pt") for d in (directory, reference))
+    held, expected = (torch.load(d / "adapter.pt") for d in (directory, reference))
     assert held.keys() == expected.keys()
     for name in held:
         assert torch.equal(held[name], expected[name]), name
@@ -74,7 +74,7 @@ MOMENTS = [
 @pytest.mark.parametrize("moment", MOMENTS, ids=lambda moment: "-".join(map(str, moment)))
 def test_killed_once(moment, spawn, undisturbed, tmp_path):
     assert spawn(tmp_path, moment) == -signal.SIGKILL
-    assert not (tmp_path / "prefix.pt").exists()
+    assert not (tmp_path / "adapter.pt").exists()
     assert spawn(tmp_path, None) == 0
     assert_same(tmp_path, undisturbed)
 
@@ -105,13 +105,25 @@ def test_killed_with_a_plain_table_and_another_interval(spawn, tmp_path):
     assert_same(tmp_path / "killed", tmp_path / "plain")
 
 
-def test_two_processes_equal_one_with_the_doubled_batch(tmp_path):
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_other_adapters_resume(kind, spawn, tmp_path):
+    """Dropout in LoRA draws the same numbers again."""
+    for name, moments in (("whole", []), ("killed", [("comparative", "on_train_batch_end", 5), ("saving", 6)])):
+        directory = tmp_path / name
+        directory.mkdir()
+        for moment in [*moments, None]:
+            assert spawn(directory, moment, kind=kind) == (0 if moment is None else -signal.SIGKILL)
+    assert_same(tmp_path / "killed", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("kind", ["prefix", "lora"])
+def test_two_processes_equal_one_with_the_doubled_batch(kind, tmp_path, monkeypatch):
     """7 pairs, 2 a step: 3 steps an epoch, the odd pair left out alike. In float64, so that only order differs."""
     two, one = tmp_path / "two", tmp_path / "one"
     for directory in (two, one):
         directory.mkdir()
         training_runs.write_file(directory)
-    script = [sys.executable, training_runs.__file__, str(two), "2", "1"]
+    script = [sys.executable, training_runs.__file__, str(two), "2", "1", kind]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen(
         script, env=environment, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -124,12 +136,13 @@ def test_two_processes_equal_one_with_the_doubled_batch(tmp_path):
     assert process.returncode == 0, output
 
     # no process computed what another one did
-    said = (two / "said.txt").read_text()
-    assert said.count("being computed once") == 2 == said.count("found in"), said
+    if kind == "prefix":
+        said = (two / "said.txt").read_text()
+        assert said.count("being computed once") == 2 == said.count("found in"), said
 
-    prefix = training_runs.train(one, double=True, batch_size=2)
-    ranks = [torch.load(two / f"prefix{rank}.pt") for rank in (0, 1)]
-    for name, expected in prefix.state_dict().items():
+    adapter = training_runs.train(one, kind=kind, double=True, batch_size=2)
+    ranks = [torch.load(two / f"adapter{rank}.pt") for rank in (0, 1)]
+    for name, expected in adapter.state_dict().items():
         assert torch.equal(ranks[0][name], ranks[1][name])
         torch.testing.assert_close(ranks[0][name], expected, rtol=1e-7, atol=1e-9)
     for curve in CURVES:

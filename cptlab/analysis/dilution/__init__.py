@@ -2,7 +2,7 @@
 
 Selective Prompt Anchoring (arXiv 2408.09121), section 2, Fig. 2 and 3, and appendix A.1. Command:
 
-    python -m cptlab.analysis.dilution backbone=kata_lm benchmark=kata limit=60
+    cptlab dilution backbone=kata_lm benchmark=kata limit=60
 
 `programs` has the model generate, `measure` defines the shares, `summary` averages them over tasks, `figures` draws.
 """

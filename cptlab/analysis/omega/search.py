@@ -18,8 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from cptlab.errors import UserError
+from cptlab.settings.commands import OmegaSettings
+from cptlab.settings.setting import check_settings
 
-METHODS = ("unimodal", "grid")
 Scores = tuple[float, ...]  # one number a task, always in the same order
 
 
@@ -110,8 +111,7 @@ def find_best(
     probes: points that are evaluated for the check alone, each in the middle of the widest stretch not yet looked at;
     both ends of the grid are evaluated too. A probe above the search's answer is followed to its own peak.
     """
-    if method not in METHODS:
-        raise UserError(f"There is no search method {method!r}. Choose from {', '.join(METHODS)}.")
+    check_settings(OmegaSettings, method=method)
     if 1.0 not in grid:
         raise ValueError("the grid needs ω = 1")
     grid = tuple(grid)

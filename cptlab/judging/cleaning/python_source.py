@@ -100,6 +100,11 @@ def first_line(statement: ast.stmt) -> int:
     return min([statement.lineno, *(node.lineno for node in getattr(statement, "decorator_list", ()))])
 
 
+def last_line(statement: ast.stmt) -> int:
+    """Return the last line of a statement."""
+    return statement.end_lineno or statement.lineno  # the parser sets both
+
+
 def is_inert(statement: ast.stmt) -> bool:
     """Whether it is a bare name, constant, comparison or the like, or an annotation alone: prose that parses."""
     if isinstance(statement, ast.AnnAssign):
@@ -202,8 +207,8 @@ def without(text: str, tree: ast.Module, dropped: Sequence[ast.stmt]) -> str:
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     lines = text.split("\n")
     ids = {id(statement) for statement in dropped}
-    kept = {n for s in tree.body if id(s) not in ids for n in range(first_line(s), s.end_lineno + 1)}
-    gone = {n for s in dropped for n in range(first_line(s), s.end_lineno + 1)} - kept
+    kept = {n for s in tree.body if id(s) not in ids for n in range(first_line(s), last_line(s) + 1)}
+    gone = {n for s in dropped for n in range(first_line(s), last_line(s) + 1)} - kept
     if not gone:
         return text
     for number in sorted(gone, reverse=True):
@@ -234,11 +239,11 @@ def with_missing(program: str, donors: Iterable[str], roots: set[str], parser: P
             continue
         picked = _providers(given, missing)
         lines = donor.replace("\r\n", "\n").split("\n")
-        chunks += ["\n".join(lines[first_line(s) - 1 : s.end_lineno]) for s in given.body if id(s) in picked]
+        chunks += ["\n".join(lines[first_line(s) - 1 : last_line(s)]) for s in given.body if id(s) in picked]
         missing -= set().union(*(bound_names(s) for s in given.body if id(s) in picked)) if picked else set()
     if not chunks:
         return program
-    future = [s.end_lineno for s in tree.body if isinstance(s, ast.ImportFrom) and s.module == "__future__"]
+    future = [last_line(s) for s in tree.body if isinstance(s, ast.ImportFrom) and s.module == "__future__"]
     lines = program.split("\n")
     head = lines[: max(future, default=0)]
     return "\n".join([*head, *chunks, "", "", *lines[len(head) :]])

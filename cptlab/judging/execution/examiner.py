@@ -176,13 +176,11 @@ def _attribute(target: Any, name: str, *value: Any) -> Any:
     if name == "__name__" and not value:
         return target.__name__
     mock = sys.modules.get("unittest.mock")
-    is_mock = mock is not None and isinstance(target, mock.NonCallableMock)
     if name.startswith("_") or isinstance(target, (types.FunctionType, types.MethodType, types.ModuleType, type)):
         raise AttributeError(f"{name} is not for the program")
-    if is_mock and (
-        hasattr(mock.Mock, name) or name.startswith("assert") or isinstance((*value, None)[0], CandidateObject)
-    ):
-        raise AttributeError(f"{name} of a mock is not for the program")
+    if mock is not None and isinstance(target, mock.NonCallableMock):
+        if hasattr(mock.Mock, name) or name.startswith("assert") or isinstance((*value, None)[0], CandidateObject):
+            raise AttributeError(f"{name} of a mock is not for the program")
     return setattr(target, name, *value) if value else getattr(target, name)
 
 

@@ -183,8 +183,8 @@ class Connection:
         return {"mine": [number, type(value).__name__]}
 
     def _resolve(self, kind: str, content: Any) -> Any:
-        if kind == "yours" and type(content) is int and 0 <= content < len(self.handed):
-            return self.handed[content]
         if kind == "mine":
             return self.proxy(self, int(content[0]), str(content[1])[:80])
+        if kind == "yours" and type(content) is int and 0 <= content < len(self.handed):
+            return self.handed[content]
         raise ValueError(f"an encoded {kind}")

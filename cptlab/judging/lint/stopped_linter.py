@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import tokenize
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from astroid import MANAGER
 from astroid.builder import AstroidBuilder
@@ -25,7 +25,7 @@ class StoppedLinter(PyLinter):
 
     pragmas = 0
 
-    def check(self, files_or_modules: list[str]) -> None:
+    def check(self, files_or_modules: Sequence[str]) -> None:
         """Do what `PyLinter.check` does before it reads a file. `Run` calls this, as in the command."""
         (self.path,) = files_or_modules
         self.initialize()
@@ -62,5 +62,6 @@ class _Setup(Run):
 def stopped_linter(flags: list[str], path: str) -> StoppedLinter:
     """Return the linter of the command `pylint *flags path`, just before it reads `path`, which exists and may be empty."""
     linter = _Setup([*flags, path], reporter=CollectingReporter(), exit=False).linter
+    assert isinstance(linter, StoppedLinter)
     linter.crash_file_path = os.devnull
     return linter

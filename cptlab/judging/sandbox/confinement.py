@@ -77,8 +77,9 @@ def prepare(confinement: Confinement, limits: dict[str, Any]) -> None:
     atexit._clear()
     random.seed(0)
     os.environ["TMPDIR"] = os.environ["HOME"] = confinement.scratch
-    if "tempfile" in sys.modules:
-        sys.modules["tempfile"].tempdir = None
+    tempfile: Any = sys.modules.get("tempfile")
+    if tempfile is not None:
+        tempfile.tempdir = None
     _bound(resource.RLIMIT_FSIZE, limits["output_mb"] << 20)
     _bound(resource.RLIMIT_NOFILE, 64)
     _bound(resource.RLIMIT_CORE, 0)

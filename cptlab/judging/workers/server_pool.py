@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import cptlab
 from cptlab.judging.workers.messages import read_message, write_message
@@ -64,14 +64,14 @@ class ServerPool:
 
     def __exit__(self, *_: object) -> None:
         for server in self._servers:
-            server.stdin.close()
+            _requests(server).close()
         for server in self._servers:
             try:
                 server.wait(5)
             except subprocess.TimeoutExpired:
                 server.kill()
                 server.wait()
-            server.stdout.close()
+            _answers(server).close()
         self._scratch.cleanup()
 
     def answers(self, requests: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
@@ -87,11 +87,11 @@ class ServerPool:
                 if job is None:
                     return
                 try:
-                    write_message(self._servers[index].stdin.fileno(), job[1])
+                    write_message(_requests(self._servers[index]).fileno(), job[1])
                 except BrokenPipeError:
                     pass  # its end is read below, and the request is given to the next one
                 busy[index] = job
-                selector.register(self._servers[index].stdout, selectors.EVENT_READ, index)
+                selector.register(_answers(self._servers[index]), selectors.EVENT_READ, index)
 
             def following() -> tuple[Any, Any, int] | None:
                 item = next(todo, None)
@@ -103,9 +103,9 @@ class ServerPool:
                 while busy:
                     for event, _ in selector.select():
                         index, server = event.data, self._servers[event.data]
-                        selector.unregister(server.stdout)
+                        selector.unregister(_answers(server))
                         key, request, attempt = busy.pop(index)
-                        reply = read_message(server.stdout.fileno())
+                        reply = read_message(_answers(server).fileno())
                         if reply is None:
                             self._replace(index)
                             if attempt == 1:
@@ -131,7 +131,7 @@ class ServerPool:
         )
 
     def _greet(self, server: subprocess.Popen) -> Any:
-        hello = read_message(server.stdout.fileno())
+        hello = read_message(_answers(server).fileno())
         if hello is None:
             raise RuntimeError(f"The judging server {self.module} did not start (exit status {server.wait()}).")
         return hello
@@ -140,7 +140,17 @@ class ServerPool:
         old = self._servers[index]
         old.kill()
         old.wait()
-        old.stdin.close()
-        old.stdout.close()
+        _requests(old).close()
+        _answers(old).close()
         self._servers[index] = self._start(index)
         self._greet(self._servers[index])
+
+
+def _requests(server: subprocess.Popen) -> IO[bytes]:
+    assert server.stdin is not None  # a pipe
+    return server.stdin
+
+
+def _answers(server: subprocess.Popen) -> IO[bytes]:
+    assert server.stdout is not None  # a pipe
+    return server.stdout

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 
 import lightning
 import numpy as np
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader
 from cptlab.backbone import Backbone
 from cptlab.errors import UserError
 from cptlab.pairs import read_pairs
+from cptlab.settings.setting import Setting, check_settings
 from cptlab.training.objectives.base import Objective
 from cptlab.training.reference import Reference, kept_of, open_reference
 from cptlab.training.steps.batches import Batch, collate
@@ -121,18 +123,19 @@ class PairDataModule(lightning.LightningDataModule):
         pairs_file: str | Path,
         backbone: Backbone,
         *,
-        batch_size: int = 1,
+        batch_size: Annotated[int, Setting("Pairs of a step, per process (CPT V-E: 1).", at_least=1)] = 1,
         token_budget: int = 4096,
         seed: int = 0,
-        append_eos: bool = True,
+        append_eos: Annotated[
+            bool, Setting("Whether a program that ended by itself gets the end-of-text token behind it.")
+        ] = True,
     ) -> None:
         super().__init__()
+        check_settings(PairDataModule, batch_size=batch_size, append_eos=append_eos)
         if append_eos and backbone.eos_id is None:
             raise UserError(
                 f"The tokenizer of {backbone.name} has no end-of-text token. Set data.loader.append_eos=false."
             )
-        if batch_size < 1:
-            raise UserError("data.loader.batch_size counts pairs. Set it to 1 or more.")
         pairs = read_pairs(pairs_file, backbone.encode_completion)
         self.splits = {
             split: PairSplit(

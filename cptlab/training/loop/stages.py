@@ -1,7 +1,7 @@
 """Both stages of CPT, one after the other, such that the same call resumes after a kill at any moment.
 
 `directory/stage1` and `stage2` hold `last.ckpt`, the curves, and `finished.json` once the stage is over. A resumed run
-ends with the same prefix and curves, bit for bit, as an undisturbed one (on the same machine, with the same number of
+ends with the same adapter and curves, bit for bit, as an undisturbed one (on the same machine, with the same number of
 threads): the order of the data depends on seed and epoch alone, and nothing else is random.
 """
 
@@ -12,19 +12,21 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import lightning
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from cptlab.adapters.prefix import Prefix
+from cptlab.adapters.base import Adapter
 from cptlab.backbone import Backbone
 from cptlab.errors import UserError
+from cptlab.settings.setting import Setting, check_settings
 from cptlab.storage.atomic import write_json
 from cptlab.training.loop.callbacks import CHECKPOINT, AtomicCheckpointIO, Curve, StageCheckpoint
 from cptlab.training.loop.datamodule import PairDataModule
-from cptlab.training.loop.module import STAGES, PrefixTuning
+from cptlab.training.loop.module import STAGES, AdapterTraining
 from cptlab.training.objectives.base import Objective
 from cptlab.training.objectives.cpt import CPT
 from cptlab.training.steps.choice import StepMethod, choose_step
@@ -34,80 +36,103 @@ PRECISIONS = ("32-true", "bf16-mixed")
 PROBE_PAIRS = 8  # on which the gradient norm of each loss term is measured
 
 
+@dataclass(frozen=True)
+class Stages:
+    """How long both stages take, and how their optimiser moves. The paper does not say how many epochs the optional second
+    stage takes, nor its learning rate (CPT IV-C). Raises UserError for a value that cannot be."""
+
+    first_epochs: Annotated[int, Setting("Epochs of the objective (CPT V-E: 3).", at_least=0)] = 3
+    second_epochs: Annotated[int, Setting("Epochs of NLL on the better programs after it; 0: none.", at_least=0)] = 1
+    learning_rate: Annotated[float, Setting("Learning rate of AdamW, constant (CPT V-E: 1e-3).", above=0)] = 1e-3
+    second_learning_rate: Annotated[
+        float | None, Setting("Learning rate of the second stage; null: that of the first.", above=0)
+    ] = None
+    weight_decay: Annotated[float, Setting("Weight decay of AdamW.", at_least=0)] = 0.01
+    gradient_clip: Annotated[float, Setting("Norm that gradients are clipped to.", above=0)] = 1.0
+    checkpoint_every: Annotated[int, Setting("Steps from one checkpoint to the next.", at_least=1)] = 50
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        if self.first_epochs + self.second_epochs == 0:
+            raise UserError(
+                "There is nothing to train with stages.first_epochs=0 and stages.second_epochs=0. Set one of them above 0."
+            )
+
+    def epochs(self, stage: str) -> int:
+        return self.first_epochs if stage == STAGES[0] else self.second_epochs
+
+    def rate(self, stage: str) -> float:
+        return self.learning_rate if stage == STAGES[0] else self.second_learning_rate or self.learning_rate
+
+
 def train_stages(
     backbone: Backbone,
-    prefix: Prefix,
+    adapter: Adapter,
     data: PairDataModule,
     objective: Objective | None = None,
+    stages: Stages | None = None,
     *,
     directory: str | os.PathLike,
-    opposite: Prefix | None = None,
+    opposite: Adapter | None = None,
     method: StepMethod | None = None,
     trainer: Callable[..., lightning.Trainer] = lightning.Trainer,
-    first_epochs: int = 3,
-    second_epochs: int = 1,
-    learning_rate: float = 1e-3,
-    second_learning_rate: float | None = None,
-    weight_decay: float = 0.01,
-    gradient_clip: float = 1.0,
-    checkpoint_every: int = 50,
     callbacks: Sequence[lightning.Callback] = (),
     loggers: Sequence[Any] = (),
-) -> Prefix:
-    """Train `prefix` in place: `first_epochs` of `objective` (CPT's by default), then `second_epochs` of NLL, optimiser
-    afresh. An objective with two prefixes trains `opposite` too, in the first stage.
+) -> Adapter:
+    """Train `adapter` in place: first on `objective` (CPT's by default), then on NLL, optimiser afresh.
 
-    `method` is how steps are computed; by default `choose_step` finds out.
+    An objective with two policies trains `opposite` too, in the first stage. `method` is how steps are computed; by
+    default `choose_step` finds out. `trainer` makes a `lightning.Trainer` (a partial one with accelerator, devices,
+    strategy, precision). A checkpoint is written every `stages.checkpoint_every` steps and after each epoch. `callbacks`
+    and `loggers` serve both stages; metrics are named `comparative/…` and `nll/…`.
 
-    `trainer` makes a `lightning.Trainer` (a partial one with accelerator, devices, strategy, precision). The paper
-    does not say how many epochs the optional second stage takes, nor its learning rate (CPT IV-C);
-    `second_learning_rate` None means that of the first. A checkpoint is written every `checkpoint_every` steps and
-    after each epoch. `callbacks` and `loggers` serve both stages; metrics are named
-    `comparative/…` and `nll/…`.
-
-    Returns `prefix`, in eval mode on the backbone's device. Raises UserError where a setting contradicts the run that
+    Returns `adapter`, in eval mode on the backbone's device. Raises UserError where a setting contradicts the run that
     `directory` already holds, where a pair is longer than the backbone's context, and where the machine lacks what
     `trainer` asks for.
     """
-    if min(first_epochs, second_epochs) < 0 or first_epochs + second_epochs == 0:
+    check_context(backbone, adapter, data)
+    objective, stages = objective or CPT(), stages or Stages()
+    adapters = [adapter] if opposite is None else [adapter, opposite]
+    if len(adapters) != objective.policies:
         raise UserError(
-            f"There is nothing to train with first_epochs={first_epochs} and second_epochs={second_epochs}. "
-            "Set at least one of them above 0, and none below."
-        )
-    if data.longest + prefix.length > backbone.context_length:
-        raise UserError(
-            f"The longest pair takes {data.longest} tokens and the prefix {prefix.length} positions, more than the "
-            f"{backbone.context_length} of {backbone.name}. "
-            "Leave long pairs out, or use a backbone with a longer context."
-        )
-    objective = objective or CPT()
-    if (opposite is None) != (objective.prefixes == 1):
-        raise UserError(
-            f"{type(objective).__name__} trains {objective.prefixes} prefix(es). "
+            f"{type(objective).__name__} trains {objective.policies} policies, and there are {len(adapters)} adapters. "
             "Give train_stages as many: `opposite` is the second."
         )
-    method = method or choose_step(backbone)
-    description = {"data": data.description, "backbone": backbone.fingerprint}
-    for number, (stage, epochs) in enumerate(zip(STAGES, (first_epochs, second_epochs), strict=True), 1):
+    method = method or choose_step(backbone, adapters=adapters)
+    description: dict[str, Any] = {"data": data.description, "backbone": backbone.fingerprint}
+    for number, stage in enumerate(STAGES, 1):
+        epochs = stages.epochs(stage)
         if epochs == 0:
             continue
-        module = PrefixTuning(
+        module = AdapterTraining(
             backbone,
-            prefix,
+            adapter,
             stage,
             objective,
             opposite=opposite if stage == STAGES[0] else None,
             method=method,
-            learning_rate=learning_rate if stage == STAGES[0] else second_learning_rate or learning_rate,
-            weight_decay=weight_decay,
-            gradient_clip=gradient_clip,
+            learning_rate=stages.rate(stage),
+            weight_decay=stages.weight_decay,
+            gradient_clip=stages.gradient_clip,
             description=description | {"epochs": epochs},
             probe=data.probe(PROBE_PAIRS),
             title=f"stage {number} of 2 ({stage})",
         )
-        _run_stage(module, data, trainer, Path(directory) / f"stage{number}", checkpoint_every, callbacks, loggers)
+        kept = Path(directory) / f"stage{number}"
+        _run_stage(module, data, trainer, kept, epochs, stages.checkpoint_every, callbacks, loggers)
         description |= {f"stage{number}_epochs": epochs}
-    return prefix.to(backbone.device).eval()
+    adapter.to(backbone.device).eval()
+    return adapter
+
+
+def check_context(backbone: Backbone, adapter: Adapter, data: PairDataModule) -> None:
+    """Raise UserError where the longest pair and what the adapter takes of the context are too much for the backbone."""
+    if data.longest + adapter.positions > backbone.context_length:
+        raise UserError(
+            f"The longest pair takes {data.longest} tokens and the {adapter.kind} {adapter.positions} positions, more than "
+            f"the {backbone.context_length} of {backbone.name}. "
+            "Leave long pairs out, or use a backbone with a longer context."
+        )
 
 
 def make_trainer(trainer: Callable[..., lightning.Trainer], **options: Any) -> lightning.Trainer:
@@ -128,13 +153,22 @@ def make_trainer(trainer: Callable[..., lightning.Trainer], **options: Any) -> l
         )
     if made.precision not in PRECISIONS:
         raise UserError(
-            f"trainer.precision={made.precision} would round the prefix or its gradient. Set it to one of "
+            f"trainer.precision={made.precision} would round the adapter or its gradient. Set it to one of "
             f"{', '.join(PRECISIONS)}; backbone.dtype is the backbone's own precision."
         )
     return made
 
 
-def _run_stage(module, data, trainer, directory: Path, checkpoint_every: int, callbacks, loggers) -> None:
+def _run_stage(
+    module: AdapterTraining,
+    data: PairDataModule,
+    trainer: Callable[..., lightning.Trainer],
+    directory: Path,
+    epochs: int,
+    checkpoint_every: int,
+    callbacks: Sequence[lightning.Callback],
+    loggers: Sequence[Any],
+) -> None:
     checkpoint = directory / CHECKPOINT
     for left_over in directory.glob("*.partial"):
         left_over.unlink(missing_ok=True)
@@ -147,7 +181,7 @@ def _run_stage(module, data, trainer, directory: Path, checkpoint_every: int, ca
     with _quiet():
         fitter = make_trainer(
             trainer,
-            max_epochs=module.hparams.epochs,
+            max_epochs=epochs,
             callbacks=[*callbacks, *own],
             logger=list(loggers),
             default_root_dir=directory,

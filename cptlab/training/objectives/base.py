@@ -2,45 +2,37 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from torch import Tensor
 
-from cptlab.errors import UserError
-from cptlab.training.objectives import losses
+from cptlab.settings.setting import check_settings
 
 OVER = ("code", "differences")
-CHOICES = {
-    "reduction": losses.REDUCTIONS,
-    "kl_direction": losses.KL_DIRECTIONS,
-    "over": OVER,
-}
-ABOVE_ZERO = ("beta",)  # at 0 the loss would be constant
 
 
 class Outputs(Protocol):
-    """One batch of B pairs as a step method has run it: R = 2B rows, the better programs and then the worse in the same
-    order (R = B where the objective is `better_only`), C columns of code tokens.
+    """What the policies and the reference model say of one batch of B pairs: R = 2B rows, the better programs and then the
+    worse in the same order (R = B where the objective is `better_only`), C columns of code tokens.
 
-    `where` is bool [R, C] and says which values are wanted; what comes back is 0 elsewhere. `prefix` is which of the
-    objective's prefixes is the policy.
+    `where` is bool [R, C] and says which values are wanted; what comes back is 0 elsewhere. `policy` is the number of one
+    of the objective's policies.
     """
 
     mask: Tensor  # the differences m, bool [R, C]
     code: Tensor  # code tokens, not padding, bool [R, C]
 
-    def scores(self, where: Tensor, prefix: int = 0) -> Tensor:
-        """log P(x_t | x_<t, I, H) [R, C]."""
+    def scores(self, where: Tensor, policy: int = 0) -> Tensor:
+        """Return log P(x_t | x_<t, I) under the policy, [R, C]."""
         ...
 
-    def kl(self, where: Tensor, direction: str, prefix: int = 0) -> Tensor:
-        """KL divergence between policy and backbone alone [R, C]; `direction` is one of `losses.KL_DIRECTIONS`."""
+    def kl(self, where: Tensor, direction: str, policy: int = 0) -> Tensor:
+        """Return the KL divergence between policy and reference [R, C]; `direction` is one of `losses.KL_DIRECTIONS`."""
         ...
 
     def reference_scores(self, where: Tensor) -> Tensor:
-        """log P(x_t | x_<t, I) of the backbone alone [R, C], without gradient."""
+        """Return log P(x_t | x_<t, I) under the reference model, [R, C], without gradient."""
         ...
 
 
@@ -48,26 +40,15 @@ class Outputs(Protocol):
 class Objective:
     """What a training step minimises: the sum of `weighted(terms(outputs))`, as a mean over the pairs of the step.
 
-    Raises UserError for an unknown choice, and for a number that is negative, not finite, or 0 where that leaves nothing
-    to train.
+    Raises UserError for a setting that cannot be.
     """
 
-    prefixes: ClassVar[int] = 1  # trained together; of SVEN's two, 0 is the better one and 1 the worse one
+    policies: ClassVar[int] = 1  # trained together; of SVEN's two, 0 is the better one and 1 the worse one
     better_only: ClassVar[bool] = False  # whether only the better programs are run
-    reference: ClassVar[str] = "none"  # what is needed of the backbone alone: "none", "scores", or "states" for a KL
+    reference: ClassVar[str] = "none"  # what is needed of the reference model: "none", "scores", or "states" for a KL
 
     def __post_init__(self) -> None:
-        for entry in fields(self):
-            name, value = entry.name, getattr(self, entry.name)
-            if name in CHOICES:
-                if value not in CHOICES[name]:
-                    known = ", ".join(CHOICES[name])
-                    raise UserError(f"objective.{name}={value} is unknown. Choose one of {known}.")
-                continue
-            number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-            if not number or value < 0 or (value == 0 and name in ABOVE_ZERO):
-                least = "above 0" if name in ABOVE_ZERO else "from 0 up"
-                raise UserError(f"objective.{name}={value} cannot be: it must be a number {least}. Correct that value.")
+        check_settings(self)
 
     @property
     def weights(self) -> dict[str, float]:
@@ -75,10 +56,10 @@ class Objective:
         return {}
 
     def terms(self, outputs: Outputs) -> dict[str, Tensor]:
-        """The terms of the loss before weighting, each [B], by name (`l_…`)."""
+        """Return the terms of the loss before weighting, each [B], by name (`l_…`)."""
         raise NotImplementedError
 
     def weighted(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The terms as they enter the loss, which is their sum."""
+        """Return the terms as they enter the loss, which is their sum."""
         weights = self.weights
         return {name: weights.get(name, 1.0) * term for name, term in terms.items()}

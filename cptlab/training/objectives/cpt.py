@@ -10,18 +10,20 @@ s(x_b) falls further (likelihood displacement); this keeps s(x_a) from falling b
 
     l_hinge = max(0, s_ref(x_a) - s(x_a))
 
-What it does not do: the paper's second stage, which is the objective `SinglePrefix`.
+What it does not do: the paper's second stage, which is the objective `NLL`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from torch import Tensor
 
+from cptlab.settings.setting import Setting
 from cptlab.training.objectives import losses
 from cptlab.training.objectives.base import Objective, Outputs
+from cptlab.training.objectives.losses import KL_DIRECTIONS, REDUCTIONS
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,17 @@ class CPT(Objective):
     stays the sum of that of x_a and that of x_b. A term is measured even where its weight is 0, but for the hinge.
     """
 
-    w_lm: float = 1.0
-    w_rank: float = 4.0
-    w_kl: float = 1.6
-    w_hinge: float = 0.0
-    reduction: str = "sum"
-    kl_direction: str = "policy_reference"
+    w_lm: Annotated[float, Setting("Weight of l_lm, w1.", at_least=0)] = 1.0
+    w_rank: Annotated[float, Setting("Weight of l_rank, w2.", at_least=0)] = 4.0
+    w_kl: Annotated[float, Setting("Weight of l_kl, w3.", at_least=0)] = 1.6
+    w_hinge: Annotated[float, Setting("Weight of l_hinge, which is not in the paper.", at_least=0)] = 0.0
+    reduction: Annotated[
+        str, Setting("Whether l_lm and l_kl are sums over a program's positions or means.", choices=REDUCTIONS)
+    ] = "sum"
+    kl_direction: Annotated[
+        str,
+        Setting("Which divergence l_kl is: KL(policy || reference) or KL(reference || policy).", choices=KL_DIRECTIONS),
+    ] = "policy_reference"
 
     reference: ClassVar[str] = "states"
 

@@ -8,20 +8,21 @@ What it does not do: no label smoothing, no other divergence than the reverse KL
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from torch import Tensor
 
+from cptlab.settings.setting import Setting
 from cptlab.training.objectives import losses
-from cptlab.training.objectives.base import Objective, Outputs
+from cptlab.training.objectives.base import OVER, Objective, Outputs
 
 
 @dataclass(frozen=True)
 class DPO(Objective):
     """`over`: log P(x) of all code tokens (the paper), or of the differences alone, as CPT's ranking loss."""
 
-    beta: float = 0.1
-    over: str = "code"
+    beta: Annotated[float, Setting("Strength of the KL penalty.", above=0)] = 0.1
+    over: Annotated[str, Setting("Whether P(x) is of all code tokens or of the differences.", choices=OVER)] = "code"
 
     reference: ClassVar[str] = "scores"
 

@@ -10,12 +10,13 @@ What it does not do: the penalty is inside the sigmoid, as printed; a hinge besi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from torch import Tensor
 
+from cptlab.settings.setting import Setting
 from cptlab.training.objectives import losses
-from cptlab.training.objectives.base import Objective, Outputs
+from cptlab.training.objectives.base import OVER, Objective, Outputs
 from cptlab.training.objectives.dpo import log_ratios
 
 
@@ -23,9 +24,9 @@ from cptlab.training.objectives.dpo import log_ratios
 class DPOP(Objective):
     """`penalty` is the paper's lambda; with 0 this is DPO. `over` as in DPO."""
 
-    beta: float = 0.3
-    penalty: float = 50.0
-    over: str = "code"
+    beta: Annotated[float, Setting("Strength of the KL penalty.", above=0)] = 0.3
+    penalty: Annotated[float, Setting("The paper's lambda; with 0 this is DPO.", at_least=0)] = 50.0
+    over: Annotated[str, Setting("Whether P(x) is of all code tokens or of the differences.", choices=OVER)] = "code"
 
     reference: ClassVar[str] = "scores"
 

@@ -13,9 +13,11 @@ the paper's, over the response, per program.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import Tensor
 
+from cptlab.settings.setting import Setting
 from cptlab.training.objectives import losses
 from cptlab.training.objectives.base import Objective, Outputs
 
@@ -24,7 +26,7 @@ from cptlab.training.objectives.base import Objective, Outputs
 class ORPO(Objective):
     """`w_odds`: lambda, 0.1 as for most models of the paper."""
 
-    w_odds: float = 0.1
+    w_odds: Annotated[float, Setting("The paper's lambda.", at_least=0)] = 0.1
 
     @property
     def weights(self) -> dict[str, float]:

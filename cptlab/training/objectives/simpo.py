@@ -11,9 +11,11 @@ What it does not do: it knows nothing of the backbone alone, so nothing in the l
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import Tensor
 
+from cptlab.settings.setting import Setting
 from cptlab.training.objectives import losses
 from cptlab.training.objectives.base import Objective, Outputs
 
@@ -22,8 +24,8 @@ from cptlab.training.objectives.base import Objective, Outputs
 class SimPO(Objective):
     """The defaults are those of the authors' code: beta 2, and gamma / beta = 0.25."""
 
-    beta: float = 2.0
-    gamma: float = 0.5
+    beta: Annotated[float, Setting("Scale of the scores.", above=0)] = 2.0
+    gamma: Annotated[float, Setting("Margin, after scaling by beta.", at_least=0)] = 0.5
 
     def terms(self, outputs: Outputs) -> dict[str, Tensor]:
         better, worse = losses.mean_score(outputs.scores(outputs.code), outputs.code).chunk(2)

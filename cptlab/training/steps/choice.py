@@ -1,155 +1,186 @@
-"""How the steps of a run are computed: by which method, and what it may use of memory and disk."""
+"""Which step a run trains with: the fast one, or the plain one where the adapter or the architecture asks for it."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import PreTrainedConfig
+from transformers import PreTrainedModel
 
+from cptlab.adapters.base import Adapter, Policy
 from cptlab.adapters.prefix import Prefix
 from cptlab.backbone import Backbone
+from cptlab.backbone.foreign_errors import raised_outside
 from cptlab.backbone.gradient_checkpointing import checkpointed, decoder_layers
 from cptlab.errors import UserError
 from cptlab.training.objectives import losses
 from cptlab.training.steps.batches import Batch, collate
+from cptlab.training.steps.compute import Compute
 from cptlab.training.steps.fast import FastOutputs
 from cptlab.training.steps.plain import PlainOutputs
 from cptlab.training.steps.token_pairs import TokenPair
 
 STEPS = {"fast": FastOutputs, "plain": PlainOutputs}
-REFERENCES, PRECISIONS = ("disk", "recompute"), ("full", "half")
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.2, torch.float16: 0.1}
-
-
-@dataclass(frozen=True)
-class Compute:
-    """What a run may use. None of it changes what is computed; `half` rounds the reference.
-
-    `step`: 'fast', or 'plain', the readable step that the fast one is checked against.
-    `token_budget`: padded tokens of packed rows that are in memory at once; a step of more pairs adds up their
-    gradients. `reference`: what the backbone alone says of the pairs is kept on 'disk' or 'recompute'd at every step;
-    `reference_precision`: kept in 'full' (the backbone's own) or 'half' precision. `checkpointing`: activations are
-    computed again in the backward pass instead of kept. `compile`: each decoder layer by torch.compile. Raises
-    UserError for an unknown value.
-    """
-
-    step: str = "fast"
-    token_budget: int = 4096
-    reference: str = "disk"
-    reference_precision: str = "full"
-    checkpointing: bool = False
-    compile: bool = False
-
-    def __post_init__(self) -> None:
-        for name, known in (("step", STEPS), ("reference", REFERENCES), ("reference_precision", PRECISIONS)):
-            if getattr(self, name) not in known:
-                raise UserError(f"compute.{name}={getattr(self, name)} is unknown. Choose one of {', '.join(known)}.")
-        if self.token_budget < 1:
-            raise UserError(f"compute.token_budget={self.token_budget} is no number of tokens. Set it to 1 or more.")
+PREFIX_ONLY = "the fast one trains a prefix only"
+COMPILED_VERSIONS = 8  # of a layer: with and without prefix and gradients, and of several dtypes
 
 
 @dataclass(frozen=True)
 class StepMethod:
-    """`name` is 'fast' or 'plain'; `reason` says why a plain one is used where a fast one was asked for."""
+    """How steps are computed. `name` is 'fast' or 'plain'; `reason` says why the plain one is used where the fast one was
+    asked for. `compiled`: how many layers were compiled, each by itself."""
 
     name: str = "fast"
     reason: str | None = None
     checkpointing: bool = False
+    compiled: int = 0
 
-    def outputs(self, backbone: Backbone, batch: Batch, prefixes: Sequence[Prefix]) -> FastOutputs | PlainOutputs:
-        """What an objective may ask of this batch under these prefixes."""
-        return STEPS[self.name](backbone, batch, prefixes)
+    def outputs(self, backbone: Backbone, batch: Batch, policies: Sequence[Policy]) -> FastOutputs | PlainOutputs:
+        """Return the outputs of these policies and of the reference model, `backbone` alone, on a batch."""
+        return STEPS[self.name](backbone, batch, policies)
 
-    def running(self, backbone: Backbone) -> contextlib.AbstractContextManager:
-        """Within it, forward passes keep as little for the backward pass as was asked for."""
-        return checkpointed(backbone.model) if self.checkpointing else contextlib.nullcontext()
+    @contextlib.contextmanager
+    def running(self, backbone: Backbone, policies: Sequence[Policy]) -> Iterator[None]:
+        """Within it, run a step, forward and backward: with checkpointing and compiled layers where they were asked for."""
+        models = _models(backbone, policies)
+        with contextlib.ExitStack() as stack:
+            if self.compiled:
+                stack.enter_context(_compile_limits(self.compiled))
+            if self.checkpointing:
+                for model in models:
+                    stack.enter_context(checkpointed(model))
+            yield
 
     def facts(self) -> dict[str, str | None]:
-        """For metrics.json."""
+        """Return what metrics.json says of the step."""
         return {"step": self.name} | ({"step_reason": self.reason} if self.reason else {})
 
 
-def choose_step(backbone: Backbone, compute: Compute | None = None) -> StepMethod:
-    """Choose the step that `compute.step` asks for, or the plain one where this architecture cannot take the fast one.
+def choose_step(backbone: Backbone, compute: Compute | None = None, adapters: Sequence[Adapter] = ()) -> StepMethod:
+    """Choose the step that `compute.step` asks for, or the plain one where `adapters` or this architecture need it.
 
-    Found out by running both on two pairs of a few tokens. Raises UserError where the layers cannot be compiled.
+    Runs both steps on two pairs of a few tokens to find out, and compiles the layers where `compute` says so. Raises
+    UserError where the layers cannot be compiled.
     """
     compute = compute or Compute()
-    if compute.compile:
-        _compile_layers(backbone)
-    reason = _why_not_fast(backbone) if compute.step == "fast" else None
-    return StepMethod("plain" if reason else compute.step, reason, compute.checkpointing)
+    compiled = _compile_layers(backbone, adapters) if compute.compile else 0
+    reason = step_reason(backbone, adapters) if compute.step == "fast" else None
+    if compute.step == "fast" and not reason:
+        with _compile_limits(compiled) if compiled else contextlib.nullcontext():
+            reason = _why_not_fast(backbone)
+    return StepMethod("plain" if reason else compute.step, reason, compute.checkpointing, compiled)
 
 
-def _compile_layers(backbone: Backbone) -> None:
-    layers = decoder_layers(backbone.model)
-    # each layer is compiled for itself, with and without a prefix; beyond its limit torch would go on without a word
-    for name, least in (("recompile_limit", 8), ("accumulated_recompile_limit", 256)):
-        setattr(torch._dynamo.config, name, max(least, 8 * len(layers), getattr(torch._dynamo.config, name)))
-    for layer in layers:
-        layer.compile(dynamic=True)
-    batch, prefix = _trial(backbone)
-    try:
-        _loss_and_gradient(PlainOutputs(backbone, batch, [prefix]), prefix)
-    except Exception as error:  # whatever the compilers say, torch's or the machine's
-        raise UserError(
-            f"The layers of {backbone.name} cannot be compiled here ({type(error).__name__}: {str(error).splitlines()[0]}). "
-            "Set compute.compile=false, or install what is missing (a C++ compiler for a CPU)."
-        ) from error
-
-
-def _why_not_fast(backbone: Backbone) -> str | None:
-    if reason := declared_reason(backbone.config):
-        return reason
-    weight = getattr(backbone.head, "weight", None)
-    if not isinstance(backbone.head, nn.Linear) or not weight.is_floating_point():
-        return f"the head of a {backbone.config.model_type} model is no plain linear layer"
-    batch, prefix = _trial(backbone)
-    try:
-        if not _head_makes_the_logits(backbone, batch):
-            return f"the logits of a {backbone.config.model_type} model are not its head's alone"
-        plain, fast = (
-            _loss_and_gradient(kind(backbone, batch, [prefix]), prefix) for kind in (PlainOutputs, FastOutputs)
-        )
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:  # whatever an unknown architecture does with a tree of tokens
-        return (
-            f"a {backbone.config.model_type} model cannot run it ({type(error).__name__}: {str(error).splitlines()[0]})"
-        )
-    tolerance = TOLERANCE[weight.dtype]
-    for what, wanted, found in zip(("loss", "gradient"), plain, fast, strict=True):
-        if not bool((found - wanted).norm() <= tolerance * wanted.norm()):  # NaN differs
-            return f"with a {backbone.config.model_type} model its {what} differs from the plain step's"
-    return None
-
-
-def declared_reason(config: PreTrainedConfig) -> str | None:
-    """Return why the fast step cannot be used, where a model's config already says it: the head is not all there is."""
+def step_reason(backbone: Backbone, adapters: Sequence[Adapter]) -> str | None:
+    """Return why the fast step cannot be used, where it is known without running it; else None."""
+    if not all(adapter.fast_step for adapter in adapters):
+        return PREFIX_ONLY
+    config = backbone.config
     for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
         if getattr(config, name, None) not in (None, 1, 0):
             return f"a {config.model_type} model changes its logits after the head ({name})"
     return None
 
 
+def _models(backbone: Backbone, policies: Sequence[Policy]) -> list[PreTrainedModel]:
+    """The models that a step runs, each once."""
+    return list({id(b.model): b.model for b in (backbone, *(policy.backbone for policy in policies))}.values())
+
+
+def _compile_limits(layers: int) -> contextlib.AbstractContextManager:
+    """Within it, torch may compile as many layers in as many versions as it takes; beyond its limits it would silently
+    run them as they are."""
+    import torch._dynamo
+
+    config = torch._dynamo.config
+    versions = COMPILED_VERSIONS * layers
+    return config.patch(
+        recompile_limit=max(versions, config.recompile_limit),
+        accumulated_recompile_limit=max(256, versions, config.accumulated_recompile_limit),
+    )
+
+
+def _compile_layers(backbone: Backbone, adapters: Sequence[Adapter]) -> int:
+    """Compile the layers of all models that a step runs, and run them once. Return how many there are."""
+    batch, prefix = _trial(backbone)
+    trained = [prefix, *adapters]
+    policies = [adapter.policy(backbone) for adapter in trained]
+    layers = [layer for model in _models(backbone, policies) for layer in decoder_layers(model)]
+    for layer in layers:
+        layer.compile(dynamic=True)
+    rows = batch.padded
+    with _compile_limits(len(layers)):
+        for adapter, policy in zip(trained, policies, strict=True):
+            try:
+                logits = policy.backbone.logits(rows.input_ids, rows.attention_mask, policy.prefix)
+                torch.autograd.grad(logits.float().mean(), list(adapter.parameters()), allow_unused=True)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:  # of torch's compiler, or of the machine's
+                raise UserError(
+                    f"The layers of {backbone.name} cannot be compiled here ({_in_one_line(error)}). Set "
+                    "compute.compile=false, or install what is missing (a C++ compiler for a CPU)."
+                ) from error
+    return len(layers)
+
+
+def _why_not_fast(backbone: Backbone) -> str | None:
+    """Return why the fast step cannot be used with this backbone; None where it agrees with the plain one."""
+    kind = f"a {backbone.config.model_type} model"
+    head = backbone.head
+    if not isinstance(head, nn.Linear) or not head.weight.is_floating_point():
+        return f"the head of {kind} is no plain linear layer"
+    batch, prefix = _trial(backbone)
+    if reason := _cannot_branch(backbone, batch, prefix):
+        return f"{kind} cannot run it ({reason})"
+    if not _head_makes_the_logits(backbone, head, batch):
+        return f"the logits of {kind} are not its head's alone"
+    policies = [prefix.policy(backbone)]
+    plain, fast = (_loss_and_gradient(step(backbone, batch, policies), prefix) for step in (PlainOutputs, FastOutputs))
+    for what, wanted, found in zip(("loss", "gradient"), plain, fast, strict=True):
+        if not bool((found - wanted).norm() <= TOLERANCE[head.weight.dtype] * wanted.norm()):  # NaN differs
+            return f"with {kind} its {what} differs from the plain step's"
+    return None
+
+
+def _cannot_branch(backbone: Backbone, batch: Batch, prefix: Prefix) -> str | None:
+    """Return the error of an architecture that does not take packed rows, forward and backward; None for one that does.
+
+    The backbone's pass alone is run here: what an unknown architecture does with a tree of tokens is its affair, while an
+    error in the steps is a mistake of ours, and ends the run.
+    """
+    packed = batch.packed
+    try:
+        states = backbone.hidden_states(packed.input_ids, packed.positions, packed.segments, prefix)
+        torch.autograd.grad(states.float().mean(), [prefix.table])
+    except Exception as error:
+        if not raised_outside(error):
+            raise
+        return _in_one_line(error)
+    return None
+
+
+def _in_one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+
+
 @torch.no_grad()
-def _head_makes_the_logits(backbone: Backbone, batch: Batch) -> bool:
+def _head_makes_the_logits(backbone: Backbone, head: nn.Linear, batch: Batch) -> bool:
     """On one row, where nothing else can differ; so it is found in half precision, too."""
     ids = torch.tensor([batch.pairs[0].instruction], device=backbone.device)
     segments, positions = torch.zeros_like(ids), torch.arange(ids.shape[1], device=ids.device)[None]
     expected = backbone.logits(ids, torch.ones_like(ids)).double()
-    hidden = backbone.hidden_states(ids, positions, segments)
-    found = nn.functional.linear(
-        hidden.to(backbone.head.weight.dtype), backbone.head.weight, backbone.head.bias
-    ).double()
+    hidden = backbone.hidden_states(ids, positions, segments).to(head.weight.dtype)
+    found = nn.functional.linear(hidden, head.weight, head.bias).double()
     return bool((found - expected).norm() <= 1e-3 * expected.norm())
 
 
 def _trial(backbone: Backbone) -> tuple[Batch, Prefix]:
+    """Two pairs of a few random tokens, and a short prefix."""
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, min(1000, backbone.vocab_size), (40,), generator=generator).tolist()
     common, better, worse = ids[:5], ids[5:14], ids[14:20]
@@ -157,13 +188,15 @@ def _trial(backbone: Backbone) -> tuple[Batch, Prefix]:
     first = TokenPair(ids[20:32], (common + better, masks[0]), (common + worse, masks[1]))
     second = TokenPair(ids[32:], (better, masks[0][5:]), (worse, masks[1][5:]))
     batch = collate([first, second], backbone.pad_id).to(backbone.device)
-    return batch, Prefix(backbone.shape, length=3).to(backbone.device)
+    return batch, Prefix(backbone, length=3).to(backbone.device)
 
 
 def _loss_and_gradient(outputs: FastOutputs | PlainOutputs, prefix: Prefix) -> tuple[torch.Tensor, torch.Tensor]:
     with torch.enable_grad():
         scores = outputs.scores(outputs.mask)
         kept = outputs.code & ~outputs.mask
-        loss = sum(outputs.kl(kept, direction).sum() for direction in losses.KL_DIRECTIONS) - scores.sum()
+        loss = (
+            torch.stack([outputs.kl(kept, direction).sum() for direction in losses.KL_DIRECTIONS]).sum() - scores.sum()
+        )
         (gradient,) = torch.autograd.grad(loss, [prefix.table])
     return loss.detach(), gradient

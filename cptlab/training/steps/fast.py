@@ -14,7 +14,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from cptlab.adapters.prefix import Prefix
+from cptlab.adapters.base import Policy
 from cptlab.training.steps.batches import ReferenceRows
 from cptlab.training.steps.head import position_kl, token_scores
 from cptlab.training.steps.outputs import BatchOutputs
@@ -23,16 +23,16 @@ from cptlab.training.steps.outputs import BatchOutputs
 class FastOutputs(BatchOutputs):
     """Of the packed rows, hidden states; the head where it is asked for."""
 
-    def scores(self, where: Tensor, prefix: int = 0) -> Tensor:
-        return self._scores(self._policy(prefix), self.batch.packed.source, where)
+    def scores(self, where: Tensor, policy: int = 0) -> Tensor:
+        return self._scores(self._of(policy), self.batch.packed.source, where)
 
-    def kl(self, where: Tensor, direction: str, prefix: int = 0) -> Tensor:
+    def kl(self, where: Tensor, direction: str, policy: int = 0) -> Tensor:
         packed = self.batch.packed
         # a place in the common code stands in both programs
         places, back = packed.source[where].unique(return_inverse=True)
         states = torch.zeros_like(places).scatter_(0, back, packed.state[where])
-        policy = self._policy(prefix).index_select(0, places)
-        values = position_kl(policy, self._reference.index_select(0, states), self.backbone.head, direction)
+        hidden = self._of(policy).index_select(0, places)
+        values = position_kl(hidden, self._reference.index_select(0, states), self.backbone.head, direction)
         return _spread(values.index_select(0, back), where)
 
     def reference_scores(self, where: Tensor) -> Tensor:
@@ -61,12 +61,13 @@ class FastOutputs(BatchOutputs):
         if self.batch.reference is not None:
             return self.batch.reference.states.to(self.backbone.head.weight.dtype)
         with torch.no_grad():
-            return self._run(None).index_select(0, self.batch.packed.predicting)
+            return self._run(Policy(self.backbone)).index_select(0, self.batch.packed.predicting)
 
-    def _run(self, prefix: Prefix | None) -> Tensor:
-        """Hidden states [B · T, E]."""
+    def _run(self, policy: Policy) -> Tensor:
+        """Return hidden states [B · T, E]."""
         packed = self.batch.packed
-        return self.backbone.hidden_states(packed.input_ids, packed.positions, packed.segments, prefix).flatten(0, 1)
+        states = policy.backbone.hidden_states(packed.input_ids, packed.positions, packed.segments, policy.prefix)
+        return states.flatten(0, 1)
 
 
 def _spread(values: Tensor, where: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What both step methods have of a batch: its masks, and what the backbone makes of it under each prefix, once."""
+"""What both step methods have of a batch: its masks, and what each policy computes of it, once."""
 
 from __future__ import annotations
 
@@ -6,25 +6,28 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from cptlab.adapters.prefix import Prefix
+from cptlab.adapters.base import Policy
 from cptlab.backbone import Backbone
 from cptlab.training.steps.batches import Batch
 
 
 class BatchOutputs:
-    """What an objective may ask of one batch under some prefixes (see `objectives.base.Outputs`), but for the asking."""
+    """A batch, the policies that are trained, and the reference model: `backbone` alone.
 
-    def __init__(self, backbone: Backbone, batch: Batch, prefixes: Sequence[Prefix]) -> None:
-        self.backbone, self.batch, self.prefixes = backbone, batch, prefixes
+    Subclasses answer what an objective asks (see `objectives.base.Outputs`).
+    """
+
+    def __init__(self, backbone: Backbone, batch: Batch, policies: Sequence[Policy]) -> None:
+        self.backbone, self.batch, self.policies = backbone, batch, policies
         self.mask, self.code = batch.mask, batch.code
-        self._policies: dict[int, Tensor] = {}
+        self._of_policies: dict[int, Tensor] = {}
 
-    def _run(self, prefix: Prefix | None) -> Tensor:
-        """What the step needs of the backbone, with a prefix or alone."""
+    def _run(self, policy: Policy) -> Tensor:
+        """Run a policy, or the reference model, on the batch."""
         raise NotImplementedError
 
-    def _policy(self, index: int) -> Tensor:
-        """`_run` with the prefix of that index."""
-        if index not in self._policies:
-            self._policies[index] = self._run(self.prefixes[index])
-        return self._policies[index]
+    def _of(self, number: int) -> Tensor:
+        """Return `_run` of the policy with that number."""
+        if number not in self._of_policies:
+            self._of_policies[number] = self._run(self.policies[number])
+        return self._of_policies[number]

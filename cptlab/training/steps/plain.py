@@ -1,6 +1,7 @@
 """The step as it is written: every program a row of its own, all logits, softmaxes over the whole vocabulary.
 
-The readable reference of `fast.py`, which must agree with it. `compute.step=plain` trains with it.
+The readable step that `fast.py` must agree with, and the only one for adapters that change the model's weights.
+`compute.step=plain` trains with it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from cptlab.adapters.prefix import Prefix
+from cptlab.adapters.base import Policy
 from cptlab.training.objectives import losses
 from cptlab.training.steps.outputs import BatchOutputs
 
@@ -18,11 +19,11 @@ from cptlab.training.steps.outputs import BatchOutputs
 class PlainOutputs(BatchOutputs):
     """Of every code token's place, log-probabilities of the whole vocabulary."""
 
-    def scores(self, where: Tensor, prefix: int = 0) -> Tensor:
-        return self._scores(self._policy(prefix), where)
+    def scores(self, where: Tensor, policy: int = 0) -> Tensor:
+        return self._scores(self._of(policy), where)
 
-    def kl(self, where: Tensor, direction: str, prefix: int = 0) -> Tensor:
-        return losses.position_kl(self._policy(prefix), self._reference, direction).masked_fill(~where, 0)
+    def kl(self, where: Tensor, direction: str, policy: int = 0) -> Tensor:
+        return losses.position_kl(self._of(policy), self._reference, direction).masked_fill(~where, 0)
 
     def reference_scores(self, where: Tensor) -> Tensor:
         return self._scores(self._reference, where)
@@ -33,10 +34,10 @@ class PlainOutputs(BatchOutputs):
     @cached_property
     def _reference(self) -> Tensor:
         with torch.no_grad():
-            return self._run(None)
+            return self._run(Policy(self.backbone))
 
-    def _run(self, prefix: Prefix | None) -> Tensor:
+    def _run(self, policy: Policy) -> Tensor:
         """Log-probabilities [R, C, V] at every code token's place."""
         rows = self.batch.padded
-        logits = self.backbone.logits(rows.input_ids, rows.attention_mask, prefix)
+        logits = policy.backbone.logits(rows.input_ids, rows.attention_mask, policy.prefix)
         return losses.log_probs(logits[:, rows.start - 1 : -1])

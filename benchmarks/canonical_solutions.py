@@ -1,7 +1,7 @@
-"""Every benchmark's own references, judged by our judge: what a judge must at least get right.
+"""Judge every benchmark's own solutions: the least that a judge must get right.
 
-    python benchmarks/references.py                                # all; prints a table and what did not pass
-    python benchmarks/references.py --benchmark humaneval --json references.json
+    python benchmarks/canonical_solutions.py                       # all; prints a table and what did not pass
+    python benchmarks/canonical_solutions.py --benchmark humaneval --json solutions.json
 
 The files are those below --data-dir (default: CPTLAB_DATA_DIR, or ../shared/data beside the repository).
 """
@@ -33,7 +33,7 @@ BENCHMARKS = {
     "mbpp": lambda data: mbpp.mbpp(data).tasks,
     "mbpp_sanitized": lambda data: mbpp.mbpp_sanitized(data).tasks,
     "mbpp_plus": lambda data: mbpp.mbpp_plus(data).tasks,
-    "apps": None,  # several references a task
+    "apps": None,  # several solutions a task
     "bigcodebench": lambda data: bigcodebench.bigcodebench(data).tasks,  # those of the standard library and numpy
 }
 
@@ -46,9 +46,9 @@ def main() -> None:
     parser.add_argument("--data-dir", default=os.environ.get("CPTLAB_DATA_DIR", str(ROOT.parent / "shared/data")))
     options = parser.parse_args()
     results: dict[str, Any] = {"sandbox": probe_sandbox(), "benchmarks": {}}
-    print(f"sandbox: {results['sandbox']['level']}\n\n{'benchmark':<16}{'references':>11}{'pass':>7}{'seconds':>9}")
+    print(f"sandbox: {results['sandbox']['level']}\n\n{'benchmark':<16}{'solutions':>11}{'pass':>7}{'seconds':>9}")
     for name in options.benchmark or BENCHMARKS:
-        items = _references(name, options.data_dir)
+        items = _solutions(name, options.data_dir)
         start = time.monotonic()
         verdicts = judge_programs(items, workers=options.workers)
         seconds = round(time.monotonic() - start, 1)
@@ -58,10 +58,19 @@ def main() -> None:
             {"task": task.id, "status": verdict.status, "reason": verdict.reason, "needs": _packages_missing(task)}
             for (_, task), verdict in zip(items, verdicts, strict=True) if not verdict.passed
         ]  # fmt: skip
-        results["benchmarks"][name] = {"references": len(items), "passed": passed, "seconds": seconds, "failures": failures}
+        results["benchmarks"][name] = {
+            "solutions": len(items),
+            "passed": passed,
+            "seconds": seconds,
+            "failures": failures,
+        }
     for name, result in results["benchmarks"].items():
         for failure in result["failures"]:
-            why = f"its tests import {failure['needs']}" if failure["needs"] else failure["reason"].replace("\n", " ")[:110]
+            why = (
+                f"its tests import {failure['needs']}"
+                if failure["needs"]
+                else failure["reason"].replace("\n", " ")[:110]
+            )
             print(f"  {name} {failure['task']}: {failure['status']}: {why}")
         if any(failure["needs"] for failure in result["failures"]):
             counts = Counter(failure["needs"] for failure in result["failures"] if failure["needs"])
@@ -70,14 +79,14 @@ def main() -> None:
         options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
-def _references(name: str, data: str) -> list[tuple[str, Task]]:
+def _solutions(name: str, data: str) -> list[tuple[str, Task]]:
     if name == "apps":
-        return [(program, task) for task, program in apps.references(data, "layout")]
+        return [(program, task) for task, program in apps.all_solutions(data, "layout")]
     return [(task.canonical_solution, task) for task in BENCHMARKS[name](data) if task.canonical_solution is not None]
 
 
 def _packages_missing(task: Task) -> str:
-    """What a task's own tests import that neither the standard library nor numpy has."""
+    """Return what a task's own tests import that neither the standard library nor numpy has."""
     tree = ast.parse(task.setup) if task.kind == "check" else ast.parse("")
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}

@@ -1,4 +1,4 @@
-"""What a step of comparative prefix-tuning costs in floating-point operations, pair by pair.
+"""The operations of a step of comparative prefix-tuning by formula: what each exact trick should save, for train_step.py.
 
 A pair is an instruction of P tokens, a beginning of C tokens that both programs have in common, and the rest R of each
 program, of which D tokens are masked (they differ; the ranking and LM losses read them, the KL reads the others). With
@@ -24,10 +24,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cptlab.training.steps.token_pairs import Lengths
-
 if TYPE_CHECKING:
     from torch import nn
+
+    from cptlab.training.steps.token_pairs import Lengths
 
 POLICY_PASSES = 2  # forward, and backward to the inputs
 POLICY_ATTENTION = 3  # forward, and twice that backward
@@ -47,8 +47,8 @@ class ModelSize:
 
     @classmethod
     def of(cls, model: nn.Module) -> ModelSize:
-        """That of a transformers model, weights on any device (meta too). Not of one quantised to 4 bits, whose
-        tensors are packed: take the same config on the meta device."""
+        """Measure a transformers model, on any device (meta too). A quantized one has packed tensors: take its config on
+        the meta device instead."""
         config, head = model.config, model.get_output_embeddings()
         embeddings = {id(p) for module in model.modules() if _embeds(module) for p in module.parameters(recurse=False)}
         embeddings |= {id(p) for p in head.parameters()}
@@ -131,24 +131,7 @@ def plain_flops(size: ModelSize, lengths: Lengths, prefix: int) -> Flops:
     return Flops(backbone, head, 2 * (POLICY_ATTENTION * size.attention(row, prefix + row) + reference))
 
 
-def nll_flops(size: ModelSize, lengths: Lengths, prefix: int, needed: bool = True) -> Flops:
-    """A step of the second stage: the better program alone, forward and backward."""
-    row, code = lengths.rows[0], lengths.code[0]
-    return Flops(
-        POLICY_PASSES * 2 * size.parameters * row,
-        POLICY_PASSES * 2 * size.hidden * size.vocabulary * (code if needed else row),
-        POLICY_ATTENTION * size.attention(row, prefix + row),
-    )
-
-
-def reference_flops(size: ModelSize, lengths: Lengths) -> Flops:
-    """What it takes, once, to keep the reference of a pair: a packed forward, and the head where it scores a token."""
-    row = lengths.packed
-    head = 2 * size.hidden * size.vocabulary * (row - lengths.instruction)
-    return Flops(2 * size.parameters * row, head, size.attention(row, row))
-
-
-# The table of benchmarks/train_step.py: each trick alone, and all of them.
+# The rows of train_step.py: each trick alone, and all of them.
 VARIANTS: dict[str, dict[str, bool]] = {
     "naive": {},
     "reference cached": {"cached": True},

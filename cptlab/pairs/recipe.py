@@ -1,0 +1,53 @@
+"""Where pairs come from: the model's own programs, or a data set that has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+from cptlab.pairs.selection import SelectionOptions
+from cptlab.records import Pair
+from cptlab.settings.setting import Setting, check_settings
+
+
+@dataclass(frozen=True)
+class SampledPairs:
+    """Pairs that Algorithm 1 chooses among programs that the backbone is asked for (CPT IV-D)."""
+
+    selection: SelectionOptions = SelectionOptions()
+    n: Annotated[int, Setting("Programs per task.", at_least=2)] = 100
+    train_tasks: Annotated[
+        int | None, Setting("Tasks of split train to sample, as many of each difficulty; null: all.", at_least=1)
+    ] = None
+    validation_tasks: Annotated[
+        int | None, Setting("Tasks of split validation to sample, as many of each difficulty; null: all.", at_least=1)
+    ] = None
+    seed: Annotated[int, Setting("Seed of the sampling.", at_least=0)] = 0
+    refine: Annotated[
+        str,
+        Setting(
+            "Which differences are masked: all, or those that touch a line with a pylint message (not the paper's).",
+            choices=("none", "pylint_lines"),
+        ),
+    ] = "none"
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+
+@dataclass(frozen=True)
+class ReadyPairs:
+    """Pairs of a data set. `dataset(encode=…, max_tokens=…)` returns them with counts of what was read and left out."""
+
+    dataset: Callable[..., tuple[list[Pair], dict[str, int]]]
+    reserved: Annotated[
+        int,
+        Setting(
+            "Positions of the backbone's context to leave free for the adapter; pairs that do not fit beside are dropped.",
+            at_least=1,
+        ),
+    ] = 64
+
+    def __post_init__(self) -> None:
+        check_settings(self)
