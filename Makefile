@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 demo: $(VENV)/demo
 	$(BIN)/cptlab train experiment=demo
-	$(BIN)/cptlab evaluate experiment=demo
+	$(BIN)/cptlab evaluate limit=90 n=10
 
 test: $(VENV)/test
 	$(BIN)/python -m pytest -n 2 -m "not slow"

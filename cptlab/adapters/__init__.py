@@ -5,8 +5,8 @@
 
 from cptlab.adapters.base import Adapter, Policy
 from cptlab.adapters.loading import adapter_kind, load_adapter
-from cptlab.adapters.peft_format import load_prefix, read_extra, save_prefix
-from cptlab.adapters.prefix import Prefix, prefix_from_table
+from cptlab.adapters.peft_format import read_extra
+from cptlab.adapters.prefix import Prefix, load_prefix, prefix_from_table, save_prefix
 
 __all__ = [
     "Adapter",

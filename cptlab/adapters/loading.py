@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from cptlab.adapters.base import Adapter
-from cptlab.adapters.peft_format import load_prefix
+from cptlab.adapters.prefix import load_prefix
 from cptlab.backbone import Backbone
 from cptlab.errors import UserError
 

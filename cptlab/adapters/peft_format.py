@@ -15,7 +15,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from cptlab.adapters.prefix import Prefix, prefix_from_table
 from cptlab.backbone import Backbone, PrefixShape
 from cptlab.errors import UserError
 from cptlab.storage.atomic import write_bytes, write_text
@@ -23,16 +22,11 @@ from cptlab.storage.atomic import write_bytes, write_text
 CONFIG, WEIGHTS, EXTRA = "adapter_config.json", "adapter_model.safetensors", "cptlab.json"
 
 
-def save_prefix(
-    prefix: Prefix, directory: str | os.PathLike, backbone: Backbone | str, extra: dict[str, Any] | None = None
+def write_table(
+    table: torch.Tensor, shape: PrefixShape, directory: Path, backbone: Backbone | str, extra: dict[str, Any] | None
 ) -> None:
-    """Write `prefix`, collapsed, so that `peft.PeftModel.from_pretrained(model, directory)` loads it.
-
-    `backbone` is what it was trained on, or its hub id. `extra` is plain data for `cptlab.json`.
-    """
-    directory = Path(directory)
+    """Write a prefix as its table [M, shape.width]; see `cptlab.adapters.save_prefix`."""
     path = backbone if isinstance(backbone, str) else backbone.path
-    shape = prefix.shape
     config = {
         "auto_mapping": None,
         "base_model_name_or_path": path,
@@ -42,14 +36,14 @@ def save_prefix(
         "num_attention_heads": shape.num_kv_heads,
         "num_layers": shape.num_layers,
         "num_transformer_submodules": 1,
-        "num_virtual_tokens": prefix.length,
+        "num_virtual_tokens": len(table),
         "peft_type": "PREFIX_TUNING",
         "prefix_projection": False,
         "revision": None if isinstance(backbone, str) else backbone.revision,
         "task_type": "CAUSAL_LM",
         "token_dim": shape.num_kv_heads * shape.head_dim,
     }
-    table = prefix.collapsed().detach().float().cpu().contiguous().clone()
+    table = table.detach().float().cpu().contiguous().clone()
     write_bytes(directory / WEIGHTS, save({"prompt_embeddings": table}, metadata={"format": "pt"}))
     write_extra(directory, backbone, extra)
     write_text(directory / CONFIG, json.dumps(config, indent=2) + "\n")
@@ -67,12 +61,8 @@ def read_extra(directory: str | os.PathLike) -> dict[str, Any]:
     return _read_json(path) if path.is_file() else {}
 
 
-def load_prefix(directory: str | os.PathLike, expect: PrefixShape | None = None) -> Prefix:
-    """The prefix in a directory that `save_prefix` or PEFT wrote, as a table without factors, bit for bit.
-
-    Raises UserError where there is none, where it is another kind of adapter, and where it is not of shape `expect`.
-    """
-    directory = Path(directory)
+def read_table(directory: Path, expect: PrefixShape | None) -> tuple[torch.Tensor, PrefixShape]:
+    """Return the table [M, shape.width] of a prefix, bit for bit, and its shape; see `cptlab.adapters.load_prefix`."""
     remedy = "Give the directory of a prefix, such as <train run>/prefix."
     if not (directory / CONFIG).is_file():
         raise UserError(f"There is no {CONFIG} in {directory}. {remedy}")
@@ -96,7 +86,7 @@ def load_prefix(directory: str | os.PathLike, expect: PrefixShape | None = None)
             f"The prefix in {directory} belongs to another backbone: it has {shape}, while this backbone has {expect}. "
             "Use the backbone that it was trained on, or train a prefix for this one."
         )
-    return prefix_from_table(table, shape)
+    return table, shape
 
 
 def _read_json(path: Path) -> Any:

@@ -10,12 +10,14 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 from torch import nn
 
 from cptlab.adapters.base import Adapter, Policy
+from cptlab.adapters.peft_format import read_table, write_table
 from cptlab.backbone import Backbone, PrefixShape, split_table
 from cptlab.settings.setting import Setting, check_settings
 
@@ -86,8 +88,6 @@ class Prefix(Adapter):
         return hashlib.sha256(self.collapsed().detach().cpu().contiguous().numpy().tobytes()).hexdigest()
 
     def export(self, directory: str | os.PathLike, backbone: Backbone, extra: dict[str, Any] | None = None) -> None:
-        from cptlab.adapters.peft_format import save_prefix  # which reads prefixes, too
-
         save_prefix(self, directory, backbone, extra)
 
     def collapse(self) -> Prefix:
@@ -102,3 +102,21 @@ def prefix_from_table(table: torch.Tensor, shape: PrefixShape) -> Prefix:
     prefix.shape, prefix.length, prefix.rank = shape, len(table), None
     prefix.table = nn.Parameter(table)
     return prefix
+
+
+def save_prefix(
+    prefix: Prefix, directory: str | os.PathLike, backbone: Backbone | str, extra: dict[str, Any] | None = None
+) -> None:
+    """Write a prefix, collapsed, so that `peft.PeftModel.from_pretrained(model, directory)` loads it.
+
+    `backbone` is what it was trained on, or its hub id. `extra` is plain data for `cptlab.json`.
+    """
+    write_table(prefix.collapsed(), prefix.shape, Path(directory), backbone, extra)
+
+
+def load_prefix(directory: str | os.PathLike, expect: PrefixShape | None = None) -> Prefix:
+    """Load the prefix that `save_prefix` or PEFT wrote, as a table without factors, bit for bit.
+
+    Raises UserError if there is none, if it is another kind of adapter, and if it is not of shape `expect`.
+    """
+    return prefix_from_table(*read_table(Path(directory), expect))

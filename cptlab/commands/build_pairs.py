@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from cptlab import pairs
-from cptlab.commands.common import PAIRS_FILE, STATISTICS_FILE, say
+from cptlab.commands.common import PAIRS_FILE, STATISTICS_FILE, judge_of, say
 from cptlab.errors import UserError
 from cptlab.pairs import FilterCounts, ReadyPairs, SampledPairs
 from cptlab.records import Task
@@ -19,6 +19,7 @@ from cptlab.storage.atomic import write_json
 from cptlab.storage.digests import fingerprint
 from cptlab.storage.locks import locked
 from cptlab.systems.decoding import Decoding, build_decoding
+from cptlab.tasks.benchmark import digest_of
 
 
 def build_pairs(config: DictConfig, backbone: Any = None) -> Path:
@@ -28,7 +29,6 @@ def build_pairs(config: DictConfig, backbone: Any = None) -> Path:
     UserError where no pair is left, with what each filter dropped. Ready-made pairs of `pairs.dataset` are read instead.
     """
     from cptlab.adapters import Policy
-    from cptlab.systems.judge import Judge
     from cptlab.systems.loading import LoadedSystem
     from cptlab.systems.samples import sample_and_judge
 
@@ -38,8 +38,7 @@ def build_pairs(config: DictConfig, backbone: Any = None) -> Path:
         return _ready_pairs(config, recipe, backbone)
     directory, tasks, decoding = _place(config, recipe, backbone)
     system = LoadedSystem("pairs", Policy(backbone), decoding)
-    limits = instantiate(config.judge, "judge")
-    judge = Judge(Path(config.paths.cache), workers=config.workers, sandbox=config.sandbox, limits=limits)
+    judge = judge_of(config)
     with locked(directory):
         if (directory / STATISTICS_FILE).is_file():
             say(f"Pairs: found in {directory}")
@@ -96,7 +95,7 @@ def _place(config: DictConfig, recipe: SampledPairs, backbone: Any) -> tuple[Pat
         "pairs": dataclasses.asdict(recipe),
         "backbone": backbone.fingerprint,
         "template": backbone.prompt_template,
-        "tasks": [repr(task) for task in tasks],
+        "tasks": digest_of(tasks),
         "sampling": dataclasses.asdict(decoding.sampling),
         "seed": recipe.seed,
         "limits": OmegaConf.to_container(config.judge),

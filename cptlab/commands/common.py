@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -13,6 +15,9 @@ from cptlab.progress import is_main_process
 from cptlab.settings.instantiate import instantiate
 from cptlab.storage.digests import fingerprint
 from cptlab.storage.run_directory import INCIDENTAL, RunDirectory, open_run
+
+if TYPE_CHECKING:
+    from cptlab.systems.judge import Judge
 
 ROOT = Path(__file__).resolve().parents[2]
 PAIRS_FILE, STATISTICS_FILE, METRICS_FILE = "pairs.jsonl", "statistics.json", "metrics.json"
@@ -31,6 +36,16 @@ def sandbox_of(config: DictConfig) -> dict[str, Any]:
     found = probe_sandbox(config.sandbox)
     say(f"Sandbox: {found['level']} (asked for: {config.sandbox} or stronger)")
     return found
+
+
+def judge_of(config: DictConfig) -> Judge:
+    """Build the judge of a command that makes programs."""
+    from cptlab.systems.judge import Judge
+
+    limits = instantiate(config.judge, "judge")
+    return Judge(
+        Path(config.paths.cache), tuple(config.get("extra_disabled") or ()), config.workers, config.sandbox, limits
+    )
 
 
 def begin(config: DictConfig, fresh: Path, task: str, **content: Any) -> RunDirectory:
@@ -58,14 +73,19 @@ def loggers_of(config: DictConfig, run: RunDirectory, job_type: str) -> list[Any
     return made
 
 
-def optimized(config: DictConfig, metrics: dict[str, float]) -> float | None:
-    """Return the metric that a sweep optimises. Raises UserError if there is no such metric."""
+def check_optimized(config: DictConfig, names: Collection[str]) -> None:
+    """Raise UserError if the metric that a sweep optimises is none of `names`."""
     name = config.get("optimized_metric")
-    if name is None:
-        return None
-    if name not in metrics:
-        raise UserError(f"There is no metric {name!r} to optimise. Choose one of: {', '.join(sorted(metrics))}.")
-    return metrics[name]
+    if name is not None and name not in names:
+        near = difflib.get_close_matches(name, names, n=4, cutoff=0) if len(names) > 12 else sorted(names)
+        raise UserError(f"There is no metric {name!r} to optimise. Choose another, such as {', '.join(near)}.")
+
+
+def optimized(config: DictConfig, metrics: dict[str, float]) -> float | None:
+    """Return the metric that a sweep optimises."""
+    check_optimized(config, metrics)
+    name = config.get("optimized_metric")
+    return None if name is None else metrics[name]
 
 
 def _digest(config: DictConfig, **more: Any) -> str:

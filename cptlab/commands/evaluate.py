@@ -9,10 +9,21 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cptlab.commands.common import METRICS_FILE, ROOT, begin, content_of, loggers_of, optimized, sandbox_of, say
+from cptlab.commands.common import (
+    METRICS_FILE,
+    ROOT,
+    begin,
+    check_optimized,
+    content_of,
+    judge_of,
+    loggers_of,
+    optimized,
+    sandbox_of,
+    say,
+)
 from cptlab.commands.systems import build_backbone, choose_systems, shared_setting
 from cptlab.errors import UserError
-from cptlab.metrics.summary import allowed_ks, compare, flat, summarise
+from cptlab.metrics.summary import allowed_ks, compare, flat, flat_names, summarise
 from cptlab.settings.entry import hydra_command
 from cptlab.settings.instantiate import instantiate
 from cptlab.storage.atomic import write_json
@@ -33,7 +44,6 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     if config.completions is not None:
         return _evaluate_files(config, fresh)
     started = time.monotonic()
-    from cptlab.systems.judge import Judge
     from cptlab.systems.loading import check_system, load_system
     from cptlab.systems.samples import sample_and_judge
     from cptlab.systems.tuned_omega import with_stored_omega
@@ -44,6 +54,7 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     benchmark = instantiate(shared_setting(config, chosen, "benchmark"), "benchmark")
     tasks = benchmark.split(config.split, config.limit)
     ks = allowed_ks({task.id: config.n for task in tasks}, config.ks)
+    check_optimized(config, flat_names(tasks, [system.name for system in chosen], ks))
     backbone = build_backbone(config, chosen)
     cache = Path(config.paths.cache)
     systems = []
@@ -62,8 +73,7 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     write_jsonl(run.directory / "tasks.jsonl", tasks)
 
     # 3. The work, system by system.
-    limits = instantiate(config.judge, "judge")
-    judge = Judge(cache, tuple(config.extra_disabled), config.workers, config.sandbox, limits)
+    judge = judge_of(config)
     outcomes, cost = {}, {}
     for system in systems:
         judged = sample_and_judge(system, tasks, config.n, judge, seed=config.seed)
@@ -110,6 +120,7 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
     present = [task for task in benchmark.tasks if any(task.id in file.counts for file in files.values())]
     shared = shared_tasks(present, list(files.values()))
     ks = allowed_ks({task.id: min(file.counts[task.id] for file in files.values()) for task in shared}, config.ks)
+    check_optimized(config, flat_names(shared, list(files), ks))
     for file in files.values():
         say(file.coverage(benchmark.name, benchmark.tasks))
     if len(files) > 1:

@@ -1,10 +1,10 @@
-"""Tune ω for a model and a benchmark, store it, and report it on other tasks.
+"""Tune the ω of systems on a benchmark, store it, and report it on other tasks.
 
     cptlab omega run=null backbone=kata_lm benchmark=kata
-    cptlab omega run=latest decoding=spa 'decoding.negative.spans=[nl,tests]'
+    cptlab omega system=[tuned] decoding=spa 'decoding.negative.spans=[nl,tests]'
     python evaluate.py decoding=spa decoding.omega=tuned            (uses what was stored)
 
-A thin entry like evaluate.py; it needs the clone's conf/ folder. A killed command goes on where it was.
+A killed command goes on where it was.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cptlab.analysis.omega.search import omega_grid
 from cptlab.analysis.omega.tuning import Draw, check_metric, sentences, tune
-from cptlab.commands.common import ROOT, begin, sandbox_of, say
+from cptlab.commands.common import ROOT, begin, judge_of, sandbox_of, say
 from cptlab.commands.systems import build_backbone, choose_systems, shared_setting
 from cptlab.errors import UserError
 from cptlab.records import Task
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 def tune_omega(config: DictConfig, fresh: Path) -> Path:
     """Tune and store the ω of every system; return the run directory with omega.json, omega_curve.* and omega_test.csv."""
     started = time.monotonic()
-    from cptlab.systems.judge import Judge
     from cptlab.systems.loading import check_system, load_system
 
     # 1. What is tuned. Every mistake in it is found here, before any work.
@@ -76,8 +75,7 @@ def tune_omega(config: DictConfig, fresh: Path) -> Path:
 
     # 3. The search, system by system.
     cache = Path(config.paths.cache)
-    limits = instantiate(config.judge, "judge")
-    judge = Judge(cache, tuple(config.extra_disabled), config.workers, config.sandbox, limits)
+    judge = judge_of(config)
     found: dict[str, Any] = {}
     for system in systems:
         draw = draw_with(system, config.n, judge, config.seed, run.directory / system.name, test)
@@ -128,7 +126,7 @@ def tune_omega(config: DictConfig, fresh: Path) -> Path:
     provenance = collect_provenance(ROOT, wall_seconds=round(time.monotonic() - started, 1), resumed=run.resumed)
     write_json(run.directory / "omega.json", {"systems": found, **facts, **provenance})
     curve = read_curve([run.directory])
-    page = make_omega_report([run.directory], curve)
+    page = make_omega_report(run.directory, curve)
     run.finish()
     print_curve(curve)
     for system, record in found.items():

@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         curve = read_curve(given.runs)
-        page = make_omega_report(given.runs, curve)
+        page = make_omega_report(given.runs[0], curve)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

@@ -1,7 +1,7 @@
 """Build the pairs alone, as `train` would.
 
-    cptlab pairs
-    cptlab pairs pairs=paper backbone=code_llama_7b
+cptlab pairs
+cptlab pairs pairs=paper backbone=code_llama_7b
 """
 
 from __future__ import annotations

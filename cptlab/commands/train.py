@@ -65,13 +65,30 @@ def train(config: DictConfig, fresh: Path) -> float | None:
     parts = backbone, adapters, data, objective
     estimate = say_estimate(config, *parts, method=method, compute=compute) if main_process else None
     if method.name == "fast" and compute.reference == "disk":
-        data.keep_reference(Path(config.paths.cache), backbone, objective, precision=compute.reference_precision,
-                            first_stage=stages.first_epochs > 0, say=say if main_process else _say_what_is_computed)
+        data.keep_reference(
+            Path(config.paths.cache),
+            backbone,
+            objective,
+            precision=compute.reference_precision,
+            first_stage=stages.first_epochs > 0,
+            say=say if main_process else _say_what_is_computed,
+        )
     loggers = loggers_of(config, run, "train") if main_process else []
     with finished_at_the_end(loggers):
         try:
-            train_stages(backbone, adapter, data, objective, stages, directory=run.directory / "training",
-                         opposite=opposite, method=method, trainer=trainer, callbacks=callbacks, loggers=loggers)
+            train_stages(
+                backbone,
+                adapter,
+                data,
+                objective,
+                stages,
+                directory=run.directory / "training",
+                opposite=opposite,
+                method=method,
+                trainer=trainer,
+                callbacks=callbacks,
+                loggers=loggers,
+            )
         except UserError as error:
             again = f" To start this run afresh, delete {run.directory}." if run.resumed else ""
             raise UserError(f"{error}{again}") from None
@@ -82,10 +99,17 @@ def train(config: DictConfig, fresh: Path) -> float | None:
             one.export(run.directory / name, backbone, extra=extra)
         metrics = last_epochs(run.directory / "training")
         facts = collect_provenance(
-            ROOT, seed=config.seed, backbone=backbone.fingerprint, pairs=str(pairs_file), pair_statistics=statistics,
-            adapter=adapter.kind, trainable_parameters=sum(p.numel() for one in adapters for p in one.parameters()),
+            ROOT,
+            seed=config.seed,
+            backbone=backbone.fingerprint,
+            pairs=str(pairs_file),
+            pair_statistics=statistics,
+            adapter=adapter.kind,
+            trainable_parameters=sum(p.numel() for one in adapters for p in one.parameters()),
             adapter_numbers=sum(tensor.numel() for tensor in adapter.tensors()),
-            wall_seconds=round(time.monotonic() - started, 1), resumed=run.resumed, **method.facts(),
+            wall_seconds=round(time.monotonic() - started, 1),
+            resumed=run.resumed,
+            **method.facts(),
             estimate=estimate,
         )
         write_json(run.directory / METRICS_FILE, {"metrics": metrics, **facts})
@@ -110,7 +134,9 @@ def _adapters(config: DictConfig, backbone: Any, objective: Any) -> list[Any]:
 
 def _bytes(path: str) -> bytes:
     if not Path(path).is_file():
-        raise UserError(f"There is no pairs file {path}. Check the path, or leave data.pairs_file=null to have them built.")
+        raise UserError(
+            f"There is no pairs file {path}. Check the path, or leave data.pairs_file=null to have them built."
+        )
     return Path(path).read_bytes()
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cptlab.errors import UserError
-from cptlab.metrics.definitions import METRICS, find_metric, metrics_for
+from cptlab.metrics.definitions import metrics_for
 from cptlab.metrics.statistics import bootstrap_ci, paired_difference
 from cptlab.records import DIFFICULTIES, Quality, Task, Verdict
 
@@ -98,25 +98,24 @@ def flat(results: Mapping[str, Summary]) -> dict[str, float]:
     }
 
 
-def check_flat_name(name: str, systems: Sequence[str], n: int) -> None:
-    """Raise UserError if an evaluation of `systems`, with `n` samples a task, has no metric `system/difficulty/metric`."""
-    system, _, rest = name.partition("/")
-    difficulty, _, metric = rest.partition("/")
-    difficulties = (*DIFFICULTIES, "all")
-    if system not in systems or difficulty not in difficulties:
-        raise UserError(
-            f"There is no metric {name!r}. Name one as <system>/<difficulty>/<metric>, such as "
-            f"{systems[-1]}/all/{METRICS[0].name}; systems: {', '.join(systems)}; difficulties: {', '.join(difficulties)}."
-        )
-    if metric != "tasks" and find_metric(metric).samples > n:
-        raise UserError(
-            f"{metric} needs at least {find_metric(metric).samples} samples of each task, and n={n}. Raise n."
-        )
+def flat_names(tasks: Sequence[Task], systems: Sequence[str], ks: Sequence[int]) -> list[str]:
+    """Return the names that `flat` will give for these systems: known before anything is computed."""
+    metrics = [metric.name for metric in metrics_for(ks, _further_rules(tasks))]
+    return [
+        f"{system}/{difficulty}/{metric}"
+        for system in systems
+        for difficulty, chosen in _groups(tasks).items()
+        for metric in (*(metrics if chosen else ()), "tasks")
+    ]
 
 
 def _groups(tasks: Sequence[Task]) -> dict[str, list[Task]]:
     groups = {name: [task for task in tasks if task.difficulty == name] for name in DIFFICULTIES}
     return {**groups, "all": list(tasks)}
+
+
+def _further_rules(tasks: Sequence[Task]) -> list[str]:
+    return sorted({rule for task in tasks for rule in task.rules[1:]})
 
 
 def _counts(tasks: Sequence[Task], outcomes: Outcomes) -> dict[str, int]:
@@ -129,8 +128,7 @@ def _counts(tasks: Sequence[Task], outcomes: Outcomes) -> dict[str, int]:
 
 def _per_task(tasks: Sequence[Task], outcomes: Outcomes, ks: Sequence[int] | None) -> dict[str, dict[str, float]]:
     """Return metric -> task id -> value."""
-    further_rules = sorted({rule for task in tasks for rule in task.rules[1:]})
-    metrics = metrics_for(allowed_ks(_counts(tasks, outcomes), ks), further_rules)
+    metrics = metrics_for(allowed_ks(_counts(tasks, outcomes), ks), _further_rules(tasks))
     qualities, verdicts = outcomes
     return {
         metric.name: {task.id: metric.of_task(qualities[task.id], verdicts[task.id]) for task in tasks}

@@ -11,6 +11,7 @@ import json
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,13 @@ from cptlab.judging.sandbox.limits import Limits
 from cptlab.judging.verdicts.judge import judge_stream
 from cptlab.progress import progress_bar
 from cptlab.records import Completion, Quality, Task, Verdict
-from cptlab.storage.atomic import write_lines
+from cptlab.storage.atomic import write_json, write_lines
 from cptlab.storage.journal import Journal
 from cptlab.storage.jsonl import dump_line, to_json
 from cptlab.systems.completions import CompletionsFile, TaskIds, read_rows
 
 COMPLETIONS, QUALITY, VERDICTS = "completions.jsonl", "quality.jsonl", "verdicts.jsonl"
+JUDGED_WITH = "judged_with.json"  # the limits of the verdicts, and the checks left out of the scores
 Todo = Iterable[tuple[int, dict[str, Any]]]  # rows and their completions
 
 
@@ -43,11 +45,14 @@ def judge_file(
 ) -> None:
     """Write completions, quality and verdicts of the file's rows into `directory`, line i of each for row i.
 
-    Goes on with what an earlier call left there for the same file, tasks and options. Equal programs for a task are
-    run once, equal programs linted once. `sandbox`: the weakest level that will do (judging/sandbox/levels.py).
+    Go on with what an earlier call left there for the same file and tasks; results under other limits or other checks
+    are made anew. Equal programs for a task are run once, equal programs linted once. `sandbox`: the weakest level that
+    will do (judging/sandbox/levels.py). `limits`: of each program, by default `Limits()`.
     """
+    limits = limits or Limits()
     by_id = {task.id: task for task in tasks}
     directory.mkdir(parents=True, exist_ok=True)
+    _drop_other_results(directory, {VERDICTS: asdict(limits), QUALITY: sorted(extra_disabled)})
     completions = directory / COMPLETIONS
     if not completions.exists():
         with progress_bar(f"{title}: cleaning programs", file.rows, "programs") as advance:
@@ -63,6 +68,17 @@ def judge_file(
 
     _write_results(completions, directory / VERDICTS, ("task_id", "program"), verdicts, f"{title}: running the tests")
     _write_results(completions, directory / QUALITY, ("program",), qualities, f"{title}: scoring with pylint")
+
+
+def _drop_other_results(directory: Path, options: dict[str, Any]) -> None:
+    """Drop results that were made with other options. `options`: what the results in the file of each name depend on."""
+    note = directory / JUDGED_WITH
+    earlier = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}
+    for name in options:
+        if name in earlier and earlier[name] != options[name]:
+            (directory / name).unlink(missing_ok=True)
+            journal_of(directory / name).unlink(missing_ok=True)
+    write_json(note, options)
 
 
 def _completions(file: CompletionsFile, by_id: dict[str, Task]) -> Iterator[str]:

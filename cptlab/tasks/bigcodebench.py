@@ -28,7 +28,7 @@ def bigcodebench(
     subset: Annotated[
         str,
         Setting(
-            "stdlib: the 364 tasks whose libraries are the standard one and numpy; all: the 1,140 of the benchmark, which "
+            "stdlib: the 364 tasks that need only the standard library and numpy; all: the 1,140 of the benchmark, which "
             "need their many libraries.",
             choices=("stdlib", "all"),
         ),

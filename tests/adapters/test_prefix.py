@@ -74,5 +74,5 @@ def test_collapse_is_equal_and_independent():
 
 @pytest.mark.parametrize("options", [{"length": 0}, {"rank": 0}])
 def test_impossible_sizes_are_refused(options):
-    with pytest.raises(UserError, match="1 or more"):
+    with pytest.raises(UserError, match="cannot be: it must be a whole number from 1 up"):
         Prefix(SHAPE, **options)

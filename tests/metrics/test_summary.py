@@ -5,7 +5,7 @@ import pytest
 
 from cptlab.errors import UserError
 from cptlab.metrics.statistics import bootstrap_ci, paired_difference
-from cptlab.metrics.summary import compare, summarise
+from cptlab.metrics.summary import compare, flat, flat_names, summarise
 from cptlab.records import Prompt, Quality, Task, Test, Verdict
 
 TASK = Task("", "kata", "test", "introductory", "call", Prompt("p"), "f", (Test(1),))
@@ -79,6 +79,12 @@ def test_a_second_rule_gives_rates_of_its_own_and_no_difficulty_counts_in_all_al
     assert (result["all"]["pass@1"], result["all"]["official_pass@1"]) == (0.25, 0.75)
     assert [result[level]["tasks"] for level in result] == [0, 0, 0, 2]
     assert result["all"]["official_pass@1_ci"] == list(bootstrap_ci([1.0, 0.5]))
+
+
+def test_the_names_are_known_before_anything_is_computed():
+    tasks = [replace(task, rules=("strict", "official")) for task in TASKS]  # none is of competition
+    results = {system: summarise(tasks, *judged(), ks=(1, 4)) for system in ("a", "b")}
+    assert flat_names(tasks, ["a", "b"], (1, 4)) == list(flat(results))
 
 
 def test_differences_are_paired_by_task():

@@ -12,9 +12,9 @@ EVALUATED = ("backbone", "benchmark", "decoding")
 USES = {
     "train": ("*",),
     "evaluate": (*EVALUATED, "logger", "paths", "system", "judge", "decoding/*"),
-    "omega": EVALUATED,
+    "omega": (*EVALUATED, "system", "judge"),
     "dilution": EVALUATED,
-    "pairs": (*EVALUATED, "pairs"),
+    "pairs": (*EVALUATED, "pairs", "judge"),
 }
 NOT_OF_TRAIN = {
     "hydra",

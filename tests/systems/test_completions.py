@@ -15,6 +15,7 @@ from run_commands import ROOT, command
 
 from cptlab.errors import UserError
 from cptlab.judging.lint.pylint_score import score_programs
+from cptlab.judging.sandbox.limits import Limits
 from cptlab.judging.verdicts.judge import judge_programs
 from cptlab.kata.benchmark import build
 from cptlab.records import Completion, Quality, Verdict
@@ -253,6 +254,35 @@ def test_equal_programs_are_judged_once_and_odd_texts_do_no_harm(tmp_path, monke
     completions = list(read_jsonl(tmp_path / "given/completions.jsonl", Completion))
     assert [(c.task_id, c.raw) for c in completions] == rows
     assert [c.sample for c in completions] == [0, 1, 0, 2, 3, 1, 4, 5]
+
+
+def test_results_under_other_limits_or_checks_are_made_anew(tmp_path, monkeypatch):
+    asked = []
+
+    def judge(items, *, limits, **_):
+        for row, _program, _task in items:
+            asked.append(("verdict", limits.cpu_seconds))
+            yield row, Verdict("passed")
+
+    def score(items, *, extra_disabled, **_):
+        for row, _program in items:
+            asked.append(("quality", extra_disabled))
+            yield row, Quality(1.0, 1, False)
+
+    monkeypatch.setattr(judge_completions, "judge_stream", judge)
+    monkeypatch.setattr(judge_completions, "score_stream", score)
+    path = write(tmp_path / "mine.jsonl", [{"task_id": CALLS[0].id, "solution": "p = 1"}])
+
+    def again(**options):
+        asked.clear()
+        judge_completions.judge_file(check_file(path, TASKS), TASKS, tmp_path / "given", cache=tmp_path, **options)
+        return list(asked)
+
+    assert again() == [("verdict", 3.0), ("quality", ())]
+    assert again() == again(limits=Limits()) == []
+    assert again(limits=Limits(cpu_seconds=1.0)) == [("verdict", 1.0)]
+    assert again(limits=Limits(cpu_seconds=1.0), extra_disabled=("E0602",)) == [("quality", ("E0602",))]
+    assert again(limits=Limits(cpu_seconds=1.0), extra_disabled=("E0602",)) == []
 
 
 def test_odd_texts_are_judged(tmp_path):

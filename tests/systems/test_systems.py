@@ -9,12 +9,15 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 from run_commands import ROOT, command, config
 
 from cptlab.adapters import Policy, Prefix, save_prefix
+from cptlab.adapters.full import FullFineTuning
+from cptlab.adapters.lora import LoRA
 from cptlab.backbone import load_backbone
-from cptlab.decoding import Sampling
+from cptlab.decoding import Sampling, generate
 from cptlab.errors import UserError
 from cptlab.metrics.summary import compare
 from cptlab.records import Completion, Quality, Verdict
@@ -44,8 +47,8 @@ def trained(tmp_path_factory) -> Path:
         OmegaConf.create({"backbone": settings.backbone, "benchmark": settings.benchmark}), run / "config.yaml"
     )
     backbone = load_backbone("kata-lm")
-    prefix = Prefix(backbone.shape, length=2, seed=3)
-    prefix.table.data *= 5
+    prefix = Prefix(backbone.shape, length=5, seed=3)
+    prefix.table.data *= 50
     save_prefix(prefix, run / "prefix", backbone)
     (run / "run.json").write_text('{"digest": "x", "finished": true}')
     return run
@@ -98,6 +101,29 @@ def test_a_system_of_the_user_s_own(trained, tmp_path):
     metrics = metrics_of(tmp_path)
     assert metrics["systems"] == ["base", "tuned", "mine"]
     assert records(tmp_path, "mine") == records(tmp_path, "tuned") != records(tmp_path, "base")
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_other_adapters_are_systems_too(kind, tmp_path):
+    backbone = load_backbone("kata-lm")
+    adapter = LoRA(backbone, r=4) if kind == "lora" else FullFineTuning(backbone)
+    with torch.no_grad():
+        for parameter in adapter.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    run = tmp_path / "logs" / "train" / "runs" / "one"
+    adapter.export(run / kind, backbone)
+    (run / "run.json").write_text('{"finished": true}')
+    settings = config("train", tmp_path)
+    OmegaConf.save(
+        OmegaConf.create({"backbone": settings.backbone, "benchmark": settings.benchmark}), run / "config.yaml"
+    )
+    command("evaluate", tmp_path, *QUIET, "limit=2", "n=2", f"system=[base,{kind},tuned]")
+    assert records(tmp_path, kind) == records(tmp_path, "tuned") != records(tmp_path, "base")
+    assert {metrics_of(tmp_path)["parts"][name]["adapter"] for name in (kind, "tuned")} == {kind}
+    tasks, policy = kata().split("test", 2), adapter.eval().policy(backbone)
+    rows = generate(policy.backbone, [(task.id, task.prompt) for task in tasks], 2, Sampling(), prefix=policy.prefix)
+    stored = read_jsonl(tmp_path / "logs/evaluate/runs/now" / kind / "completions.jsonl", Completion)
+    assert list(stored) == [completion for row in rows for completion in row]
 
 
 def test_latest_is_the_newest_run_with_such_an_adapter(tmp_path):
