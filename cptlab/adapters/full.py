@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from cptlab.adapters.base import Adapter, Policy, tensor_digest
@@ -38,7 +39,9 @@ class FullFineTuning(Adapter):
 
     def _hold(self, backbone: Backbone, model: PreTrainedModel) -> None:
         super().__init__()
-        self.model = model.to(torch.promote_types(backbone.dtype, torch.float32)).requires_grad_(True).eval()
+        self.model = model.requires_grad_(True).eval()
+        dtype = torch.promote_types(next(model.parameters()).dtype, torch.float32)
+        nn.Module.to(model, device=backbone.device, dtype=dtype)
         self._policy = Policy(backbone.around(self.model))
 
     def policy(self, backbone: Backbone) -> Policy:
@@ -83,5 +86,5 @@ def load_full(directory: str | os.PathLike, backbone: Backbone) -> FullFineTunin
             "trained from."
         )
     made = FullFineTuning.__new__(FullFineTuning)
-    made._hold(backbone, model.to(backbone.device))
+    made._hold(backbone, model)
     return made.eval()

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -150,9 +150,9 @@ class Backbone:
         return self.model.base_model(input_ids=input_ids, **options).last_hidden_state
 
     @property
-    def head(self) -> Any:
-        """The layer that maps hidden states to logits, a linear one in most architectures; None if the model has none."""
-        return self.model.get_output_embeddings()
+    def head(self) -> torch.nn.Linear:
+        """The layer that maps hidden states to logits; whoever needs a linear one checks that it is (`choose_step`)."""
+        return cast(torch.nn.Linear, self.model.get_output_embeddings())
 
     @torch.no_grad()
     def prefill(

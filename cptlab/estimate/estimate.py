@@ -71,22 +71,19 @@ class Estimate:
     def lines(self) -> list[str]:
         """Return the table, in words and units."""
         pairs = f"{self.train_pairs:,} train, {self.validation_pairs:,} validation"
-        disk = f"{readable(self.reference_bytes)} on disk" if self.reference_bytes else "not kept"
-        known = "exact"
+        disk, known = f"{readable(self.reference_bytes)} on disk", "exact"
         if self.pairs_assumed:
             pairs, disk, known = "unknown", disk + " per pair", "assumed: there are no pairs yet"
+        reference = (disk, known) if self.reference_bytes else ("not kept", "computed where it is needed")
+        trained = f"exact; {self.trained_numbers:,} trained"
         rows = [
             (f"Backbone: {self.backbone}", f"{self.parameters:,} parameters", "exact"),
             ("  weights", readable(self.weight_bytes), self.weights),
-            (
-                f"Adapter: {self.adapter}",
-                f"{self.adapter_numbers:,} numbers",
-                f"exact; {self.trained_numbers:,} trained",
-            ),
+            (f"Adapter: {self.adapter}", f"{self.adapter_numbers:,} numbers", trained),
             ("  with gradient and AdamW's state", readable(self.state_bytes), "exact"),
             ("Pairs", pairs, known),
             ("  median length", f"{self.median_tokens:g} tokens", "instruction and both programs, shared ones once"),
-            ("Reference", disk, known),
+            ("Reference", *reference),
             *self._measured(),
         ]
         first, second = (max(len(row[column]) for row in rows) for column in (0, 1))
@@ -101,7 +98,7 @@ class Estimate:
         rate = trial.flops / seconds[len(seconds) // 2] / 1e9
         rows = [
             (f"Memory at the peak, {self.step} step", self._peak(), largest),
-            ("Operations of a median step", f"{trial.flops / 1e9:,.1f} GFLOP", f"counted; {rate:,.0f} per second"),
+            ("Operations of a median step", f"{trial.flops / 1e9:,.1f} GFLOP", f"counted; {rate:,.0f} GFLOP/s"),
         ]
         for stage, seconds in trial.seconds.items():
             name = "Time of a pair" if self.pairs_assumed else f"Time of each of {self.epochs[stage]} epoch(s)"
@@ -143,7 +140,7 @@ def estimate(
         train, validation = data.splits["train"], data.splits["validation"]
     on_disk = compute.reference == "disk" and method.name == "fast"
     kept = kept_of(objective, stages.first_epochs > 0) if on_disk else {}
-    dtype = backbone.head.weight.dtype
+    dtype = next(backbone.head.parameters()).dtype
     reference = sum(
         reference_bytes(split.pairs, backbone.hidden_size, compute.reference_precision, dtype, kept[name] == "states")
         for name, split in (("train", train), ("validation", validation))
@@ -155,7 +152,7 @@ def estimate(
     if unknown is None:
         if data is not None:
             check_context(backbone, adapters[0], data)
-        opposites = dict(zip(STAGES, adapters[1:]))  # the first stage alone trains a second adapter
+        opposites: dict[str, Adapter] = dict(zip(STAGES, adapters[1:]))  # the first stage alone trains a second adapter
         modules = [
             AdapterTraining(backbone, adapters[0], stage, objective, opposite=opposites.get(stage), method=method)
             for stage in epochs
@@ -165,7 +162,6 @@ def estimate(
         seconds = {stage: trial.per_token(stage) * tokens for stage in trial.seconds}
         seconds["training"] = sum(count * seconds[stage] for stage, count in epochs.items())
         peak = trial.peak_bytes and trial.peak_bytes + state_bytes // 2
-    numbers = sum(parameter.numel() for parameter in trained)
     how = f"linear layers in {quantization}, scales not counted" if quantization else "exact"
     return Estimate(
         backbone=backbone.name,
@@ -174,7 +170,7 @@ def estimate(
         weight_bytes=weight_bytes(backbone.model, quantization),
         adapter=adapters[0].kind,
         adapter_numbers=sum(tensor.numel() for adapter in adapters for tensor in adapter.tensors()),
-        trained_numbers=numbers,
+        trained_numbers=sum(parameter.numel() for parameter in trained),
         state_bytes=state_bytes,
         train_pairs=len(train),
         validation_pairs=len(validation),

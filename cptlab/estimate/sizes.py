@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from tokenizers import Tokenizer, models
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from cptlab.backbone import Backbone
 from cptlab.backbone.gradient_checkpointing import decoder_layers
@@ -39,7 +39,7 @@ def parameter_count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters()) + sum(quantized)
 
 
-def weight_bytes(model: nn.Module, quantization: str | None = None) -> int:
+def weight_bytes(model: PreTrainedModel, quantization: str | None = None) -> int:
     """Return the bytes of a model's parameters and buffers.
 
     With `quantization`, those that they would take if the linear layers of its decoder were rounded, scales left out.

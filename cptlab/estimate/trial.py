@@ -91,8 +91,9 @@ def count_flops(work: Callable[[], object]) -> int:
         aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda gradient, q, k, v, *_, **__: (
             sdpa_backward_flop_count(gradient, q, k, v)
         ),
-        aten._grouped_mm: lambda a, b, *_, **__: 2 * a[0] * a[1] * b[-1],
     }
+    if hasattr(aten, "_grouped_mm"):  # since torch 2.8
+        uncounted[aten._grouped_mm] = lambda a, b, *_, **__: 2 * a[0] * a[1] * b[-1]
     with FlopCounterMode(display=False, custom_mapping=uncounted) as counter:
         work()
     return counter.get_total_flops()

@@ -51,7 +51,7 @@ BASE = ["run=null", "backbone=kata_lm", "benchmark=kata", "limit=2"]
     ("train", ["optimized_metric=accuracy"], "comparative/val_accuracy"),
     ("evaluate", ["extra_disabled=W0621"], "[W0621,E0602]"),
     ("train", ["objective.reduction=median"], "sum"),
-    ("train", ["+prefix.lenght=3"], "Did you mean prefix.length?"),
+    ("train", ["+adapter.lenght=3"], "Did you mean adapter.length?"),
     ("train", ["backbone.path=/no/such/model"], "/no/such/model"),
     ("train", ["backbone=phi_2", "backbone.device=cpu"], "microsoft/phi-2"),
     pytest.param("train", ["backbone.device=cuda"], "Device cuda was asked for", marks=no_gpu),

@@ -15,6 +15,8 @@ from training_runs import TRAIN, VALIDATION, write_file
 from transformers import LlamaConfig
 
 from cptlab.adapters import Prefix
+from cptlab.adapters.full import FullFineTuning
+from cptlab.adapters.lora import LoRA
 from cptlab.errors import UserError
 from cptlab.estimate import trial as module
 from cptlab.estimate.estimate import ASSUMED, duration, estimate
@@ -28,6 +30,11 @@ from cptlab.training.steps.token_pairs import Lengths, TokenPair
 ROOT = Path(__file__).resolve().parents[2]
 CODE_LLAMA_7B = LlamaConfig(vocab_size=32016, intermediate_size=11008, max_position_embeddings=16384)
 OBJECTIVES = [CPT(w_hinge=1.0), SVEN(), DPO(), DPOP(), SimPO(), ORPO(), NLL()]
+ADAPTERS = {
+    "prefix": lambda backbone, seed: Prefix(backbone, 3, rank=2, seed=seed),
+    "lora": lambda backbone, seed: LoRA(backbone, r=2, dropout=0.1, seed=seed),
+    "full": lambda backbone, seed: FullFineTuning(backbone, seed=seed),
+}
 
 
 def pair_of(instruction, common, rest_a, rest_b, masked_a=1, masked_b=1):
@@ -115,21 +122,33 @@ def test_reference_on_disk_is_what_a_run_writes(tmp_path):
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda objective: type(objective).__name__)
-@pytest.mark.parametrize("name", ["fast", "plain"])
-def test_a_trial_of_every_objective_changes_nothing(tmp_path, objective, name):
+@pytest.mark.parametrize("kind, name", [("prefix", "fast"), ("prefix", "plain"), ("lora", "plain"), ("full", "plain")])
+def test_a_trial_of_every_objective_and_adapter_changes_nothing(tmp_path, objective, kind, name):
     backbone = tiny_backbone("llama_gqa")
-    adapters = [Prefix(backbone.shape, 3, rank=2, seed=seed) for seed in range(objective.policies)]
+    adapters = [ADAPTERS[kind](backbone, seed) for seed in range(objective.policies)]
     before = [[p.detach().clone() for p in adapter.parameters()] for adapter in adapters]
+    weights = [parameter.clone() for parameter in backbone.model.parameters()]
     random = torch.get_rng_state()
     found = run(backbone, tmp_path, objective, adapters=adapters, method=StepMethod(name), epochs=(2, 1))
     assert set(found.trial.seconds) == {"comparative", "nll"}
     assert all(len(seconds) == 3 and min(seconds) > 0 for seconds in found.trial.seconds.values())
+    assert found.adapter == kind and found.trained_numbers == sum(p.numel() for own in before for p in own)
     for adapter, values in zip(adapters, before, strict=True):
         for parameter, value in zip(adapter.parameters(), values, strict=True):
             assert torch.equal(parameter, value) and parameter.grad is None
-    assert all(parameter.grad is None for parameter in backbone.model.parameters())
+    assert all(map(torch.equal, backbone.model.parameters(), weights))
     assert torch.equal(torch.get_rng_state(), random)
     assert [path.name for path in tmp_path.iterdir()] == ["pairs.jsonl"]
+
+
+@pytest.mark.parametrize("kind", ["prefix", "lora", "full"])
+def test_adapters_are_counted_from_the_config_alone(kind):
+    backbone = tiny_backbone("llama_gqa")
+    sizes = [
+        [parameter.shape for parameter in ADAPTERS[kind](one, 0).to(one.device).parameters()]
+        for one in (backbone, empty_backbone(backbone.config, torch.float32))
+    ]
+    assert sizes[0] == sizes[1]
 
 
 def tried(pairs, validation=(), batch_size=1, token_budget=4096):
