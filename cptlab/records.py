@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 DIFFICULTIES = ("introductory", "interview", "competition")
+STATUSES = ("passed", "failed", "error", "timeout", "memory", "crashed", "not_parsed")  # of a verdict
 
 
 @dataclass(frozen=True)
@@ -22,9 +23,9 @@ class Span:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What the language model is shown. `code` is the tail of `text` that belongs to the program itself.
+    """A text that the language model completes. `code` is the tail of `text` that belongs to the program itself.
 
-    A program is `prompt.code + completion`; for a function that is its signature line, for a script ''.
+    A program is `prompt.code + completion`. For a function, `code` is its signature line; for a script, it is empty.
     """
 
     text: str
@@ -33,7 +34,7 @@ class Prompt:
 
     def __post_init__(self) -> None:
         if not self.text.endswith(self.code):
-            raise ValueError("Prompt.code must be the end of Prompt.text")
+            raise ValueError(f"Prompt.code must be the end of Prompt.text, got {self.code!r}")
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,9 @@ class Task:
 
     `kind` is 'call' (a function `entry_point`, tests are data), 'stdin' (a script) or 'check' (tests are the benchmark's
     own Python). For 'check', `setup` is the benchmark's code that runs before the tests, and `names` are the names in
-    both that stand for what the program defines; `candidate` stands for the entry point. `cpu_seconds` and `memory_mb` are
-    what a test of this task needs where the usual limits are too low. `rules` are the comparison rules of its tests, the one that
-    decides first: strict, official (APPS).
+    both that the program defines; `candidate` stands for the entry point. `cpu_seconds` and `memory_mb` replace the usual
+    limits of a test where these are too low. `rules` are the comparison rules of its tests, strict or official (APPS); the
+    first decides.
     """
 
     id: str
@@ -107,7 +108,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Quality:
-    """The pylint score of one program (CPT eq. 15), in [0, 10], and what it was computed from."""
+    """The pylint score of one program (CPT eq. 15), in [0, 10], with the messages and statements that it counts."""
 
     score: float
     statements: int
@@ -118,7 +119,7 @@ class Quality:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What running the tests said. `status`: passed, failed, error, timeout, memory, crashed or not_parsed.
+    """The result of running a task's tests on one program. `status` is one of `STATUSES`.
 
     `public_passed` counts public tests passed ("essential tests" of CPT Algorithm 1). `by_rule` holds the status under
     each comparison rule of a task that has several.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from cptlab.adapters.base import Adapter, Policy, tensor_digest
@@ -38,8 +39,9 @@ class FullFineTuning(Adapter):
 
     def _hold(self, backbone: Backbone, model: PreTrainedModel) -> None:
         super().__init__()
+        self.model = model.requires_grad_(True).eval()
         dtype = torch.promote_types(next(model.parameters()).dtype, torch.float32)
-        self.model = model.to(dtype).requires_grad_(True).eval()
+        nn.Module.to(model, device=backbone.device, dtype=dtype)
         self._policy = Policy(backbone.around(self.model))
 
     def policy(self, backbone: Backbone) -> Policy:
@@ -84,5 +86,5 @@ def load_full(directory: str | os.PathLike, backbone: Backbone) -> FullFineTunin
             "trained from."
         )
     made = FullFineTuning.__new__(FullFineTuning)
-    made._hold(backbone, model.to(backbone.device))
+    made._hold(backbone, model)
     return made.eval()

@@ -14,7 +14,7 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import torch
 from peft import LoraConfig, PeftConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
@@ -23,6 +23,7 @@ from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPP
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
+from transformers import PreTrainedModel
 
 from cptlab.adapters.base import Adapter, Policy, tensor_digest
 from cptlab.adapters.peft_format import CONFIG, WEIGHTS, write_extra
@@ -46,7 +47,7 @@ class LoRA(Adapter):
         self,
         backbone: Backbone,
         r: Annotated[int, Setting("Rank of the matrices.", at_least=1)] = 8,
-        alpha: Annotated[float, Setting("Scale of the product of both matrices, times r.", above=0)] = 16,
+        alpha: Annotated[int, Setting("The product of both matrices is scaled by alpha / r.", at_least=1)] = 16,
         dropout: Annotated[
             float, Setting("Share of a layer's inputs left out in training.", at_least=0, below=1)
         ] = 0.0,
@@ -57,13 +58,13 @@ class LoRA(Adapter):
         seed: int = 0,
     ) -> None:
         check_settings(LoRA, r=r, alpha=alpha, dropout=dropout, target_modules=target_modules)
-        if target_modules is None:
-            target_modules = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(backbone.config.model_type, ALL)
-        chosen = target_modules if isinstance(target_modules, str) else list(target_modules)
+        usual = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(backbone.config.model_type, ALL)
+        chosen = usual if target_modules is None else target_modules
+        chosen = chosen if isinstance(chosen, str) else list(chosen)
         config = LoraConfig(r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=chosen, task_type="CAUSAL_LM")
         self._put_into(backbone, config, seed)
 
-    def _put_into(self, backbone: Backbone, config: PeftConfig, seed: int) -> None:
+    def _put_into(self, backbone: Backbone, config: LoraConfig, seed: int) -> None:
         """Make the adapted copy of the backbone's model, and register its new parameters."""
         nn.Module.__init__(self)
         try:
@@ -76,7 +77,7 @@ class LoRA(Adapter):
                 "linear layers, and backbone.quantization=null."
             ) from None
         config.base_model_name_or_path, config.revision = backbone.path, backbone.revision
-        model = peft_model.get_base_model()
+        model = cast(PreTrainedModel, peft_model.get_base_model())
         self.config, self.seed = config, seed
         self._held = (
             peft_model,
@@ -89,7 +90,7 @@ class LoRA(Adapter):
         return Policy(self._held[1])
 
     def description(self) -> dict[str, Any]:
-        modules = self.config.target_modules
+        modules = self.config.target_modules or ()
         return {
             "r": self.config.r,
             "alpha": self.config.lora_alpha,
@@ -139,7 +140,7 @@ def load_lora(directory: str | os.PathLike, backbone: Backbone) -> LoRA:
         tensors = load_file(directory / WEIGHTS)
     except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
         raise UserError(f"The LoRA in {directory} cannot be read ({error}). {remedy}") from None
-    if config.peft_type != "LORA":
+    if not isinstance(config, LoraConfig):
         raise UserError(f"{directory} holds an adapter of type {config.peft_type}, not LORA. {remedy}")
     config.inference_mode = False  # PEFT would freeze the parameters
     made = LoRA.__new__(LoRA)

@@ -20,6 +20,9 @@ class PrefixLayer(DynamicLayer):
     So a layer may run twice in training, as it does when its activations are recomputed.
     """
 
+    keys: torch.Tensor
+    values: torch.Tensor
+
     def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
         super().__init__()
         self.keys, self.values, self.is_initialized = keys, values, True
@@ -35,6 +38,9 @@ class BufferedLayer(DynamicLayer):
     transformers' own layer copies everything at every token.
     """
 
+    keys: torch.Tensor
+    values: torch.Tensor
+    buffers: tuple[torch.Tensor, torch.Tensor]
     length = 0
 
     def update(self, key_states, value_states, *args, **kwargs):
@@ -44,7 +50,8 @@ class BufferedLayer(DynamicLayer):
             self.buffers = (key_states, value_states)
         else:
             if end > self.buffers[0].shape[-2]:
-                self.buffers = tuple(self._grown(buffer, end + GROWTH) for buffer in self.buffers)
+                keys, values = self.buffers
+                self.buffers = self._grown(keys, end + GROWTH), self._grown(values, end + GROWTH)
             for buffer, new in zip(self.buffers, (key_states, value_states), strict=True):
                 buffer[:, :, self.length : end] = new
         self.length = end
@@ -56,6 +63,11 @@ class BufferedLayer(DynamicLayer):
         self.buffers = self.keys, self.values = keys, values
         self.length = keys.shape[2]
 
+    def free(self) -> None:
+        """Free the memory. The layer must not be used again."""
+        nothing = torch.empty(0)
+        self.buffers = self.keys, self.values = nothing, nothing
+
     def _grown(self, buffer: torch.Tensor, capacity: int) -> torch.Tensor:
         batch, heads, _, dim = buffer.shape
         grown = buffer.new_empty(batch, heads, capacity, dim)
@@ -66,6 +78,8 @@ class BufferedLayer(DynamicLayer):
 class BufferedCache(Cache):
     """A cache of `BufferedLayer`s whose rows can be changed. Layers are made when the model first updates them."""
 
+    layers: list[BufferedLayer]  # pyright: ignore[reportIncompatibleVariableOverride]
+
     def __init__(self) -> None:
         super().__init__(layer_class_to_replicate=BufferedLayer)
 
@@ -75,20 +89,23 @@ class BufferedCache(Cache):
         for index, layer in enumerate(self.layers):
             tensors = change(layer.keys), change(layer.values)
             if drop:
-                layer.buffers = layer.keys = layer.values = None
+                layer.free()
             other.update(*tensors, index)
         return other
 
     def widen(self, columns: int) -> None:
         """Put `columns` empty columns before all others."""
         for layer in self.layers:
-            layer.set(*(_widened(tensor, columns) for tensor in (layer.keys, layer.values)))
+            layer.set(_widened(layer.keys, columns), _widened(layer.values, columns))
 
     def append(self, other: BufferedCache, width: int) -> None:
         """Append the rows of `other`, after making both caches `width` columns wide."""
+
+        def joined(*tensors: torch.Tensor) -> torch.Tensor:
+            return torch.cat([_widened(tensor, width - tensor.shape[2]) for tensor in tensors])
+
         for layer, theirs in zip(self.layers, other.layers, strict=True):
-            pairs = ((layer.keys, theirs.keys), (layer.values, theirs.values))
-            layer.set(*(torch.cat([_widened(tensor, width - tensor.shape[2]) for tensor in pair]) for pair in pairs))
+            layer.set(joined(layer.keys, theirs.keys), joined(layer.values, theirs.values))
 
     def replace(self, rows: torch.Tensor, other: BufferedCache) -> None:
         """Overwrite `rows` with the rows of `other`, at the end of the columns. `other` has at most as many columns."""

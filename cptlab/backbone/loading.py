@@ -86,7 +86,7 @@ def load_backbone(
     source, options, commit = _locate(path, revision, local_files_only)
     try:
         with no_progress_bars():
-            model, info = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 source,
                 dtype=DTYPES[dtype],
                 attn_implementation=attn_implementation,
@@ -95,6 +95,7 @@ def load_backbone(
                 **quantized,
             )
             tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        model, info = loaded
     except Exception as error:  # files may be missing, damaged or foreign: each library has its own error for that
         if not raised_outside(error):
             raise
@@ -207,7 +208,7 @@ def _locate(path: str, revision: str | None, local_files_only: bool) -> tuple[st
     )
 
 
-def _ask_hub(path: str, revision: str | None) -> str:
+def _ask_hub(path: str, revision: str | None) -> str | None:
     """Ask the hub for the commit of a model, once and briefly. transformers would retry a silent hub for a minute.
 
     Raises ConnectionError if the hub does not answer, and UserError if it refuses.

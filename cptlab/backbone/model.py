@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any, cast
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -52,8 +53,8 @@ class Backbone:
         self.context_length: int = model.config.max_position_embeddings
         self.window, self._mixed = sliding_window(model.config)
         self.eos_ids = _eos_ids(model, tokenizer)
-        self.eos_id: int | None = tokenizer.eos_token_id
-        self.pad_id: int = next(i for i in (tokenizer.pad_token_id, self.eos_id, 0) if i is not None)
+        self.eos_id, pad_id = _token_id(tokenizer.eos_token_id), _token_id(tokenizer.pad_token_id)
+        self.pad_id: int = next(i for i in (pad_id, self.eos_id, 0) if i is not None)
         self.mask_id = mask_id_of(tokenizer, mask_token)
         self._opening = _opening(tokenizer)
 
@@ -110,6 +111,7 @@ class Backbone:
         text = self.tokenizer.decode(
             self._opening + list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
+        assert isinstance(text, str)
         return text[len(OPENING) :] if self._opening else text
 
     def logits(
@@ -148,9 +150,9 @@ class Backbone:
         return self.model.base_model(input_ids=input_ids, **options).last_hidden_state
 
     @property
-    def head(self) -> torch.nn.Module:
-        """The layer that maps hidden states to logits."""
-        return self.model.get_output_embeddings()
+    def head(self) -> torch.nn.Linear:
+        """The layer that maps hidden states to logits; whoever needs a linear one checks that it is (`choose_step`)."""
+        return cast(torch.nn.Linear, self.model.get_output_embeddings())
 
     @torch.no_grad()
     def prefill(
@@ -212,9 +214,11 @@ class Backbone:
                 f"The prefix belongs to another backbone: it has {prefix.shape}, while {self.name} has {self.shape}. "
                 "Use the backbone that it was trained on, or train a prefix for this one."
             )
-        return [
-            tuple(t.to(self.device, self.dtype).expand(batch, -1, -1, -1) for t in pair) for pair in prefix.key_values()
-        ]
+
+        def for_batch(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor.to(self.device, self.dtype).expand(batch, -1, -1, -1)
+
+        return [(for_batch(keys), for_batch(values)) for keys, values in prefix.key_values()]
 
     def _forward(self, input_ids, cache, positions, key_positions, real, padded, last_only: bool = False):
         options = self._options(positions, key_positions, real, padded, cache)
@@ -270,7 +274,13 @@ def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> froz
     generation = getattr(model, "generation_config", None)
     declared = getattr(generation, "eos_token_id", None)
     declared = declared if isinstance(declared, (list, tuple)) else [declared]
-    return frozenset(i for i in (*declared, tokenizer.eos_token_id) if i is not None)
+    return frozenset(i for i in (*declared, _token_id(tokenizer.eos_token_id)) if i is not None)
+
+
+def _token_id(token: Any) -> int | None:
+    """Return a special token's id, which transformers' types also allow to be a list or a text."""
+    assert token is None or isinstance(token, int)
+    return token
 
 
 def _opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -288,7 +298,7 @@ def mask_id_of(tokenizer: PreTrainedTokenizerBase, mask_token: str | None) -> in
     """
     if mask_token is None:
         own = (tokenizer.mask_token_id, tokenizer.unk_token_id, tokenizer.pad_token_id)
-        return next((i for i in own if i is not None), None)
+        return next((_token_id(i) for i in own if i is not None), None)
     if mask_token not in tokenizer.get_vocab():
         raise UserError(
             f"The mask token {mask_token!r} is not one token of the vocabulary. Set mask_token (backbone.mask_token) "

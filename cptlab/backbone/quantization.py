@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 from transformers import BitsAndBytesConfig, PreTrainedModel, TorchAoConfig
-from transformers.utils import is_bitsandbytes_available, is_torchao_available
+from transformers.utils.import_utils import is_bitsandbytes_available, is_torchao_available
 
 from cptlab.backbone.gradient_checkpointing import decoder_layers
 from cptlab.errors import UserError
@@ -52,12 +52,16 @@ def quantized_loading(kind: str, dtype: torch.dtype, device: torch.device) -> di
             bnb_4bit_compute_dtype=dtype,
         )
     else:
-        from torchao.quantization import Int8WeightOnlyConfig, IntxWeightOnlyConfig, PerGroup
+        from torchao.quantization import (  # pyright: ignore[reportMissingImports]
+            Int8WeightOnlyConfig,
+            IntxWeightOnlyConfig,
+            PerGroup,
+        )
 
         config = TorchAoConfig(
             Int8WeightOnlyConfig(set_inductor_config=False)
             if kind == "8bit"
-            else IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(GROUP))
+            else IntxWeightOnlyConfig(weight_dtype=getattr(torch, "int4"), granularity=PerGroup(GROUP))  # noqa: B009
         )
     return {"quantization_config": config, "device_map": {"": str(device)}}
 
@@ -117,7 +121,7 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         return gradient @ ctx.layer.floats(gradient.dtype), None
 
 
@@ -126,7 +130,8 @@ def use_own_products(model: PreTrainedModel) -> None:
 
     Raises UserError if most weights were not rounded, or if the model was quantized before it was saved.
     """
-    if model.hf_quantizer.pre_quantized:  # perhaps in a way that is not one of ours
+    quantizer: Any = model.hf_quantizer
+    if quantizer.pre_quantized:  # perhaps in a way that is not one of ours
         raise UserError("This model was quantized before it was saved. Set backbone.quantization=null.")
     for name, module in list(model.named_modules()):
         if isinstance(module, nn.Linear) and (own := _own(module)):
@@ -139,13 +144,15 @@ def use_own_products(model: PreTrainedModel) -> None:
             f"Only {rounded / (rounded + left):.0%} of the layers' weights of this {model.config.model_type} model can be "
             f"quantized. {REMEDY}"
         )
-    assert model.get_output_embeddings().weight.is_floating_point()
-    model.hf_quantizer.remove_quantization_config(model)  # transformers need not know of the package any more
+    head: Any = model.get_output_embeddings()
+    assert head.weight.is_floating_point()
+    quantizer.remove_quantization_config(model)  # transformers need not know of the package any more
 
 
 def _own(module: nn.Linear) -> QuantizedLinear | None:
     """Return the layer that replaces a package's layer, or None for a layer that was not rounded."""
-    weight, bias, shape = module.weight, module.bias, (module.out_features, module.in_features)
+    weight: Any = module.weight
+    bias, shape = module.bias, (module.out_features, module.in_features)
     kind = type(weight).__name__  # by name, because neither package need be installed
     if kind == "Int8Params":
         return QuantizedLinear(weight.data, weight.SCB[:, None] / 127, bias, shape, bits=8)

@@ -4,7 +4,7 @@
     cptlab dilution run=logs/train/runs/<time> compare=[logs/dilution/runs/<time>]
 
 The run directory gets `dilution.json` (every share, and their means), `attention.png`, `gradient.png` and both as SVG.
-Programs and shares are kept in the cache task by task, so a killed run goes on where it was. Needs the clone's conf/.
+Programs and shares are cached task by task, so a killed run goes on where it was.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from cptlab.commands.common import ROOT
 from cptlab.errors import UserError
 from cptlab.settings.entry import hydra_command
 from cptlab.settings.instantiate import instantiate
@@ -23,20 +24,19 @@ from cptlab.storage.digests import fingerprint
 from cptlab.storage.run_directory import open_run, training_run
 from cptlab.tracking.provenance import collect_provenance
 
-ROOT = Path(__file__).resolve().parents[3]
 DATA_FILE = "dilution.json"
-INCIDENTAL = ("paths", "print_config", "task_name", "compare")  # what does not make a run another run
+INCIDENTAL = ("paths", "print_config", "task_name", "compare")  # settings that do not make a run another run
 
 
 def dilution(config: DictConfig, fresh: Path) -> None:
-    """Generate, measure, average, draw; readable from top to bottom."""
+    """Generate programs, compute the shares, average them and draw the figures."""
     started = time.monotonic()
     _check(config)
     earlier = [_earlier(directory, config.gradient) for directory in config.compare]
     trained = training_run(config.run, Path(config.paths.logs), ("prefix",)) if config.run is not None else None
     from cptlab.adapters import load_prefix
     from cptlab.analysis.dilution import summary
-    from cptlab.analysis.dilution.attention_share import Shares, measure
+    from cptlab.analysis.dilution.attention_share import Shares, compute_shares
     from cptlab.analysis.dilution.programs import Program, check_decoding, generate_program
     from cptlab.progress import progress_bar
     from cptlab.reporting.layout import to_text
@@ -60,7 +60,8 @@ def dilution(config: DictConfig, fresh: Path) -> None:
         "decoding": repr((sampling, guidance, strategy)),
         "max_tokens": config.max_tokens,
     }
-    content = {k: v for k, v in OmegaConf.to_container(config, resolve=True).items() if k not in INCIDENTAL}
+    container: Any = OmegaConf.to_container(config, resolve=True)
+    content = {name: value for name, value in container.items() if name not in INCIDENTAL}
     run = open_run(fresh, Path(config.paths.logs) / "dilution", fingerprint(content | work))
     OmegaConf.save(config, run.directory / "config.yaml", resolve=True)
     cache = Path(config.paths.cache)
@@ -85,7 +86,7 @@ def dilution(config: DictConfig, fresh: Path) -> None:
     options = {"prefix": prefix, "gradient": config.gradient, "top_logits": config.top_logits}
     with progress_bar("measuring attention on the prompt", total, "tokens") as advance:
         advance(total - sum(waiting.values()))
-        measured.compute(lambda task_id: [measure(backbone, programs[task_id], progress=advance, **options)])
+        measured.compute(lambda task_id: [compute_shares(backbone, programs[task_id], progress=advance, **options)])
 
     shares = list(measured.records())
     means, halves = summary.by_token(shares), summary.change(shares)
@@ -129,7 +130,7 @@ def dilution(config: DictConfig, fresh: Path) -> None:
 
 
 def _check(config: DictConfig) -> None:
-    """Raise UserError where nothing says what to measure."""
+    """Raise UserError if no benchmark or no backbone is named."""
     for name in ("benchmark", "backbone"):
         if config.run is None and config.get(name) is None:
             usual = {"benchmark": "kata", "backbone": "kata_lm"}[name]
@@ -137,13 +138,13 @@ def _check(config: DictConfig) -> None:
 
 
 def _decoding(config: DictConfig, part: str) -> Any:
-    """What conf group decoding says, or None."""
+    """Build a part of the decoding, or None if the configuration has none."""
     node = config.decoding.get(part)
     return instantiate(node, f"decoding.{part}") if node else None
 
 
 def _earlier(directory: str, gradient: bool) -> dict[str, Any]:
-    """What an earlier run of this command measured."""
+    """Read the results of an earlier run of this command. Raises UserError if there are none that fit."""
     try:
         found = json.loads((Path(directory) / DATA_FILE).read_text(encoding="utf-8"))
         if gradient <= ("gradient" in found["by_token"]):
@@ -156,7 +157,7 @@ def _earlier(directory: str, gradient: bool) -> dict[str, Any]:
 
 
 def _draw(directory: Path, measured: list[dict[str, Any]]) -> list[str]:
-    """attention.* and gradient.*, whose names are returned; models that carry the same label are numbered."""
+    """Draw attention.* and gradient.*, and return their names. Models with the same label are numbered."""
     from cptlab.analysis.dilution.figures import dilution_figure
     from cptlab.reporting.figures import render
 
@@ -166,16 +167,16 @@ def _draw(directory: Path, measured: list[dict[str, Any]]) -> list[str]:
         number = 1 + sum(label == other.partition(" #")[0] for other in models)
         models[label if number == 1 else f"{label} #{number}"] = one["by_token"]
     drawn = []
-    for measure in ("attention", "gradient"):
-        if measure in measured[0]["by_token"]:
-            for kind, picture in render(dilution_figure(models, measure, measured[0]["about"])).items():
-                drawn.append(f"{measure}.{kind}")
+    for series in ("attention", "gradient"):
+        if series in measured[0]["by_token"]:
+            for kind, picture in render(dilution_figure(models, series, measured[0]["about"])).items():
+                drawn.append(f"{series}.{kind}")
                 write_bytes(directory / drawn[-1], picture)
     return drawn
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    """JSON with a line for each program; appears complete or not at all."""
+    """Write JSON with a line for each program. The file appears complete or not at all."""
     programs = ",\n".join(json.dumps(row) for row in content.pop("programs"))
     head = "".join(f"{json.dumps(key)}: {json.dumps(value)},\n" for key, value in content.items())
     write_text(path, f'{{\n{head}"programs": [\n{programs}\n]\n}}\n')

@@ -1,10 +1,10 @@
-"""Tune ω for a model and a benchmark, store it, and report it on other tasks.
+"""Tune the ω of systems on a benchmark, store it, and report it on other tasks.
 
     cptlab omega run=null backbone=kata_lm benchmark=kata
-    cptlab omega run=latest decoding=spa 'decoding.negative.spans=[nl,tests]'
+    cptlab omega system=[tuned] decoding=spa 'decoding.negative.spans=[nl,tests]'
     python evaluate.py decoding=spa decoding.omega=tuned            (uses what was stored)
 
-A thin entry like evaluate.py; it needs the clone's conf/ folder. A killed command goes on where it was.
+A killed command goes on where it was.
 """
 
 from __future__ import annotations

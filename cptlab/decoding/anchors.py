@@ -75,11 +75,13 @@ def mask_spans(
     encoded = tokenizer(text, return_offsets_mapping=True, add_special_tokens=add_special_tokens, verbose=False)
     spans = tuple(spans)
     hits = [any(max(a, span.start) < min(b, span.end) for span in spans) for a, b in encoded.offset_mapping]
-    if any(hits) and mask_id is None:
+    ids = encoded.input_ids
+    if not any(hits):
+        return ids, list(ids)
+    if mask_id is None:
         raise UserError(
             f"The tokenizer {name} has no token to mask with. Name one of its tokens (backbone.mask_token)."
         )
-    ids = encoded.input_ids
     return ids, [mask_id if hit else token for token, hit in zip(ids, hits, strict=True)]
 
 
@@ -87,4 +89,5 @@ def _place(text: str, at: int) -> str:
     """Name the tag at this index with its line and column, from 1."""
     line = text.count("\n", 0, at) + 1
     column = at - text.rfind("\n", 0, at)
-    return f"The tag {TAG.match(text, at)[0]} in line {line}, column {column}"
+    tag = OPEN if text.startswith(OPEN, at) else CLOSE
+    return f"The tag {tag} in line {line}, column {column}"

@@ -19,6 +19,7 @@ import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -154,7 +155,7 @@ class _SecondStream:
     order. Other rows (a new call of `generate`, another prompt) are read from the beginning.
     """
 
-    def __init__(self, model: PreTrainedModel, masked: Tensor, real: Tensor) -> None:
+    def __init__(self, model: Any, masked: Tensor, real: Tensor) -> None:
         self.model, self.prefix_length = _without_prefix(model)
         self.opening = model.get_prompt if self.prefix_length else (lambda rows: None)
         self.masked, self.real = masked, real
@@ -169,7 +170,7 @@ class _SecondStream:
             return self._from_the_beginning(ids, prompts)
         cache, real = read.cache, read.real
         if not torch.equal(parents, torch.arange(len(real), device=parents.device)):
-            cache.reorder_cache(parents)
+            cache.reorder_cache(parents)  # pyright: ignore[reportArgumentType]  (any integer tensor)
             real = real[parents]
         real = torch.nn.functional.pad(real, (0, 1), value=True)
         return self._forward(ids[:, -1:], real, cache, ids, prompts)
@@ -177,9 +178,8 @@ class _SecondStream:
     def _from_the_beginning(self, ids: Tensor, prompts: Tensor) -> Tensor:
         width = self.masked.shape[1]
         rows = torch.cat([prompts[:, None], ids[:, width:]], dim=1)
-        distinct, place = torch.unique(
-            rows, dim=0, return_inverse=True
-        )  # samples and beams of a prompt begin alike and are read once
+        # samples and beams of a prompt begin alike and are read once
+        distinct, place = torch.unique(rows, dim=0, return_inverse=True)
         which, new = distinct[:, 0], distinct[:, 1:]
         real = torch.nn.functional.pad(self.real[which], (self.prefix_length, new.shape[1]), value=True)
         masked = torch.cat([self.masked[which], new], dim=1)
@@ -187,7 +187,7 @@ class _SecondStream:
         clean[place] = ids
         logits = self._forward(masked, real, self.opening(len(which)), clean, which)
         if self.read is not None and len(distinct) < len(rows):
-            self.read.cache.reorder_cache(place)
+            self.read.cache.reorder_cache(place)  # pyright: ignore[reportArgumentType]
             self.read = _Read(ids, prompts, real[place], self.read.cache)
         return logits[place]
 
@@ -214,7 +214,7 @@ def _parents(read: _Read, ids: Tensor, prompts: Tensor) -> Tensor | None:
     return same.int().argmax(dim=1) if bool(same.any(dim=1).all()) else None
 
 
-def _without_prefix(model: PreTrainedModel) -> tuple[PreTrainedModel, int]:
+def _without_prefix(model: Any) -> tuple[Any, int]:
     """Return the model to call, and the length of the PEFT prefix that its cache must begin with."""
     config = getattr(model, "active_peft_config", None)
     if config is None or not config.is_prompt_learning:
@@ -227,7 +227,7 @@ def _without_prefix(model: PreTrainedModel) -> tuple[PreTrainedModel, int]:
     return model.get_base_model(), config.num_virtual_tokens
 
 
-def _inner(model: PreTrainedModel) -> PreTrainedModel:
+def _inner(model: Any) -> Any:
     """Return the model inside a wrapper of torch.compile or PEFT, whose own `forward` does not say what it accepts."""
     model = getattr(model, "_orig_mod", model)
     return model.get_base_model() if hasattr(model, "get_base_model") else model

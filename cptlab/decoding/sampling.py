@@ -121,4 +121,5 @@ def choose(logits: Tensor, sampling: Sampling, uniform: Tensor | None) -> Tensor
     """Choose the next tokens [B] for raw logits [B, V]. `uniform` [B] float64 may be None for greedy sampling only."""
     if sampling.greedy:
         return logits.argmax(-1)
+    assert uniform is not None
     return draw(probabilities(logits, sampling), uniform)

@@ -140,7 +140,9 @@ def _last_line(source: str, code: str) -> int:
     later = body[len(in_code) - 1 :]
     if not any(isinstance(node, _FUNCTION) and node.name == opened and _has_body(node) for node in later):
         return 0
-    return body[-1].end_lineno
+    last = body[-1].end_lineno
+    assert last is not None
+    return last
 
 
 def _first_line(node: ast.stmt) -> int:

@@ -48,33 +48,33 @@ class Streams:
                 f"The logits of {backbone.name} are not numbers. If it has a prefix, its training diverged."
             )
         streams = Streams(backbone, state, list(requests), torch.arange(len(requests), device=device))
-        guided = [row for row, request in enumerate(requests) if request.second is not None]
-        sharing = [row for row in guided if prefix is None or requests[row].second.with_prefix]
-        apart = [row for row in guided if row not in sharing]
+        seconds = {row: request.second for row, request in enumerate(requests) if request.second is not None}
+        sharing = {row: second.ids for row, second in seconds.items() if prefix is None or second.with_prefix}
+        apart = {row: second.ids for row, second in seconds.items() if row not in sharing}
         parts = [logits]
         if sharing:
             parts.append(streams._read_sharing(sharing, 0 if prefix is None else prefix.length))
         if apart:
-            ids, real = left_padded([requests[row].second.ids for row in apart], backbone.pad_id)
+            ids, real = left_padded(list(apart.values()), backbone.pad_id)
             logits, other = backbone.prefill(ids.to(device), real.to(device))
             streams.state.append(other)
             parts.append(logits)
-        streams.guided = torch.tensor(sharing + apart, device=device, dtype=torch.long)
-        streams.second = len(requests) + torch.arange(len(guided), device=device)
+        streams.guided = torch.tensor([*sharing, *apart], device=device, dtype=torch.long)
+        streams.second = len(requests) + torch.arange(len(seconds), device=device)
         streams._arrange(torch.cat(parts))
         return streams
 
-    def _read_sharing(self, rows: list[int], prefix_length: int) -> Tensor:
+    def _read_sharing(self, seconds: dict[int, list[int]], prefix_length: int) -> Tensor:
         """Read the second streams that begin as their prompts do, and return their logits [S, V]."""
         device, rests, shared = self.backbone.device, [], []
-        for row in rows:
-            ids, second = self.requests[row].ids, self.requests[row].second.ids
+        for row, second in seconds.items():
+            ids = self.requests[row].ids
             same = next(
                 (i for i, (a, b) in enumerate(zip(ids, second, strict=False)) if a != b), min(len(ids), len(second))
             )
             shared.append(min(same, len(second) - 1))
             rests.append(second[shared[-1] :])
-        other = self.state.copy(torch.tensor(rows, device=device))
+        other = self.state.copy(torch.tensor(list(seconds), device=device))
         other.rewind(torch.tensor(shared, device=device) + prefix_length)
         ids, real = left_padded(rests, self.backbone.pad_id)
         logits = self.backbone.extend(ids.to(device), real.to(device), other)

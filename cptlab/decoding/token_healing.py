@@ -100,8 +100,9 @@ class Healer:
     def __init__(self, backbone: Backbone) -> None:
         self._reference = weakref.ref(backbone)  # `healer_of` holds it weakly, too
         self._mask_id = backbone.mask_id
-        self._bytes = token_bytes(backbone.tokenizer)
-        order = sorted((text, token) for token, text in enumerate(self._bytes) if text)
+        known = enumerate(token_bytes(backbone.tokenizer))
+        self._bytes = {token: text for token, text in known if text is not None}
+        order = sorted((text, token) for token, text in self._bytes.items() if text)
         self._texts, self._tokens = [text for text, _ in order], [token for _, token in order]
         self._longest = max(map(len, self._texts), default=0)
         self._allowed: dict[tuple[bytes, tuple[int, ...]], Tensor] = {}
@@ -120,6 +121,7 @@ class Healer:
         if not dropped:
             return Healed(ids, [], None, self._mask_id)
         end = self._text(dropped)
+        assert end is not None, "only tokens with known bytes are dropped"
         seen = [dropped, *(trial[keep:] for trial in trials if trial[:keep] == ids[:keep])]
         within = frozenset(pair for tokens in seen for pair in self._within(end, tokens))
         return Healed(ids[:keep], dropped, Rest(end, within), self._mask_id)
@@ -160,13 +162,12 @@ class Healer:
 
     def _text(self, ids: Sequence[int]) -> bytes | None:
         """Return the bytes of tokens, or None if one of them is special."""
-        texts = [self._bytes[token] for token in ids]
-        return None if None in texts else b"".join(texts)
+        return b"".join(self._bytes[token] for token in ids) if self._bytes.keys() >= set(ids) else None
 
     def _within(self, text: bytes, tokens: Iterable[int]) -> Iterable[tuple[bytes, int]]:
         """Yield each of these tokens that ends within `text`, with the text that is left before it."""
         for token in tokens:
-            part = self._bytes[token]
+            part = self._bytes.get(token)
             if part is None or len(part) >= len(text) or not text.startswith(part):
                 return
             yield text, token
@@ -179,8 +180,9 @@ class Healer:
         rest of tokens that begin with it, until the tokenizer makes such a token there. `_PLAIN` is tried, too.
         """
         tail, encode = self._tail(text, ids)
-        special = max((i for i in range(tail, len(ids)) if self._bytes[ids[i]] is None), default=tail - 1)
+        special = max((i for i in range(tail, len(ids)) if ids[i] not in self._bytes), default=tail - 1)
         whole = self._text(ids[special + 1 :])
+        assert whole is not None
         trials = [ids[:tail] + encode(rest) for rest in _PLAIN]
         for length in range(min(self._longest, len(whole)), 0, -1):
             ending = whole[-length:]
@@ -202,7 +204,8 @@ class Healer:
             return keep
         # Other punctuation behind punctuation may change how it is split. Few prompts go on so, and most prompts would
         # be healed because of it. So here the dropped text must be the beginning of one token.
-        token, end = self._bytes[trial[keep]] or b"", self._text(ids[keep:])
+        token, end = self._bytes.get(trial[keep], b""), self._text(ids[keep:])
+        assert end is not None
         return keep if len(token) > len(end) and token.startswith(end) else len(ids)
 
     def _tail(self, text: str, ids: list[int]) -> tuple[int, Callable[[str], list[int]]]:
@@ -222,7 +225,7 @@ class Healer:
 
     def _boundary(self, text: str, ids: list[int], keep: int) -> int:
         """Return the nearest number of tokens to keep such that a character begins after them."""
-        while 1 < keep < len(ids) and (self._bytes[ids[keep]] or b" ")[0] & 0xC0 == 0x80:
+        while 1 < keep < len(ids) and (self._bytes.get(ids[keep]) or b" ")[0] & 0xC0 == 0x80:
             keep -= 1
         keep = min(max(keep, 1, len(ids) - MOST), len(ids))
         whole = text.encode()

@@ -41,6 +41,7 @@ def function_body(steps: list[Step], author: Author, empty_result: str | None = 
     for op, constant in head:
         _write_step(writer, op, constant)
     if last.name == "label" and author.loops:
+        assert k is not None
         writer.finish_label(last, k)
     else:
         _write_step(writer, last, k)

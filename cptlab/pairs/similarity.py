@@ -7,6 +7,7 @@ underscores. Order, punctuation, layout and one-letter names do not count.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from sklearn.feature_extraction.text import CountVectorizer
@@ -28,7 +29,8 @@ def cosine_similarities(programs: Sequence[str]) -> np.ndarray:
 
 def _distinct_cosines(programs: list[str]) -> np.ndarray:
     try:
-        counts = CountVectorizer(dtype=np.float64).fit_transform(programs).toarray()
+        vectorizer: Any = CountVectorizer(dtype=np.float64)  # pyright: ignore[reportArgumentType]
+        counts = vectorizer.fit_transform(programs).toarray()
     except ValueError:  # its "empty vocabulary": no program holds a word, or there is no program
         return np.zeros((len(programs), len(programs)))
     dots = counts @ counts.T

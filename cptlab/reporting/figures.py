@@ -156,7 +156,7 @@ def training_figure(stages: Sequence[Stage]) -> Figure:
             axes.grid(True, axis="both")
         for axes in grid[len(panels) :]:
             axes.set_visible(False)
-        add_captions(figure, "Training of the prefix", "optimiser step; dashed: the second stage begins")
+        add_captions(figure, "Training of the adapter", "optimiser step; dashed: the second stage begins")
     return figure
 
 

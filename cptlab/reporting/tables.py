@@ -11,10 +11,10 @@ from typing import Any
 
 from cptlab.metrics.definitions import FAMILIES, Family, Metric, find_metric
 from cptlab.metrics.summary import Summary
+from cptlab.records import STATUSES
 from cptlab.reporting.evaluation import Evaluation
 from cptlab.reporting.layout import Table
 
-STATUSES = ("passed", "failed", "error", "timeout", "memory", "crashed", "not_parsed")
 INTERVALS = "In brackets: 95% bootstrap interval over tasks."
 
 Results = Mapping[str, Summary]

@@ -30,7 +30,7 @@ from cptlab.settings.tree import print_tree
 from cptlab.settings.validation import validate
 
 
-def hydra_command(name: str, step: Callable[[DictConfig, Path], float | None]) -> Callable[..., int]:
+def hydra_command(name: str, step: Callable[[DictConfig, Path], Any]) -> Callable[..., int]:
     """Return the `main(arguments)` of a command that takes Hydra's overrides.
 
     `step` gets the validated config of conf/NAME.yaml and a fresh run directory, which need not be used. Without

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -79,6 +80,7 @@ def batches(tokenizer: PreTrainedTokenizerFast, seed: int, batch: int, skip: int
     `skip` is the number of batches that an earlier run has read.
     """
     rng = random.Random(f"mask-{seed}-{skip}")
+    pad_id: Any = tokenizer.pad_token_id
     stream = islice(documents(seed), 6000 + skip * batch, None)
     pool_size = 8
     while True:
@@ -90,7 +92,7 @@ def batches(tokenizer: PreTrainedTokenizerFast, seed: int, batch: int, skip: int
         rng.shuffle(groups)
         for group in groups:
             width = -(-max(len(ids) for ids, _ in group) // WIDTH_STEP) * WIDTH_STEP
-            inputs = torch.full((batch, width), tokenizer.pad_token_id)
+            inputs = torch.full((batch, width), pad_id)
             labels = torch.full((batch, width), -100)
             for row, (ids, start) in enumerate(group):
                 inputs[row, : len(ids)] = torch.tensor(ids)
@@ -106,6 +108,8 @@ def rate(step: int, steps: int) -> float:
 
 def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
     """Return the untrained model, initialised at random from `seed`."""
+    eos_id: Any = tokenizer.eos_token_id
+    pad_id: Any = tokenizer.pad_token_id
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = LlamaForCausalLM(
@@ -119,8 +123,8 @@ def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalL
                 max_position_embeddings=CONTEXT,
                 tie_word_embeddings=True,
                 bos_token_id=None,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
+                eos_token_id=eos_id,
+                pad_token_id=pad_id,
             )
         )
     model.set_attn_implementation("eager")  # on a CPU its backward pass is the fastest

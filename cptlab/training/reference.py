@@ -239,7 +239,7 @@ def _compute(backbone: Backbone, pairs: Sequence[TokenPair], reference: Referenc
 
 def _bytes(numbers: Tensor) -> memoryview:
     """Return the bytes of a tensor on the CPU, without a copy where it is contiguous."""
-    return memoryview(numbers.contiguous().flatten().view(torch.uint8).numpy())
+    return numbers.contiguous().flatten().view(torch.uint8).numpy().data
 
 
 def _numbers(file: PieceFile, start: int, count: int, dtype: torch.dtype) -> Tensor:

@@ -12,8 +12,7 @@ from tiny_models import SLIDING, M, random_prefix, tiny_backbone, tokens
 from transformers.cache_utils import DynamicCache
 
 from cptlab.adapters import save_prefix
-from cptlab.analysis.dilution import attention_share as measure
-from cptlab.analysis.dilution import programs, summary
+from cptlab.analysis.dilution import attention_share, programs, summary
 from cptlab.analysis.dilution.attention_share import Shares
 from cptlab.analysis.dilution.figures import dilution_figure
 from cptlab.analysis.dilution.programs import Program, generate_program
@@ -64,7 +63,7 @@ def test_attention_equals_a_decoding_loop(arch, with_prefix):
     given, backbone = program(), tiny_backbone(arch)
     before = M if with_prefix else 0
     prefix = random_prefix(backbone) if with_prefix else None
-    share, _, on_prefix = measure.attention_shares(backbone, given, prefix)
+    share, _, on_prefix = attention_share.attention_shares(backbone, given, prefix)
     rows = naive_rows(arch, given, with_prefix)
     assert [len(row) for row in rows] == [before + PROMPT + i for i in range(NEW)]
     for i, row in enumerate(rows):
@@ -78,7 +77,7 @@ def test_attention_equals_a_decoding_loop(arch, with_prefix):
 @pytest.mark.parametrize("arch", ["mistral", "starcoder2"])
 def test_a_prompt_outside_the_window_has_no_share(arch):
     given = program()
-    share, _, _ = measure.attention_shares(tiny_backbone(arch, **SLIDING[arch]), given)
+    share, _, _ = attention_share.attention_shares(tiny_backbone(arch, **SLIDING[arch]), given)
     rows = naive_rows(arch, given, False, **SLIDING[arch])
     for i, row in enumerate(rows):  # the cache of a sliding layer holds the last keys alone
         assert share[i] == pytest.approx(1 - float(row[len(row) - i :].sum()) if i else 1, abs=1e-5)
@@ -89,10 +88,10 @@ def test_a_prompt_outside_the_window_has_no_share(arch):
 def test_summed_attention_is_equation_20(arch):
     given, backbone = program(), tiny_backbone(arch)
     prefix = random_prefix(backbone)
-    weights = measure.last_layer_attention(backbone, given.prompt + given.tokens, prefix)
+    weights = attention_share.last_layer_attention(backbone, given.prompt + given.tokens, prefix)
     assert weights.shape == (4, PROMPT + NEW, M + PROMPT + NEW)
     assert torch.allclose(weights.sum(-1), torch.ones(4, PROMPT + NEW), atol=1e-5)
-    _, summed, _ = measure.attention_shares(backbone, given, prefix)
+    _, summed, _ = attention_share.attention_shares(backbone, given, prefix)
     for i in range(NEW):
         context = PROMPT + i
         received = weights[:, :context, M : M + context].sum((0, 1))  # by each token, from all positions so far
@@ -118,12 +117,12 @@ def test_gradient_equals_one_pass_a_token(arch, with_prefix):
     given, backbone = program(), tiny_backbone(arch)
     backbone.model.double()
     prefix = random_prefix(backbone) if with_prefix else None
-    found = list(measure.gradient_shares(backbone, given, prefix, top_logits=100))
+    found = list(attention_share.gradient_shares(backbone, given, prefix, top_logits=100))
     for i in range(NEW):
         scores = authors_gradient(backbone, [*given.prompt, *given.tokens[:i]], prefix, 100)
         assert found[i] == pytest.approx(float(scores[:PROMPT].sum()), abs=1e-9)
     assert found[0] == 1 and min(found) < 0.95
-    assert found[1:] != list(measure.gradient_shares(backbone, given, prefix, top_logits=1))[1:]
+    assert found[1:] != list(attention_share.gradient_shares(backbone, given, prefix, top_logits=1))[1:]
     assert all(parameter.grad is None for parameter in backbone.model.parameters())
 
 
@@ -149,7 +148,7 @@ def test_gradient_equals_finite_differences():
             change[0, t, d] = 0
     hook.remove()
     norms = slopes[0].norm(dim=-1)
-    found = list(measure.gradient_shares(backbone, given, prefix, top_logits=5))[i]
+    found = list(attention_share.gradient_shares(backbone, given, prefix, top_logits=5))[i]
     assert found == pytest.approx(float(norms[:PROMPT].sum() / norms.sum()), abs=1e-5)
 
 
@@ -157,12 +156,12 @@ def test_the_model_is_left_as_it_was():
     backbone, given = tiny_backbone("llama_gqa"), program()
     ids = torch.tensor([given.prompt])
     used, before = backbone.config._attn_implementation, backbone.logits(ids, torch.ones_like(ids))
-    measure.measure(backbone, given)
+    attention_share.compute_shares(backbone, given)
     assert used == backbone.config._attn_implementation == "sdpa"
     assert torch.equal(before, backbone.logits(ids, torch.ones_like(ids)))
     assert not any(module._forward_hooks for module in backbone.model.modules())
     with pytest.raises(UserError, match="outside|another backbone"):
-        measure.attention_shares(backbone, given, random_prefix(tiny_backbone("llama")))
+        attention_share.attention_shares(backbone, given, random_prefix(tiny_backbone("llama")))
     assert backbone.config._attn_implementation == "sdpa"
     assert not any(module._forward_hooks for module in backbone.model.modules())
 
@@ -172,7 +171,7 @@ def test_a_gradient_that_is_no_number_is_said():
     with torch.no_grad():
         backbone.model.lm_head.weight.fill_(torch.inf)
     with pytest.raises(UserError, match="t/1 at token 0 is not a number"):
-        list(measure.gradient_shares(backbone, program()))
+        list(attention_share.gradient_shares(backbone, program()))
 
 
 TEXT = '"""Given a string, reverse the characters, and return the result.\n"""\ndef solve(text):'
@@ -299,7 +298,7 @@ def test_the_command_leaves_data_and_figures(tmp_path, capsys):
 
 
 def test_a_killed_run_goes_on_task_by_task(tmp_path, monkeypatch):
-    calls, real = [], measure.measure
+    calls, real = [], attention_share.compute_shares
 
     def killed(backbone, program, **options):
         if len(calls) == 2:
@@ -307,11 +306,11 @@ def test_a_killed_run_goes_on_task_by_task(tmp_path, monkeypatch):
         calls.append(program.task_id)
         return real(backbone, program, **options)
 
-    monkeypatch.setattr(measure, "measure", killed)
+    monkeypatch.setattr(attention_share, "compute_shares", killed)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, *TINY, "gradient=false", name="first")
     monkeypatch.setattr(programs, "generate_program", None)  # the programs are there
-    monkeypatch.setattr(measure, "measure", lambda *a, **k: calls.append(a[1].task_id) or real(*a, **k))
+    monkeypatch.setattr(attention_share, "compute_shares", lambda *a, **k: calls.append(a[1].task_id) or real(*a, **k))
     run(tmp_path, *TINY, "gradient=false", name="second")
     first = tmp_path / "logs" / "dilution" / "runs" / "first"
     data = json.loads((first / "dilution.json").read_text())

@@ -204,14 +204,14 @@ def test_every_backbone_config_loads_a_directory_of_its_architecture(path, tmp_p
     assert (template is not None) == ("instruct" in config["path"])
 
 
-@pytest.mark.parametrize("name", ["default", "direct"])
+@pytest.mark.parametrize("name", ["prefix", "prefix_direct"])
 def test_the_prefix_configs_make_a_prefix(name):
-    text = (CONF / "prefix" / f"{name}.yaml").read_text()
-    assert text.startswith(f"# python train.py prefix={name}")
+    text = (CONF / "adapter" / f"{name}.yaml").read_text()
+    assert text.startswith(f"# python train.py adapter={name}")
     config = OmegaConf.to_container(OmegaConf.create(text))
     assert config.pop("_target_") == "cptlab.adapters.Prefix" and config.pop("_partial_") is True
-    prefix = Prefix(shape=PrefixShape(2, 2, 8), seed=0, **config)
-    assert prefix.length == 12 and (prefix.rank is None) == (name == "direct")
+    prefix = Prefix(PrefixShape(2, 2, 8), seed=0, **config)
+    assert prefix.length == 12 and (prefix.rank is None) == (name == "prefix_direct")
 
 
 # Architectures outside the tested list: exact ones load, others are refused.

@@ -226,7 +226,7 @@ CHAT = (
 )
 
 
-def test_kata_references_come_out_of_any_wrapping():
+def test_kata_solutions_come_out_of_any_wrapping():
     rng = random.Random(0)
     for task in build()[0]:
         assert clean(task.canonical_solution, task, True) == task.canonical_solution
@@ -243,7 +243,7 @@ def test_kata_references_come_out_of_any_wrapping():
 
 @pytest.mark.data
 @pytest.mark.parametrize("name", ["humaneval", "humaneval_plus", "mbpp", "mbpp_sanitized", "mbpp_plus", "bigcodebench"])
-def test_references_of_benchmarks_are_left_alone(name, data_dir):
+def test_canonical_solutions_are_left_alone(name, data_dir):
     import importlib
 
     module = "cptlab.tasks." + name.split("_")[0]

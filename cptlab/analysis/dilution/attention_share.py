@@ -1,27 +1,27 @@
 """The share of attention on the prompt while a model generates, by last-layer attention and by gradient.
 
 SPA (arXiv 2408.09121) appendix A.1. When the model generates token i (from 0), its context is the prompt x and the
-tokens t_0 … t_{i-1} that it generated before. Every token of the context has a score; eq. 22 is the prompt's part:
+tokens t_0 … t_{i-1} that it generated before. Every token of the context has a score, and eq. 22 is the prompt's share:
 
     α_i = Σ_{t in x} score(t) / (Σ_{t in x} score(t) + Σ_{j<i} score(t_j))
 
-so α_0 = 1, and the newest token of the context, which looks at itself too, counts as generated. The printed equations
-20 and 21 leave the score open; what is meant stands in the authors' code (`weighted_text_utils.py` in the folder
-`obsolete` of github.com/magic-YuanTian/Selective-Prompt-Anchoring), and that is what is computed here:
+So α_0 = 1, and the newest token of the context, which attends to itself, too, counts as generated. The printed
+equations 20 and 21 leave the score open. The scores here are those of the authors' code (`weighted_text_utils.py` in the
+folder `obsolete` of github.com/magic-YuanTian/Selective-Prompt-Anchoring):
 
 - `attention`: the weight that the last position of the context gives to the token in the last layer, after softmax,
   averaged over the heads (every query head counts the same, also where heads share keys).
 - `gradient`: the L2 norm of the gradient of a sum of logits of the next token with respect to the token's input
-  embedding. The sum is over the `top_logits` largest logits (the authors: 100; 1 is the likeliest token alone).
+  embedding. The sum is over the `top_logits` largest logits (100 in the authors' code).
 - `attention_summed`: eq. 20 as printed sums over all pairs of positions, so the score is the weight that the token
-  received from every position of the context up to here, the prompt's own included. It falls more slowly.
+  received from every position of the context so far, those of the prompt included. It falls more slowly.
 
-A uniform score would give |x| / (|x| + i): a fall that is due to the context's length alone. Everything that the
-tokenizer puts before the text (begin-of-text) is part of the prompt. The positions of a CPT prefix are neither prompt
-nor generated and stay outside α; `attention_prefix` is their part of all the weight of the last position. They have no
-input embedding, so no gradient is reported for them.
+A uniform score would give |x| / (|x| + i), a fall that is due to the context's length alone. The tokens that the
+tokenizer puts before the text (begin-of-text) are part of the prompt. The positions of a CPT prefix are neither prompt
+nor generated and do not count in α. `attention_prefix` is their share of all the weight of the last position. They have
+no input embedding, so there is no gradient for them.
 
-Under guidance (a program made with SPA, say) the model's own attention is measured, that of the first stream.
+With guidance (for a program made with SPA, say), the attention is that of the first stream.
 
 One pass over prompt and program, with the causal mask, gives the weights of all steps; gradients need a backward pass
 per generated token.
@@ -32,6 +32,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,9 +46,9 @@ DIGITS = 6  # of the stored shares
 
 @dataclass(frozen=True)
 class Shares:
-    """The shares of one program, an entry for each generated token; `gradient` and `attention_prefix` may be empty.
+    """The shares of one program, one for each generated token. `gradient` and `attention_prefix` may be empty.
 
-    `tokens` are the generated tokens as text, `prompt_tokens` is the number of tokens of the prompt.
+    `tokens` are the generated tokens as text, and `prompt_tokens` is the number of tokens of the prompt.
     """
 
     task_id: str
@@ -59,7 +60,7 @@ class Shares:
     attention_prefix: tuple[float, ...] = ()
 
 
-def measure(
+def compute_shares(
     backbone: Backbone,
     program: Program,
     *,
@@ -68,7 +69,7 @@ def measure(
     top_logits: int = 100,
     progress: Callable[[int], None] | None = None,
 ) -> Shares:
-    """All shares of one program. `progress` is called with the number of generated tokens that were just measured."""
+    """Compute all shares of one program. `progress` is called with the number of generated tokens just computed."""
     advance = progress or (lambda done: None)
     attention, summed, on_prefix = attention_shares(backbone, program, prefix)
     by_gradient: list[float] = []
@@ -81,7 +82,7 @@ def measure(
     return Shares(
         program.task_id,
         len(program.prompt),
-        tuple(backbone.tokenizer.decode([token]) for token in program.tokens),
+        tuple(str(backbone.tokenizer.decode([token])) for token in program.tokens),
         *(tuple(round(share, DIGITS) for share in shares) for shares in (attention, summed, by_gradient, on_prefix)),
     )
 
@@ -89,13 +90,13 @@ def measure(
 def attention_shares(
     backbone: Backbone, program: Program, prefix: KeyValuePrefix | None = None
 ) -> tuple[list[float], list[float], list[float]]:
-    """`attention`, `attention_summed` and `attention_prefix` of each generated token; the last is [] without prefix."""
+    """Return `attention`, `attention_summed` and `attention_prefix` (or []) of each generated token."""
     weights = last_layer_attention(backbone, program.prompt + program.tokens[:-1], prefix).double().mean(0)
     before = 0 if prefix is None else prefix.length
     start = before + len(program.prompt)
     on_prefix, on_prompt = weights[:, :before].sum(-1), weights[:, before:start].sum(-1)
     on_text = on_prompt + weights[:, start:].sum(-1)
-    on_text = on_text.clamp_min(torch.finfo(on_text.dtype).tiny)  # a prefix may take all that float32 can show
+    on_text = on_text.clamp_min(torch.finfo(on_text.dtype).tiny)  # a prefix may take all the weight in float32
     steps = slice(len(program.prompt) - 1, None)  # the positions whose logits give the generated tokens
     share = (on_prompt / on_text)[steps]
     summed = (on_prompt.cumsum(0) / on_text.cumsum(0))[steps]
@@ -105,7 +106,7 @@ def attention_shares(
 def gradient_shares(
     backbone: Backbone, program: Program, prefix: KeyValuePrefix | None = None, top_logits: int = 100
 ) -> Iterator[float]:
-    """`gradient` of each generated token, one backward pass each."""
+    """Yield `gradient` of each generated token. Each takes a backward pass. Raises UserError for NaN."""
     length = len(program.prompt)
     row = torch.tensor([program.prompt + program.tokens[:-1]], device=backbone.device)
     with torch.enable_grad(), _embeddings(backbone) as found:
@@ -126,9 +127,9 @@ def gradient_shares(
 
 @torch.no_grad()
 def last_layer_attention(backbone: Backbone, ids: tuple[int, ...], prefix: KeyValuePrefix | None = None) -> Tensor:
-    """The attention weights of the last layer [query heads, T, M + T] for a text of T tokens behind M of a prefix.
+    """Return the attention weights of the last layer [query heads, T, M + T] for T tokens behind a prefix of M.
 
-    Raises UserError for an architecture that does not hand them out.
+    Raises UserError for an architecture that does not return them.
     """
     row = torch.tensor([ids], device=backbone.device)
     shape = (len(ids), (0 if prefix is None else prefix.length) + len(ids))
@@ -158,8 +159,8 @@ def last_layer_attention(backbone: Backbone, ids: tuple[int, ...], prefix: KeyVa
 
 @contextmanager
 def _eager(backbone: Backbone) -> Iterator[None]:
-    """The attention that computes its weights one by one and hands them out; the faster ones never hold them."""
-    before = backbone.config._attn_implementation
+    """Use the attention kernel that returns its weights. The faster ones never have them."""
+    before: Any = backbone.config._attn_implementation
     backbone.model.set_attn_implementation("eager")
     try:
         yield
@@ -169,7 +170,7 @@ def _eager(backbone: Backbone) -> Iterator[None]:
 
 @contextmanager
 def _embeddings(backbone: Backbone) -> Iterator[list[Tensor]]:
-    """The input embeddings [1, T, H] of the forward pass inside, as what gradients can be taken with respect to."""
+    """Collect the input embeddings [1, T, H] of the forward pass in this context, with gradients."""
     found: list[Tensor] = []
 
     def look(module, args, output: Tensor) -> Tensor:

@@ -19,11 +19,12 @@ TITLES = {
 FEW = 10  # a mean over fewer programs is drawn faintly
 
 
-def dilution_figure(models: Mapping[str, Mapping[str, Any]], measure: str, about: str) -> Figure:
-    """One line a model: `models` maps its label to what `summary.by_token` gave; `about` names benchmark and decoding.
+def dilution_figure(models: Mapping[str, Mapping[str, Any]], series: str, about: str) -> Figure:
+    """Draw one line for each model. `models` maps a label to the result of `summary.by_token`, and `series` is one of
+    `TITLES`. `about` names benchmark and decoding.
 
-    Above, the mean share with its 95% interval, and dashed what it would be if all tokens of the context counted the
-    same; below, how many programs are long enough to have the token.
+    The upper plot shows the mean share with its 95% interval, and dashed the share if all tokens of the context counted
+    the same. The lower plot shows how many programs have the token.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 4.8), layout="constrained")
@@ -31,7 +32,7 @@ def dilution_figure(models: Mapping[str, Mapping[str, Any]], measure: str, about
         for i, (label, means) in enumerate(models.items()):
             colour = COLOURS[(i + 1) % len(COLOURS)]
             token, tasks = np.array(means["token"]), np.array(means["tasks"])
-            mean, low, high = (np.array(means[measure][part], dtype=float) for part in ("mean", "low", "high"))
+            mean, low, high = (np.array(means[series][part], dtype=float) for part in ("mean", "low", "high"))
             many = int((tasks >= min(FEW, tasks[0])).sum())
             share.fill_between(token[:many], low[:many], high[:many], color=colour, alpha=0.2, linewidth=0)
             share.plot(token[:many], mean[:many], color=colour, linewidth=1.8, label=label)
@@ -55,7 +56,7 @@ def dilution_figure(models: Mapping[str, Mapping[str, Any]], measure: str, about
         count.set_xlim(left=0)
         count.grid(True, axis="both")
         figure.align_ylabels([share, count])
-        figure.suptitle(TITLES[measure], fontsize=12, fontweight="bold", x=0.01, ha="left")
+        figure.suptitle(TITLES[series], fontsize=12, fontweight="bold", x=0.01, ha="left")
         share.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=2, fontsize=9)
         note = f"{about}; mean over tasks, band: 95% bootstrap interval; faint: fewer than {FEW} tasks"
         figure.supxlabel(note, fontsize=8.5, color="#666666")

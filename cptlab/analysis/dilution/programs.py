@@ -1,4 +1,4 @@
-"""The model's own programs as token ids: what is measured is what the model read and wrote, token for token."""
+"""Generate programs as token ids, so that the shares are about exactly the tokens that the model read and wrote."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cptlab.records import Prompt
 
 @dataclass(frozen=True)
 class Program:
-    """What a model was shown for a task and what it generated, as token ids; a final end-of-text is one of them."""
+    """The prompt of a task and the tokens that the model generated, a final end-of-text token included."""
 
     task_id: str
     prompt: tuple[int, ...]
@@ -26,7 +26,7 @@ class Program:
 
 @dataclass
 class _Watched:
-    """A decoding strategy (None: one token after the other) that remembers the tokens of prompt and program."""
+    """A decoding strategy (None: sampling) that stores the tokens of prompt and program."""
 
     inner: Strategy | None
     seed: int
@@ -65,17 +65,17 @@ class _Watched:
 def check_decoding(
     sampling: Sampling, guidance: Guidance | None, strategy: Strategy | None, prefix: KeyValuePrefix | None
 ) -> None:
-    """UserError for a choice that makes no sense together, or here."""
+    """Raise UserError for options that cannot go together, or not here."""
     if strategy is not None:
         strategy.check(1, sampling, guidance)
     if guidance is not None and getattr(guidance.gate, "after_failure", False):
         raise UserError(
-            "Here no program is run on tests, so no gate can wait for failed ones. Use decoding/gate=always."
+            "No program is run on tests here, so no gate can wait for failed ones. Use decoding/gate=always."
         )
     if guidance is not None and getattr(guidance.negative, "needs_prefix", False) and prefix is None:
         raise UserError(
-            "This second stream is the prompt without the trained prefix, and there is none. Give run=<a "
-            "training run>, or another decoding/negative."
+            "The second stream is the prompt without the trained prefix, and there is no prefix. Give run=<a training "
+            "run>, or another decoding/negative."
         )
 
 
@@ -91,21 +91,22 @@ def generate_program(
     seed: int = 0,
     max_tokens: int = 400,
 ) -> Program:
-    """The program that `cptlab.decoding.generate` gives as the task's first sample, at most `max_tokens` long.
+    """Return the program that `cptlab.decoding.generate` gives as the task's first sample, of at most `max_tokens`.
 
-    Tokens in which a healed prompt's end is written again (decoding/token_healing.py) belong to the prompt, but one that also
-    holds new text to the program. Raises UserError where the prompt leaves no room in the context, and for a gate that
-    opens after failed tests, which decides nothing for one program.
+    Tokens that write a healed prompt's end again (decoding/token_healing.py) belong to the prompt, but a token that also
+    holds new text belongs to the program. Raises UserError if the prompt leaves no room in the context, and for a gate
+    that opens after failed tests.
     """
     if guidance is not None and getattr(guidance.gate, "after_failure", False):
         raise UserError(
-            "Here no program is run on tests, so no gate can wait for failed ones. Use decoding/gate=always."
+            "No program is run on tests here, so no gate can wait for failed ones. Use decoding/gate=always."
         )
     watched = _Watched(strategy, seed)
     sampling = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, max_tokens))
     ((made,),) = generate(
         backbone, [(task_id, prompt)], 1, sampling, prefix=prefix, guidance=guidance, strategy=watched, seed=seed
     )
+    assert watched.request is not None
     ids, healed = watched.ids[: made.tokens], watched.request.healed
     again = 0
     while healed and again < len(ids) - 1 and len(backbone.decode(ids[: again + 1])) <= len(healed):

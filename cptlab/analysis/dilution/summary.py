@@ -1,4 +1,4 @@
-"""Shares of many programs as means over tasks, by token and over each program, with 95% intervals."""
+"""Average the shares of many programs over tasks, by token and over each program, with 95% intervals."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ import numpy as np
 from cptlab.analysis.dilution.attention_share import DIGITS, Shares
 from cptlab.reporting.layout import Table
 
-MEASURES = {  # series of Shares -> its name in a table
+SERIES = {  # series of Shares -> its name in a table
     "attention": "last-layer attention",
     "gradient": "gradient",
     "attention_summed": "attention, eq. 20",
     "attention_prefix": "on the prefix",
 }
-SHOWN = (1, 2, 5, 10, 20, 50, 100, 200, 300)  # tokens in the printed table, and the last that half of the tasks reach
+SHOWN = (1, 2, 5, 10, 20, 50, 100, 200, 300)  # tokens in the printed table, beside the last that half the tasks reach
 RESAMPLES = 2000
 Interval = dict[str, Any]  # mean, low, high
 
 
 def uniform(shares: Shares) -> list[float]:
-    """The share of the prompt if all tokens of the context counted the same: it falls as the context grows."""
+    """Return the share of the prompt if all tokens of the context counted the same. It falls as the context grows."""
     return [shares.prompt_tokens / (shares.prompt_tokens + i) for i in range(len(shares.tokens))]
 
 
 def by_token(programs: Sequence[Shares]) -> dict[str, Any]:
-    """{"token": [0, 1, …], "tasks": how many programs have that token, measure: {"mean": […], "low": […], "high": […]}}.
+    """Return {"token": [0, 1, …], "tasks": […], series: {"mean": […], "low": […], "high": […]}}.
 
-    Means over the programs that have the token, so later entries are about longer programs. Intervals are percentile
-    bootstrap over tasks, None where only one program is left.
+    "tasks" counts the programs that have the token. Means are over these, so later entries are about longer programs.
+    Intervals are percentile bootstrap over tasks, None where only one program is left.
     """
     length = max(len(program.tokens) for program in programs)
     there = np.array([[i < len(program.tokens) for i in range(length)] for program in programs], dtype=np.float64)
@@ -52,13 +52,13 @@ def by_token(programs: Sequence[Shares]) -> dict[str, Any]:
 
 
 def change(programs: Sequence[Shares]) -> dict[str, Any]:
-    """By how much the share differs between the second and the first half of the same program, as means over tasks.
+    """Return the difference of the share between the second and the first half of each program, as means over tasks.
 
-    Unlike the means by token, this compares each program with itself, so that it does not matter which programs are
-    long. Token 0 is left out (its share is 1 by definition), and so are programs with fewer than three tokens.
-    `falls_in` counts the programs where it is lower. `per_token` is a factor: how the score of a prompt's token,
-    relative to that of a generated one, changes between the halves (geometric mean). 1: the share falls as the context
-    grows and no faster, below 1: the model turns away from the prompt beyond that.
+    Unlike the means by token, this compares each program with itself, so it does not matter which programs are long.
+    Token 0 is left out (its share is 1 by definition), and so are programs with fewer than three tokens. `falls_in`
+    counts the programs in which the share falls. `per_token` is the factor (geometric mean) by which the score of a
+    prompt's token, relative to a generated one, changes between the halves. With 1, the share falls only because the
+    context grows. Below 1, the model also turns away from the prompt.
     """
     long = [program for program in programs if len(program.tokens) >= 3]
     out: dict[str, Any] = {"tasks": len(long)}
@@ -83,10 +83,10 @@ def change(programs: Sequence[Shares]) -> dict[str, Any]:
 
 
 def table(label: str, means: dict[str, Any]) -> Table:
-    """The means by token, at a few tokens, for the console."""
+    """Return the means at a few tokens as a table for the console."""
     half = max(i for i, tasks in zip(means["token"], means["tasks"], strict=True) if 2 * tasks >= means["tasks"][0])
     chosen = [i for i in sorted({*SHOWN, half}) if i < len(means["token"])]
-    names = [name for name in (*MEASURES, "uniform") if name in means]
+    names = [name for name in (*SERIES, "uniform") if name in means]
     rows, records = [], []
     for i in chosen:
         cells = []
@@ -99,7 +99,7 @@ def table(label: str, means: dict[str, Any]) -> Table:
     return Table(
         "dilution",
         f"Share of attention on the prompt (%), {label}",
-        ("token", "tasks", *(MEASURES.get(name, name) for name in names)),
+        ("token", "tasks", *(SERIES.get(name, name) for name in names)),
         tuple(rows),
         tuple(records),
         note="Mean over the tasks whose program has that token, with 95% interval. uniform: all tokens count the same.",
@@ -107,14 +107,14 @@ def table(label: str, means: dict[str, Any]) -> Table:
 
 
 def sentences(found: dict[str, Any]) -> list[str]:
-    """What `change` found, one sentence a measure."""
+    """Say the result of `change` in one sentence for each series."""
     out = []
     for name in ("attention", "gradient"):
         if name in found:
             of, factor = found[name], found[name]["per_token"]
             sure = "" if factor["low"] is None else f" [{factor['low']:.2f}, {factor['high']:.2f}]"
             out.append(
-                f"{MEASURES[name].capitalize()}: second half of a program against its first {_points(of)}, lower in "
+                f"{SERIES[name].capitalize()}: second half of a program against its first {_points(of)}, lower in "
                 f"{of['falls_in']} of {found['tasks']} tasks; a prompt token's weight relative to a generated one's: "
                 f"× {factor['mean']:.2f}{sure}."
             )
@@ -128,14 +128,14 @@ def _points(interval: Interval) -> str:
 
 
 def _series(programs: Sequence[Shares]) -> dict[str, list[list[float]]]:
-    """The measures that were made, and the uniform share, a row for each program."""
-    made = [name for name in MEASURES if getattr(programs[0], name)]
+    """Return the series that were computed, and the uniform share, with a row for each program."""
+    made = [name for name in SERIES if getattr(programs[0], name)]
     rows = {name: [list(getattr(program, name)) for program in programs] for name in made}
     return rows | {"uniform": [uniform(program) for program in programs]}
 
 
 def _halves(row: Sequence[float]) -> float:
-    """Mean of the second half minus mean of the first, without token 0; a middle one belongs to neither."""
+    """Return the mean of the second half minus that of the first, without token 0 and a middle one."""
     half = (len(row) - 1) // 2
     return float(np.mean(row[len(row) - half :]) - np.mean(row[1 : 1 + half]))
 
@@ -152,5 +152,5 @@ def _mean(values: np.ndarray) -> Interval:
 
 
 def _draws(tasks: int) -> np.ndarray:
-    """[resamples, tasks]: how often each task is in each bootstrap sample; the same for every token and measure."""
+    """Return how often each task is in each bootstrap sample, [resamples, tasks], always the same draws."""
     return np.random.default_rng(0).multinomial(tasks, np.full(tasks, 1 / tasks), RESAMPLES).astype(np.float64)

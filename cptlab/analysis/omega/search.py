@@ -1,13 +1,13 @@
-"""The ω with the highest score, found by a search that assumes one peak and checks that assumption.
+"""Search for the ω with the highest score, assuming one peak and checking that assumption.
 
 SPA 5.2 and Fig. 4 report that pass@1 first rises with ω and then falls. For such a curve a Fibonacci search (Kiefer
 1953, the golden-section search of a grid) needs few points: each comparison of two inner points discards one end. Here
-scores are noisy, so the search also looks at a few further points. A valley, a point below both a point to its left
-and one to its right by more than chance explains, contradicts the assumption: the whole grid is evaluated then.
+scores are noisy, so the search also evaluates a few further points. A valley contradicts the assumption: a point that is
+below a point on its left and one on its right by more than chance explains. Then the whole grid is evaluated.
 
 "More than chance": simultaneous 95% bootstrap intervals over tasks (studentised maximum, Davison and Hinkley 1997, 5.2)
-of the paired differences between all points evaluated, so that looking at many points makes no valley by itself.
-Only points that were evaluated can show a valley; a narrow one between two of them goes unseen.
+of the paired differences between all points evaluated, so that many points alone make no valley. Only evaluated points
+can show a valley. A narrow one between two of them stays unseen.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Valley:
-    """A violation of the assumption: ω `bottom` scores lower than `left` and `right` do. Intervals are simultaneous."""
+    """A violation of the assumption: ω `bottom` scores lower than `left` and `right`. Intervals are simultaneous."""
 
     left: float
     bottom: float
@@ -54,13 +54,13 @@ class Valley:
 
 @dataclass(frozen=True)
 class Search:
-    """What `find_best` found. `scores` holds each ω that was evaluated, in the order of evaluation."""
+    """The result of `find_best`. `scores` holds each ω that was evaluated, in the order of evaluation."""
 
     grid: tuple[float, ...]
     scores: dict[float, Scores]
     best: float
     against_one: dict[float, Interval]  # score minus that at ω = 1; simultaneous over all ω but 1
-    valleys: tuple[Valley, ...]  # what the check found before it fell back to the whole grid
+    valleys: tuple[Valley, ...]  # that made the search fall back to the whole grid
     fell_back: bool
 
     @property
@@ -88,7 +88,7 @@ class Search:
 
 
 def omega_grid(low: float = 1.0, high: float = 2.0, step: float = 0.05) -> tuple[float, ...]:
-    """low, low + step, … up to high, with 1 (the plain model, which every ω is compared with) among them."""
+    """Return low, low + step, … up to high, and 1 (plain decoding, which every ω is compared with), in order."""
     if not (np.isfinite([low, high, step]).all() and low < high and step > 0):
         raise UserError(f"low={low}, high={high}, step={step} make no grid of ω. Give low < high and step > 0.")
     count = int(np.floor((high - low) / step + 1e-9)) + 1
@@ -104,12 +104,12 @@ def find_best(
     probes: int = 3,
     seed: int = 0,
 ) -> Search:
-    """The ω of `grid` (ascending, with 1.0) where the mean over tasks is highest; of equals the one nearest to 1.
+    """Find the ω of `grid` (ascending, with 1.0) with the highest mean over tasks, of equals the one nearest to 1.
 
-    evaluate: scores of one ω, one number a task, always the same tasks in the same order; called once for each ω.
-    method: unimodal (search, check, fall back), or grid (every ω, and the same check).
-    probes: points that are evaluated for the check alone, each in the middle of the widest stretch not yet looked at;
-    both ends of the grid are evaluated too. A probe above the search's answer is followed to its own peak.
+    `evaluate` gives the scores of one ω, one number a task, always for the same tasks in the same order. It is called
+    once for each ω. `method` is unimodal (search, check, fall back) or grid (every ω, and the same check). `probes` is
+    the number of points that are evaluated for the check alone, each in the middle of the widest stretch without one.
+    Both ends of the grid are evaluated, too. A probe above the best point so far is followed to its own peak.
     """
     check_settings(OmegaSettings, method=method)
     if 1.0 not in grid:
@@ -135,19 +135,19 @@ def find_best(
             if (place := _widest_gap([omega in scores for omega in grid])) is not None:
                 score(place)
         _climb(score, grid, scores)
-        valleys = find_valleys(scores, seed)
-    if method == "grid" or valleys:
+    else:
         for place in range(len(grid)):
             score(place)
-    if method == "grid":
-        valleys = find_valleys(scores, seed)
-    return Search(
-        grid, scores, _best(scores), _against_one(scores, seed), valleys, method == "unimodal" and bool(valleys)
-    )
+    valleys = find_valleys(scores, seed)
+    fell_back = method == "unimodal" and bool(valleys)
+    if fell_back:
+        for place in range(len(grid)):
+            score(place)
+    return Search(grid, scores, _best(scores), _against_one(scores, seed), valleys, fell_back)
 
 
 def find_valleys(scores: dict[float, Scores], seed: int = 0) -> tuple[Valley, ...]:
-    """Every bottom of a valley that chance does not explain, with the highest shoulders on both its sides."""
+    """Return every valley that chance does not explain, with the highest points on both its sides."""
     omegas = sorted(scores)
     pairs = [(a, b) for i, a in enumerate(omegas) for b in omegas[i + 1 :]]
     above = {}
@@ -170,10 +170,10 @@ def differences(
     level: float = 0.95,
     resamples: int = 2000,
 ) -> list[Interval]:
-    """Mean score at b minus that at a for each pair (a, b), paired by task, with intervals that hold together.
+    """Return the mean score at b minus that at a for each pair (a, b), paired by task, with simultaneous intervals.
 
-    All of them cover their true values in `level` of cases (not each by itself). A difference that is the same number
-    for every task has no spread, and its interval is that number.
+    All of them together cover their true values with probability `level`. A difference that is the same for every task
+    has no spread, and its interval is that number.
     """
     if not pairs:
         return []
@@ -195,7 +195,7 @@ def differences(
 
 
 def _fibonacci(score: Callable[[int], float], size: int) -> None:
-    """Evaluate the places that a Fibonacci search for the largest of `size` scores looks at; beyond the grid is −∞."""
+    """Evaluate the points of a Fibonacci search for the largest of `size` scores. Beyond the grid the score is −∞."""
     numbers = [1, 2]
     while numbers[-1] <= size:
         numbers.append(numbers[-1] + numbers[-2])
@@ -210,8 +210,8 @@ def _fibonacci(score: Callable[[int], float], size: int) -> None:
 
 
 def _widest_gap(seen: Sequence[bool]) -> int | None:
-    """The middle of the longest run of points not seen (the first of equals); None if all are."""
-    best, start = (0, None), 0
+    """Return the middle of the longest run of points not seen, the first of equals, or None if all were seen."""
+    best, start = (0, 0), 0
     for place, done in enumerate([*seen, True]):
         if done:
             best = max(best, (place - start, start), key=lambda run: run[0])

@@ -1,4 +1,4 @@
-"""One system's ω: searched on the validation tasks, then compared with ω = 1 on tasks that had no part in the choice."""
+"""Tune one system's ω on validation tasks, then compare it with ω = 1 on test tasks."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ Figures = dict[str, Any]
 
 @dataclass(frozen=True)
 class Tuned:
-    """`values[ω]` and `changes[ω]` (minus ω = 1) on the validation tasks, as judging.summary gives them for all tasks.
-    `test`: figures `plain` and `tuned`, and their paired `change`, on the other tasks.
+    """A tuned ω and its figures, as cptlab.metrics.summary gives them over all difficulties.
+
+    `values[ω]` and `changes[ω]` (against ω = 1) are of the validation tasks. `test` holds the figures `plain` and
+    `tuned`, and their paired `change`, of the test tasks.
     """
 
     search: Search
@@ -29,7 +31,7 @@ class Tuned:
     test: dict[str, Figures]
 
     def record(self) -> dict[str, Any]:
-        """Plain data for omega.json."""
+        """Return the contents of omega.json."""
         search = self.search
         return {
             "omega": search.best, "unimodal": search.unimodal, "fell_back": search.fell_back, "flat": search.flat,
@@ -54,7 +56,7 @@ def tune(
     seed: int = 0,
     tell: Callable[[str], None] = lambda text: None,
 ) -> Tuned:
-    """The best ω of `grid` on `validation`, and what it does on `test`. `tell` gets a line for each ω that was tried."""
+    """Find the best ω of `grid` on `validation`, and evaluate it on `test`. `tell` gets a line for each ω tried."""
     ks = sorted({1, find_metric(metric).samples})
     judged: dict[float, Outcomes] = {}
 
@@ -93,7 +95,7 @@ def check_metric(metric: str, n: int) -> None:
 
 
 def sentences(system: str, tuned: Tuned, metric: str) -> list[str]:
-    """What was found, said to a reader who must not take chance for a finding."""
+    """Say the result in sentences that do not present chance as a finding."""
     search, test = tuned.search, tuned.test
     tried = (
         f"{len(search.scores)} of {len(search.grid)} values of ω tried on {tuned.values[1.0]['tasks']} validation tasks"

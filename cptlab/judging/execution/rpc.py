@@ -53,9 +53,8 @@ class Connection:
         self.handed: list[Any] = []  # objects handed to the other side, by number
         self.numbers: dict[int, int] = {}
         self.buffer = bytearray()
-        self.prefetched = self.received = (
-            0  # calls requested ahead of the tests, and how many of their answers have come
-        )
+        self.prefetched = 0  # calls requested ahead of the tests that make them
+        self.received = 0  # answers to prefetched calls that have come
         self.waiting: dict[int, Any] = {}  # answers that no call has taken yet
         self.next_call: int | None = None  # the prefetched call that comes next
         self.lock = _thread.RLock()  # a program's threads send requests one after the other

@@ -145,7 +145,7 @@ def _watch(
                     asleep = idle - max(0.0, delay - looked_delay)
                     if asleep > (now - looked) / 2:  # less can be the hypervisor's doing
                         slept += asleep
-                elif cpu - looked_cpu < _ASLEEP * idle:  # without its delays, only what is plain to see
+                elif cpu - looked_cpu < _ASLEEP * idle:  # the kernel does not say: count only what is certain
                     slept += idle
                 looked_cpu, looked_delay, looked = cpu, delay, now
             left = cpu_seconds - (cpu - cpu_start) - slept

@@ -14,6 +14,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from tqdm import tqdm
 
 from cptlab.storage.atomic import replacing, write_text
+from cptlab.training.loop.module import AdapterTraining
 
 CHECKPOINT = "last.ckpt"
 
@@ -38,7 +39,7 @@ class StageCheckpoint(Checkpoint):
     def __init__(self, directory: str | os.PathLike, every_n_steps: int) -> None:
         self.path, self.every_n_steps = Path(directory) / CHECKPOINT, every_n_steps
 
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any) -> None:
         if trainer.global_step % self.every_n_steps == 0 and not trainer.is_last_batch:
             trainer.save_checkpoint(self.path)
 
@@ -61,12 +62,13 @@ class Curve(Callback):
             for path in self.paths.values():
                 _cut_off(path, trainer.global_step)
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        self._append("steps", trainer, pl_module.step_values)
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any) -> None:
+        self._append("steps", trainer, _stage(pl_module).step_values)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        validation = {f"val_{name}": value for name, value in pl_module.validation.items()}
-        self._append("epochs", trainer, pl_module.epoch_means | validation)
+        stage = _stage(pl_module)
+        validation = {f"val_{name}": value for name, value in stage.validation.items()}
+        self._append("epochs", trainer, stage.epoch_means | validation)
 
     def _append(self, name: str, trainer: Trainer, values: dict[str, float]) -> None:
         if not trainer.is_global_zero:
@@ -79,6 +81,11 @@ class Curve(Callback):
             if new:
                 writer.writeheader()
             writer.writerow(row)
+
+
+def _stage(module: LightningModule) -> AdapterTraining:
+    assert isinstance(module, AdapterTraining)
+    return module
 
 
 def _cut_off(path: Path, step: int) -> None:
@@ -111,11 +118,11 @@ class StageProgress(ProgressBar):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._enabled and trainer.is_global_zero:
             total, done = int(trainer.estimated_stepping_batches), trainer.global_step
-            self._bar = tqdm(total=total, initial=done, desc=pl_module.title, unit="step", dynamic_ncols=True)
+            self._bar = tqdm(total=total, initial=done, desc=_stage(pl_module).title, unit="step", dynamic_ncols=True)
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any) -> None:
         if self._bar is not None:
-            loss = pl_module.step_values["loss"]
+            loss = _stage(pl_module).step_values["loss"]
             self._bar.set_postfix_str(f"epoch {trainer.current_epoch + 1}, loss {loss:.3g}", refresh=False)
             self._bar.update(1)
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import lightning
 import numpy as np
@@ -16,6 +16,7 @@ from cptlab.backbone import Backbone
 from cptlab.errors import UserError
 from cptlab.pairs import read_pairs
 from cptlab.settings.setting import Setting, check_settings
+from cptlab.training.loop.module import AdapterTraining
 from cptlab.training.objectives.base import Objective
 from cptlab.training.reference import Reference, kept_of, open_reference
 from cptlab.training.steps.batches import Batch, collate
@@ -179,7 +180,8 @@ class PairDataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> PairLoader:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        objective = self.trainer.lightning_module.objective if self.trainer else None  # the stages differ in it
+        module = self.trainer.lightning_module if self.trainer else None
+        objective = module.objective if isinstance(module, AdapterTraining) else None  # the stages differ in it
         loader = PairLoader(self.splits["train"], self.batch_size, self.seed, rank, world, objective)
         if len(loader) == 0:
             raise UserError(
@@ -196,10 +198,11 @@ class PairDataModule(lightning.LightningDataModule):
         while len(groups) % world:
             groups.append((groups[0][0], False))
 
-        def make(item: tuple[list[int], bool]) -> Batch:  # when its turn comes: what is kept of the reference is large
+        def make(item: Any) -> Batch:  # when its turn comes: what is kept of the reference is large
             return replace(split.batch(item[0]), counted=item[1])
 
-        return DataLoader(groups[rank::world], batch_size=None, collate_fn=make)
+        share: Any = groups[rank::world]
+        return DataLoader(share, batch_size=None, collate_fn=make)
 
     def probe(self, count: int) -> list[Batch]:
         """The first `count` validation pairs (training pairs where there are none), the same in every epoch.

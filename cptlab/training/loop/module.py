@@ -134,7 +134,7 @@ class AdapterTraining(lightning.LightningModule):
                         for total, part in zip(found, parts, strict=True):
                             if part is not None:
                                 total += part
-                del terms, weighted, loss, means, asked, value  # and with them what the backward pass has kept
+                del terms, weighted, loss, means, asked  # and with them what the backward pass has kept
         return values, gradients
 
     def _differentiate(self, value: Tensor, inputs: Sequence[Tensor], again: bool) -> tuple[Tensor | None, ...]:
@@ -180,7 +180,7 @@ class AdapterTraining(lightning.LightningModule):
         """Move the backbone to the trainer's device, and the models of policies, which may share its parameters."""
         if self.backbone.device != self.device:
             for policy in (Policy(self.backbone), *self.policies()):
-                policy.backbone.model.to(self.device)
+                torch.nn.Module.to(policy.backbone.model, self.device)
 
     def on_validation_epoch_start(self) -> None:
         self._validation_sums = {}

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import lightning
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from cptlab.adapters.base import Adapter
 from cptlab.backbone import Backbone

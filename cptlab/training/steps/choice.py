@@ -55,7 +55,7 @@ class StepMethod:
                     stack.enter_context(checkpointed(model))
             yield
 
-    def facts(self) -> dict[str, str | None]:
+    def facts(self) -> dict[str, str]:
         """Return what metrics.json says of the step."""
         return {"step": self.name} | ({"step_reason": self.reason} if self.reason else {})
 

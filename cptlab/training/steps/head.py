@@ -109,6 +109,6 @@ class _NumberPerRow(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient):
-        (derivative,) = ctx.saved_tensors
+    def backward(ctx, *gradients):  # pyright: ignore[reportIncompatibleMethodOverride]  # hidden by the decorator
+        (derivative,), (gradient,) = ctx.saved_tensors, gradients
         return (gradient[:, None] * derivative).to(derivative.dtype), None, None

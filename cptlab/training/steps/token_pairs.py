@@ -92,8 +92,8 @@ def encode_pair(pair: Pair, backbone: Backbone, append_eos: bool) -> TokenPair:
     """
 
     def program(text: str, mask: Sequence[int], finished: bool) -> tuple[list[int], list[int]]:
-        ids = backbone.encode_completion(text)
-        return (ids + [backbone.eos_id], [*mask, 0]) if append_eos and finished else (ids, list(mask))
+        ids, eos = backbone.encode_completion(text), backbone.eos_id
+        return ([*ids, eos], [*mask, 0]) if append_eos and finished and eos is not None else (ids, list(mask))
 
     instruction = backbone.encode_prompt(pair.instruction)
     if not instruction:
