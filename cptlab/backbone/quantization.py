@@ -104,7 +104,10 @@ class NormalFloatLinear(QuantizedLinear):
     block: int
 
     def floats(self, dtype: torch.dtype) -> Tensor:
-        from bitsandbytes.functional import QuantState, dequantize_4bit
+        from bitsandbytes.functional import (  # pyright: ignore[reportMissingImports]
+            QuantState,
+            dequantize_4bit,
+        )
 
         shape = torch.Size([self.out_features, self.in_features])
         state = QuantState(self.scales[:, 0], shape, blocksize=self.block, quant_type="nf4", dtype=dtype)
