@@ -1,4 +1,4 @@
-"""What the pipeline's steps share: what they say, their run directories, loggers and metric."""
+"""Share what the commands say, their run directories, loggers and metric."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SPA as a logits processor of plain `model.generate`: the properties of design.md section 3 that apply to it.
+"""SPA as a logits processor of plain `model.generate`: the ten properties that apply to it.
 
 The reference recomputes, at every token, each row's masked prompt and its new tokens alone: no padding, no cache.
 """

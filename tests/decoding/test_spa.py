@@ -1,4 +1,4 @@
-"""Selective Prompt Anchoring: the properties of design.md section 3, each against a computation without a cache."""
+"""Selective Prompt Anchoring: its ten properties, each against a computation without a cache."""
 
 import pytest
 import torch

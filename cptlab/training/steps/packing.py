@@ -4,8 +4,8 @@
 
 The rests are branches: both go on from the common code, at the same positions, and do not see each other. A program's
 last token is left out of its branch, since it predicts nothing. A token's key and value depend on what stands before it
-alone, so a packed row gives every program exactly what a row of its own would give it (`peers.md` calls this prefix
-sharing; here the trained prefix stands before it as well).
+alone, so a packed row gives every program exactly what a row of its own would give it. Others call this prefix
+sharing; here the trained prefix stands before it as well.
 """
 
 from __future__ import annotations
