@@ -33,21 +33,43 @@ def test_the_wheel_works_without_the_clone(tmp_path):
     shutil.copytree(ROOT / "cptlab", source / "cptlab", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, source)
-    subprocess.run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", tmp_path / "dist",
-                    "--disable-pip-version-check", source], check=True, cwd=tmp_path)
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--quiet",
+            "--no-deps",
+            "--wheel-dir",
+            tmp_path / "dist",
+            "--disable-pip-version-check",
+            source,
+        ],
+        check=True,
+        cwd=tmp_path,
+    )
     wheel = next((tmp_path / "dist").glob("cptlab-*.whl"))
     assert wheel.stat().st_size < 20_000_000
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "elsewhere")
     elsewhere = str(tmp_path / "elsewhere")
-    done = subprocess.run([sys.executable, "-c", f"import sys; sys.path.insert(0, {elsewhere!r})\n" + USE, elsewhere],
-                          cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {elsewhere!r})\n" + USE, elsewhere],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
 
 
 def test_the_notebook_runs(tmp_path):
     cells = json.loads((ROOT / "notebooks" / "walkthrough.ipynb").read_text())["cells"]
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-    done = subprocess.run([sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{code}"], cwd=tmp_path,
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{code}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0 and "FilterCounts(tasks=1, samples=20" in done.stdout, done.stderr

@@ -17,9 +17,6 @@ from pathlib import Path
 from typing import Annotated, Any, cast
 
 import torch
-from peft import LoraConfig, PeftConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-from peft.tuners.lora import LoraLayer
-from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
@@ -28,9 +25,15 @@ from transformers import PreTrainedModel
 from cptlab.adapters.base import Adapter, Policy, tensor_digest
 from cptlab.adapters.peft_format import CONFIG, WEIGHTS, write_extra
 from cptlab.backbone import Backbone
+from cptlab.backbone.foreign_logs import only_errors_of
 from cptlab.errors import UserError
 from cptlab.settings.setting import Setting, check_settings
 from cptlab.storage.atomic import write_bytes, write_text
+
+with only_errors_of("bitsandbytes"):  # which PEFT imports, and which warns of a kernel for 4 bits
+    from peft import LoraConfig, PeftConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+    from peft.tuners.lora import LoraLayer
+    from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 
 ALL = "all-linear"
 

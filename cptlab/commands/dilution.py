@@ -60,7 +60,8 @@ def dilution(config: DictConfig, fresh: Path) -> None:
         "decoding": repr((sampling, guidance, strategy)),
         "max_tokens": config.max_tokens,
     }
-    content = {k: v for k, v in OmegaConf.to_container(config, resolve=True).items() if k not in INCIDENTAL}
+    container: Any = OmegaConf.to_container(config, resolve=True)
+    content = {name: value for name, value in container.items() if name not in INCIDENTAL}
     run = open_run(fresh, Path(config.paths.logs) / "dilution", fingerprint(content | work))
     OmegaConf.save(config, run.directory / "config.yaml", resolve=True)
     cache = Path(config.paths.cache)

@@ -53,7 +53,7 @@ class DeclaredConfigSource(FileConfigSource):
         path = PurePosixPath(config_path.removesuffix(".yaml"))
         if path.parts[:-1] == ("ablation",):
             result.config["ablation"] = {"name": path.name, "sets": OmegaConf.to_container(result.config)}
-        if str(path) in COMMANDS:
+        if str(path) in COMMANDS and isinstance(result.config, DictConfig):
             _fill_command(result.config, COMMANDS[str(path)])
         _fill_targets(result.config)
         return result
@@ -73,7 +73,7 @@ def _fill_targets(node: Any) -> None:
         found = declared(target) if isinstance(target, str) else None
         if found is not None:
             _fill(node, found.settings)
-        for name in node:
+        for name in map(str, node):
             if not OmegaConf.is_interpolation(node, name):
                 _fill_targets(node[name])
     elif isinstance(node, ListConfig) and not node._is_none():

@@ -125,7 +125,7 @@ def _read(module: _Module, node: ast.ClassDef | ast.FunctionDef) -> Target:
     parameters = {parameter.name: parameter for parameter in _parameters(module, node)}
     settings = {}
     for name, parameter in parameters.items():
-        if _is_declared(parameter.annotation, parameter.module):
+        if parameter.annotation is not None and _is_declared(parameter.annotation, parameter.module):
             annotation = parameter.module.evaluate(parameter.annotation)
             setting = next(one for one in annotation.__metadata__ if isinstance(one, Setting))
             default = REQUIRED if parameter.default is None else parameter.module.evaluate(parameter.default)
@@ -135,7 +135,7 @@ def _read(module: _Module, node: ast.ClassDef | ast.FunctionDef) -> Target:
     return Target(MappingProxyType(settings), frozenset(parameters), is_open)
 
 
-def _is_declared(annotation: ast.expr | None, module: _Module) -> bool:
+def _is_declared(annotation: ast.expr, module: _Module) -> bool:
     """Whether an annotation, or the alias that it names, is `Annotated[…, Setting(…)]`."""
     if isinstance(annotation, ast.Name):
         home, _, name = module.imports.get(annotation.id, "").rpartition(".")

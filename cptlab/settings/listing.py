@@ -58,7 +58,8 @@ def node_rows() -> dict[str, list[Row]]:
     """The settings of groups that build nothing by themselves, by group."""
     found = {name: node for settings in COMMANDS.values() for name, node in nodes(settings).items()}
     return {
-        group: [Row(f"{group}.{name}", one) for name, one in declarations(node).items()] for group, node in found.items()
+        group: [Row(f"{group}.{name}", one) for name, one in declarations(node).items()]
+        for group, node in found.items()
     }
 
 

@@ -61,7 +61,7 @@ def _check_targets(node: Any, name: str) -> None:
         missing = [key for key, one in found.settings.items() if one.default is REQUIRED and key not in node]
         if missing:
             raise UserError(f"{name}.{missing[0]} is not set. Give it: {found.settings[missing[0]].setting.meaning}")
-    for key in node:
+    for key in map(str, node):
         if not OmegaConf.is_interpolation(node, key):
             _check_targets(node[key], f"{name}.{key}")
 
@@ -73,7 +73,8 @@ def _check_values(
 
     A value that refers to another setting is checked there.
     """
-    for key, raw in OmegaConf.to_container(node).items():
+    content: dict[str, Any] = OmegaConf.to_container(node)  # type: ignore[assignment]
+    for key, raw in content.items():
         if key.startswith("_") or re.fullmatch(r"\$\{[^:{}]+\}", str(raw)):
             continue
         if key in settings:

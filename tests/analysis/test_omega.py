@@ -146,7 +146,7 @@ def test_equal_scores_choose_the_plain_model_and_say_so():
 
 def test_simultaneous_intervals_hold_together_and_are_wider_than_one_alone():
     omegas = [1.0, 1.1, 1.2, 1.3, 1.4, 1.5]
-    pairs = [(a, b) for i, a in enumerate(omegas) for b in omegas[i + 1:]]
+    pairs = [(a, b) for i, a in enumerate(omegas) for b in omegas[i + 1 :]]
     missed = 0
     for seed in range(100):
         generator = np.random.default_rng(seed)
@@ -161,6 +161,7 @@ def test_simultaneous_intervals_hold_together_and_are_wider_than_one_alone():
 
 
 # ---- tuning
+
 
 def make_task(number, split="validation", text=None):
     return Task(f"t{number}", "made", split, "", "call", Prompt(text or f"Task {number}"))
@@ -190,8 +191,10 @@ def test_tuning_chooses_on_validation_tasks_and_reports_on_the_others():
     assert 1.2 <= best <= 1.4 and tuned.search.helps
     assert [ask for ask in asked if ask[0] == "test"] == [("test", 1.0), ("test", best)]
     assert len(lines) == len(tuned.search.scores) == len([ask for ask in asked if ask[0] == "validation"])
-    plain, after = (summarise(test, *judged(test, rate, seed=7), ks=[1])["all"]["pass@1"]
-                    for rate in (0.4 + 0.3 * np.exp(-4.5), 0.4 + 0.3 * np.exp(-((best - 1.3) ** 2) / 0.02)))
+    plain, after = (
+        summarise(test, *judged(test, rate, seed=7), ks=[1])["all"]["pass@1"]
+        for rate in (0.4 + 0.3 * np.exp(-4.5), 0.4 + 0.3 * np.exp(-((best - 1.3) ** 2) / 0.02))
+    )
     assert tuned.test["plain"]["pass@1"] == plain and tuned.test["tuned"]["pass@1"] == after
     assert tuned.test["change"]["pass@1"] == pytest.approx(after - plain)
     record = json.loads(json.dumps(tuned.record()))
@@ -203,8 +206,9 @@ def test_tuning_chooses_on_validation_tasks_and_reports_on_the_others():
 def test_a_failed_assumption_and_a_flat_curve_are_said():
     validation, test = [make_task(i) for i in range(80)], [make_task(i, "test") for i in range(80, 99)]
     grid = omega_grid(step=0.1)
-    peaks = tune(lambda tasks, w: judged(tasks, 0.4 + 0.3 * np.cos((w - 1.2) * 2 * np.pi / 0.55), seed=1), validation,
-                 test, grid)
+    peaks = tune(
+        lambda tasks, w: judged(tasks, 0.4 + 0.3 * np.cos((w - 1.2) * 2 * np.pi / 0.55), seed=1), validation, test, grid
+    )
     said = " ".join(sentences("base", peaks, "pass@1"))
     assert "FAILED" in said and "whole grid" in said and "11 of 11" in said
     flat = tune(lambda tasks, w: judged(tasks, 0.5, seed=round(w * 100)), validation, test, grid)
@@ -215,10 +219,16 @@ def test_a_failed_assumption_and_a_flat_curve_are_said():
 
 def test_metrics_of_a_task():
     tasks = [make_task(0)]
-    found = ({"t0": [Quality(s, 3, False) for s in (2.0, 4.0, 9.0)]},
-             {"t0": [Verdict("passed"), Verdict("failed"), Verdict("timeout")]})
-    values = {m: task_values(tasks, found, m)[0] for m in ("pass@1", "pass@2", "pylint_mean", "pylint_max", "pylint_min")}
-    assert values == pytest.approx({"pass@1": 1 / 3, "pass@2": 2 / 3, "pylint_mean": 5, "pylint_max": 9, "pylint_min": 2})
+    found = (
+        {"t0": [Quality(s, 3, False) for s in (2.0, 4.0, 9.0)]},
+        {"t0": [Verdict("passed"), Verdict("failed"), Verdict("timeout")]},
+    )
+    values = {
+        m: task_values(tasks, found, m)[0] for m in ("pass@1", "pass@2", "pylint_mean", "pylint_max", "pylint_min")
+    }
+    assert values == pytest.approx(
+        {"pass@1": 1 / 3, "pass@2": 2 / 3, "pylint_mean": 5, "pylint_max": 9, "pylint_min": 2}
+    )
     with pytest.raises(UserError, match="pass@1"):
         check_metric("accuracy", 4)
     with pytest.raises(UserError, match="n=4"):
@@ -226,6 +236,7 @@ def test_metrics_of_a_task():
 
 
 # ---- the store
+
 
 @dataclass(frozen=True)
 class MadeNegative:
@@ -259,7 +270,11 @@ def test_a_stored_omega_comes_back_for_other_tasks_alone(tmp_path):
     file = store.store(tmp_path, setting, validation, 1.15, flat=True)
     assert file.parent == tmp_path / "omega" and file.name.startswith("abc123-alone-kata-")
     record = json.loads(file.read_text())
-    assert record["flat"] and record["number_of_tasks"] == 5 and set(record["validation_tasks"]) == {t.id for t in validation}
+    assert (
+        record["flat"]
+        and record["number_of_tasks"] == 5
+        and set(record["validation_tasks"]) == {t.id for t in validation}
+    )
     assert store.stored_omega(tmp_path, setting, test) == 1.15
     with pytest.raises(UserError, match="tuned on 1 of these 5 tasks .t3."):
         store.stored_omega(tmp_path, setting, [*test, validation[3]])
@@ -272,9 +287,17 @@ def test_a_stored_omega_comes_back_for_other_tasks_alone(tmp_path):
 
 def test_an_omega_is_stored_for_what_decides_and_nothing_else(tmp_path):
     mine = a_setting()
-    others = [a_setting(adapter="d" * 64), a_setting(prompt="clean"), a_setting(benchmark="mbpp"), a_setting(content="c2"), a_setting(temperature=0.0),
-              a_setting(guidance=MadeGuidance(MadeNegative(("nl", "tests")))), a_setting(strategy="beams"),
-              a_setting(guidance=MadeGuidance(gate="entropy")), a_setting(mask=8)]
+    others = [
+        a_setting(adapter="d" * 64),
+        a_setting(prompt="clean"),
+        a_setting(benchmark="mbpp"),
+        a_setting(content="c2"),
+        a_setting(temperature=0.0),
+        a_setting(guidance=MadeGuidance(MadeNegative(("nl", "tests")))),
+        a_setting(strategy="beams"),
+        a_setting(guidance=MadeGuidance(gate="entropy")),
+        a_setting(mask=8),
+    ]
     assert len({setting.file(tmp_path) for setting in [mine, *others]}) == 10
     assert mine == a_setting(guidance=MadeGuidance(omega=1.5)) == a_setting(stop=("\n",))
     store.store(tmp_path, mine, [make_task(0)], 1.2)
@@ -293,8 +316,16 @@ def test_omega_one_is_the_plain_model():
 
 # ---- the command
 
-TINY = ("run=null", "backbone=kata_lm", "benchmark=kata", "validation_tasks=4", "test_tasks=3", "n=2", "step=0.5",
-        "workers=1")
+TINY = (
+    "run=null",
+    "backbone=kata_lm",
+    "benchmark=kata",
+    "validation_tasks=4",
+    "test_tasks=3",
+    "n=2",
+    "step=0.5",
+    "workers=1",
+)
 
 
 def test_the_command_tunes_stores_and_reports_on_other_tasks(tmp_path, capsys):
@@ -310,18 +341,35 @@ def test_the_command_tunes_stores_and_reports_on_other_tasks(tmp_path, capsys):
     assert stored["omega"] == record["omega"] and stored["flat"] == record["flat"] and stored["versions"]
     assert list(stored["validation_tasks"]) == found["validation_tasks"]
     assert f"stored in {record['stored']}" in shown
-    for name in ("config.yaml", "omega_curve.png", "omega_curve.svg", "omega_curve.csv", "omega_curve.md", "omega_test.csv",
-                 "tasks.jsonl", "base/omega_1/verdicts.jsonl"):
+    for name in (
+        "config.yaml",
+        "omega_curve.png",
+        "omega_curve.svg",
+        "omega_curve.csv",
+        "omega_curve.md",
+        "omega_test.csv",
+        "tasks.jsonl",
+        "base/omega_1/verdicts.jsonl",
+    ):
         assert (directory / name).is_file(), name
     again = tune_omega(config("omega", tmp_path, *TINY), tmp_path / "logs" / "omega" / "runs" / "again")
     assert json.loads((again / "omega.json").read_text())["systems"] == found["systems"]
 
 
-@pytest.mark.parametrize("override, said", [
-    ("decoding=paper", "no ω"), ("metric=accuracy", "no metric 'accuracy'"), ("metric=pass@5", "n=2"), ("step=0", "step=0"),
-    ("method=newton", "unimodal or grid"), ("validation_split=validatoin", "no split 'validatoin'"),
-    ("test_split=validation", "none is left"), ("system=[tuned]", "run=<directory>"), ("probes=-1", "probes=-1"),
-])
+@pytest.mark.parametrize(
+    "override, said",
+    [
+        ("decoding=paper", "no ω"),
+        ("metric=accuracy", "no metric 'accuracy'"),
+        ("metric=pass@5", "n=2"),
+        ("step=0", "step=0"),
+        ("method=newton", "unimodal or grid"),
+        ("validation_split=validatoin", "no split 'validatoin'"),
+        ("test_split=validation", "none is left"),
+        ("system=[tuned]", "run=<directory>"),
+        ("probes=-1", "probes=-1"),
+    ],
+)
 def test_mistakes_are_one_sentence(tmp_path, override, said):
     with pytest.raises(UserError, match=re.escape(said)):
         composed = config("omega", tmp_path, *TINY, "test_tasks=2", override)
@@ -343,18 +391,31 @@ def a_sweep(folder, omegas=OMEGAS, systems=("base", "tuned"), first=0, **changed
         results = {}
         for system in systems:
             found = judged(tasks, RATES[system][OMEGAS.index(omega)], seed=5)
-            write_jsonl(run / system / "completions.jsonl",
-                        [Completion(t.id, i, "x", "x", 1, True) for t in tasks for i in range(10)])
+            write_jsonl(
+                run / system / "completions.jsonl",
+                [Completion(t.id, i, "x", "x", 1, True) for t in tasks for i in range(10)],
+            )
             write_jsonl(run / system / "quality.jsonl", [q for t in tasks for q in found[0][t.id]])
             write_jsonl(run / system / "verdicts.jsonl", [v for t in tasks for v in found[1][t.id]])
             results[system] = summarise(tasks, *found, ks=[1])
         write_jsonl(run / "tasks.jsonl", tasks)
         guidance = {"omega": omega, "gate": "always"}
-        config = {"seed": 0, "n": 10, "decoding": {"omega": omega, "gate": "always", "guidance": guidance},
-                  "paths": {"logs": str(folder)}, "run": "latest"} | changed
+        config = {
+            "seed": 0,
+            "n": 10,
+            "decoding": {"omega": omega, "gate": "always", "guidance": guidance},
+            "paths": {"logs": str(folder)},
+            "run": "latest",
+        } | changed
         (run / "config.yaml").write_text(yaml.safe_dump(config))
-        facts = {"benchmark": "made", "backbone": "made-lm", "split": "test", "n": 10, "seed": config["seed"],
-                 "git": {"commit": "a"}}
+        facts = {
+            "benchmark": "made",
+            "backbone": "made-lm",
+            "split": "test",
+            "n": 10,
+            "seed": config["seed"],
+            "git": {"commit": "a"},
+        }
         (run / "metrics.json").write_text(json.dumps({"results": results, **facts}))
         (run / "run.json").write_text(json.dumps({"finished": True}))
     return folder
@@ -371,7 +432,9 @@ def test_the_curve_is_read_from_stored_files_and_written_beside_them(tmp_path, c
     tasks = [make_task(i) for i in range(60)]
     plain, there = (task_values(tasks, judged(tasks, rate, seed=5), "pass@1") for rate in (0.40, 0.50))
     assert float(row["value"]) == pytest.approx(np.mean(there))
-    assert [float(row[c]) for c in ("change", "change_lo", "change_hi")] == pytest.approx(paired_difference(plain, there))
+    assert [float(row[c]) for c in ("change", "change_lo", "change_hi")] == pytest.approx(
+        paired_difference(plain, there)
+    )
     assert float(row["lo"]) < float(row["value"]) < float(row["hi"]) and row["tasks"] == "60"
     page = (sweep / "omega_curve.md").read_text()
     assert page.count("\n| base ") == page.count("\n| tuned ") == 5 and "omega_curve.png" in page
@@ -394,8 +457,12 @@ def test_runs_that_differ_in_more_than_omega_are_refused(tmp_path, capsys):
     with pytest.raises(UserError, match="backbone_fingerprint"):
         read_curve([other])
     gates = a_sweep(tmp_path / "gates", OMEGAS[:2])
-    a_sweep(gates, OMEGAS[2:3], first=2,
-            decoding={"omega": 1.2, "gate": "always", "guidance": {"omega": 1.2, "gate": "entropy"}})
+    a_sweep(
+        gates,
+        OMEGAS[2:3],
+        first=2,
+        decoding={"omega": 1.2, "gate": "always", "guidance": {"omega": 1.2, "gate": "entropy"}},
+    )
     with pytest.raises(UserError, match="decoding.guidance.gate"):
         read_curve([gates])
 

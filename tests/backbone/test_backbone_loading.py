@@ -71,10 +71,10 @@ def test_the_fingerprint_follows_the_content_not_the_place(tmp_path):
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"dtype": "float31"}, "no dtype 'float31'.*float32, bfloat16, float16"),
+        ({"dtype": "float31"}, "dtype=float31 cannot be: it must be float32, bfloat16 or float16"),
         ({"device": "gpu"}, "no device 'gpu'"),
         ({"device": "meta"}, "no device 'meta'"),
-        ({"device": "cuda:99"}, "cuda:99 was asked for"),
+        ({"device": "cuda:99"}, "There is no device cuda:99"),
         ({"mask_token": "<mask>"}, "'<mask>' is not one token of the vocabulary"),
         ({"mask_token": "ab"}, "'ab' is not one token"),
         ({"attn_implementation": "flash_attention_2"}, "attn_implementation"),
@@ -191,10 +191,9 @@ def test_every_backbone_config_loads_a_directory_of_its_architecture(path, tmp_p
     config = OmegaConf.to_container(OmegaConf.create(text))
     assert config.pop("_target_") == "cptlab.backbone.load_backbone"
     assert set(config) <= set(inspect.signature(load_backbone).parameters)
-    assert {"path", "revision", "dtype", "device", "mask_token", "prompt_template"} <= set(config)
-    assert config["quantization"] is None
+    assert "path" in config and "quantization" not in config
     arch = next(arch for name, arch in ARCHITECTURE.items() if path.stem.startswith(name))
-    special = tuple(dict.fromkeys((*SPECIAL, config["mask_token"] or SPECIAL[0])))
+    special = tuple(dict.fromkeys((*SPECIAL, config.get("mask_token") or SPECIAL[0])))
     save(tmp_path, arch, special, vocab_size=256 + len(special))
     backbone = load_backbone(**(config | {"path": str(tmp_path)}))
     assert backbone.mask_id is not None

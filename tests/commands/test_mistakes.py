@@ -39,38 +39,41 @@ def trained(tmp_path_factory):
 BASE = ["run=null", "backbone=kata_lm", "benchmark=kata", "limit=2"]
 
 
-@pytest.mark.parametrize("name, overrides, expected", [
-    ("train", ["ablation=no_such"], "Choose one of: full, no_bs, no_kl, no_lm, no_pt, no_rank"),
-    ("train", ["sede=3"], "no setting 'sede'"),
-    ("train", ["seed=minus"], "seed=minus cannot be: it must be a whole number"),
-    ("train", ["decoding.sampling.top_p=1.5"], "must be a number above 0 and at most 1"),
-    ("train", ["prefix=null"], "Name one of the group's files"),
-    ("train", ["trainer.precision=banana"], "conf group trainer"),
-    ("train", ["stages.checkpoint_every=0"], "from 1 up"),
-    ("train", ["+stages.epochs=3"], "no setting stages.epochs"),
-    ("train", ["optimized_metric=accuracy"], "comparative/val_accuracy"),
-    ("evaluate", ["extra_disabled=W0621"], "[W0621,E0602]"),
-    ("train", ["objective.reduction=median"], "sum"),
-    ("train", ["+adapter.lenght=3"], "Did you mean adapter.length?"),
-    ("train", ["backbone.path=/no/such/model"], "/no/such/model"),
-    ("train", ["backbone=phi_2", "backbone.device=cpu"], "microsoft/phi-2"),
-    pytest.param("train", ["backbone.device=cuda"], "Device cuda was asked for", marks=no_gpu),
-    pytest.param("train", ["trainer=gpu"], "Use trainer=cpu", marks=no_gpu),
-    ("train", ["data.pairs_file=/no/such/pairs.jsonl"], "/no/such/pairs.jsonl"),
-    ("evaluate", ["run=null", "backbone=kata_lm", "benchmark=kata", "n=5", "ks=[1,10]"], "pass@10"),
-    ("evaluate", ["run=/no/such/run"], "/no/such/run"),
-    ("evaluate", [*BASE, "decoding=dial"], "Give run=<directory>, or another decoding/negative"),
-    ("evaluate", [*BASE, "decoding=spa", "decoding.omega=much"], "a number or tuned"),
-    ("evaluate", [*BASE, "decoding=spa", "decoding.omega=tuned"], "cptlab omega"),
-    ("evaluate", [*BASE, "decoding=spa", "decoding/gate=no_such"], "always, deviation, entropy, failed_tests"),
-    ("evaluate", [*BASE, "decoding=spa", "decoding.negative.spans=[shots]"], "None of the 2 prompts has"),
-    ("evaluate", [*BASE, "decoding=beams", "n=9"], "width"),
-    ("evaluate", [*BASE, "decoding=beams", "n=2", "decoding.sampling.temperature=0.4"], "temperature"),
-    ("evaluate", [*BASE, "decoding=adadec", "n=2"], "n"),
-    ("evaluate", [*BASE, "decoding=paper", "decoding/gate=entropy"], "error: "),
-    ("train", ["decoding=spa"], "this decoding is for evaluate.py"),
-    ("evaluate", [], "python train.py"),
-])
+@pytest.mark.parametrize(
+    "name, overrides, expected",
+    [
+        ("train", ["ablation=no_such"], "Choose one of: full, no_bs, no_kl, no_lm, no_pt, no_rank"),
+        ("train", ["sede=3"], "no setting 'sede'"),
+        ("train", ["seed=minus"], "seed=minus cannot be: it must be a whole number"),
+        ("train", ["decoding.sampling.top_p=1.5"], "must be a number above 0 and at most 1"),
+        ("train", ["adapter=null"], "Name one of the group's files"),
+        ("train", ["trainer.precision=banana"], "conf group trainer"),
+        ("train", ["stages.checkpoint_every=0"], "from 1 up"),
+        ("train", ["+stages.epochs=3"], "no setting stages.epochs"),
+        ("train", ["optimized_metric=accuracy"], "comparative/val_accuracy"),
+        ("evaluate", ["extra_disabled=W0621"], "it must be a list of texts"),
+        ("train", ["objective.reduction=median"], "sum"),
+        ("train", ["+adapter.lenght=3"], "Did you mean adapter.length?"),
+        ("train", ["backbone.path=/no/such/model"], "/no/such/model"),
+        ("train", ["backbone=phi_2", "backbone.device=cpu"], "microsoft/phi-2"),
+        pytest.param("train", ["backbone.device=cuda"], "Device cuda was asked for", marks=no_gpu),
+        pytest.param("train", ["trainer=gpu"], "Use trainer=cpu", marks=no_gpu),
+        ("train", ["data.pairs_file=/no/such/pairs.jsonl"], "/no/such/pairs.jsonl"),
+        ("evaluate", ["run=null", "backbone=kata_lm", "benchmark=kata", "n=5", "ks=[1,10]"], "pass@10"),
+        ("evaluate", ["run=/no/such/run"], "/no/such/run"),
+        ("evaluate", [*BASE, "decoding=dial"], "Give run=<directory>, or another decoding/negative"),
+        ("evaluate", [*BASE, "decoding=spa", "decoding.omega=much"], "a number or tuned"),
+        ("evaluate", [*BASE, "decoding=spa", "decoding.omega=tuned"], "cptlab omega"),
+        ("evaluate", [*BASE, "decoding=spa", "decoding/gate=no_such"], "always, deviation, entropy, failed_tests"),
+        ("evaluate", [*BASE, "decoding=spa", "decoding.negative.spans=[shots]"], "None of the 2 prompts has"),
+        ("evaluate", [*BASE, "decoding=beams", "n=9"], "width"),
+        ("evaluate", [*BASE, "decoding=beams", "n=2", "decoding.sampling.temperature=0.4"], "temperature"),
+        ("evaluate", [*BASE, "decoding=adadec", "n=2"], "n"),
+        ("evaluate", [*BASE, "decoding=paper", "decoding/gate=entropy"], "error: "),
+        ("train", ["decoding=spa"], "this decoding is for evaluate.py"),
+        ("evaluate", [], "python train.py"),
+    ],
+)
 def test_one_sentence(name, overrides, expected, tmp_path, capsys):
     assert expected in said(capsys, name, tmp_path, *overrides)
 
@@ -104,18 +107,31 @@ def test_the_prefix_of_another_backbone_shows_both_shapes(trained, tmp_path, cap
 def test_a_prompt_longer_than_the_context(tmp_path, capsys):
     tokenizer = load_backbone("kata-lm").tokenizer
     tokenizer.save_pretrained(tmp_path / "short")
-    LlamaForCausalLM(LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=1,
-        max_position_embeddings=40, bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
-    )).save_pretrained(tmp_path / "short")
+    LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=1,
+            max_position_embeddings=40,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    ).save_pretrained(tmp_path / "short")
     line = said(capsys, "pairs", tmp_path, "pairs.n=2", f"backbone.path={tmp_path}/short")
     assert "task kata/" in line and "is 40" in line
 
 
 @pytest.mark.parametrize("script, override", [("train.py", "ablation=no_such"), ("evaluate.py", "n=0")])
 def test_the_real_commands(script, override, tmp_path):
-    done = subprocess.run([sys.executable, ROOT / script, override, f"paths.logs={tmp_path}"], cwd=ROOT,
-                          capture_output=True, text=True, env=os.environ)
+    done = subprocess.run(
+        [sys.executable, ROOT / script, override, f"paths.logs={tmp_path}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ,
+    )
     assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     assert "Traceback" not in done.stdout + done.stderr
 
@@ -125,6 +141,12 @@ def test_records_say_what_does_not_fit():
     from cptlab.storage.jsonl import from_json
 
     assert from_json(Message, to_json(Message("W0612", "unused-variable", 3))).line == 3
-    for line in ("[]", "{}", '{"id": 1, "symbol": "x", "line": 1}', '{"id": "a"', '{"id":"a","symbol":"b","line":true}'):
+    for line in (
+        "[]",
+        "{}",
+        '{"id": 1, "symbol": "x", "line": 1}',
+        '{"id": "a"',
+        '{"id":"a","symbol":"b","line":true}',
+    ):
         with pytest.raises(ValueError):
             from_json(Message, line)

@@ -18,7 +18,9 @@ from cptlab.backbone import load_backbone
 from cptlab.records import DIFFICULTIES
 
 QUIET = ["logger=none", "print_config=false"]
-OWN_STAGES = [override for override in TINY if not override.startswith("stages.")]  # as the ablation or objective has them
+OWN_STAGES = [
+    override for override in TINY if not override.startswith("stages.")
+]  # as the ablation or objective has them
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +71,10 @@ def test_an_evaluation_leaves_its_record(whole):
             assert "pass@10" not in row
         assert system["all"]["tasks"] == 6 and system["interview"]["tasks"] == 2
     for system in ("base", "tuned"):
-        lengths = {len((run / system / f"{name}.jsonl").read_text().splitlines())
-                   for name in ("completions", "quality", "verdicts")}
+        lengths = {
+            len((run / system / f"{name}.jsonl").read_text().splitlines())
+            for name in ("completions", "quality", "verdicts")
+        }
         assert lengths == {30}
     assert {"quality.md", "correctness.csv", "issues.md"} <= {path.name for path in (run / "tables").iterdir()}
     assert list((run / "figures").glob("*.png")) and (run / "report.html").is_file()
@@ -80,8 +84,10 @@ def test_the_report_is_remade_without_a_model(whole):
     _, run = whole
     before = {path: path.read_bytes() for path in sorted(run.glob("tables/*")) + [run / "report.html"]}
     (run / "report.html").unlink()
-    code = ("import sys; from cptlab.commands.report import main; code = main([sys.argv[1]]);"
-            "assert not {'torch', 'transformers'} & set(sys.modules); sys.exit(code)")
+    code = (
+        "import sys; from cptlab.commands.report import main; code = main([sys.argv[1]]);"
+        "assert not {'torch', 'transformers'} & set(sys.modules); sys.exit(code)"
+    )
     done = subprocess.run([sys.executable, "-c", code, run], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert before == {path: path.read_bytes() for path in before}
@@ -89,9 +95,21 @@ def test_the_report_is_remade_without_a_model(whole):
 
 def start(where: Path, *overrides: str) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "train.py", *TINY, *QUIET, "stages.checkpoint_every=2", f"paths.logs={where}/logs",
-         f"paths.cache={where}/cache", *overrides],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        [
+            sys.executable,
+            "train.py",
+            *TINY,
+            *QUIET,
+            "stages.checkpoint_every=2",
+            f"paths.logs={where}/logs",
+            f"paths.cache={where}/cache",
+            *overrides,
+        ],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     )
 
 
@@ -109,8 +127,12 @@ def kill_when(process: subprocess.Popen, where: Path, pattern: str) -> None:
 def test_killed_at_any_moment_the_same_command_ends_the_same(tmp_path):
     quiet, torn = tmp_path / "quiet", tmp_path / "torn"
     output = start(quiet).communicate()[0]
-    for pattern in ("cache/completions-*/00000.jsonl", "cache/reference/*/states.bin.journal",
-                    "logs/train/runs/*/training/stage1/last.ckpt", "logs/train/runs/*/training/stage2/last.ckpt"):
+    for pattern in (
+        "cache/completions-*/00000.jsonl",
+        "cache/reference/*/states.bin.journal",
+        "logs/train/runs/*/training/stage1/last.ckpt",
+        "logs/train/runs/*/training/stage2/last.ckpt",
+    ):
         kill_when(start(torn), torn, pattern)
     assert start(torn).wait() == 0
     prefixes = [next(where.glob("logs/train/runs/*/prefix/adapter_model.safetensors")) for where in (quiet, torn)]
@@ -118,8 +140,10 @@ def test_killed_at_any_moment_the_same_command_ends_the_same(tmp_path):
     assert len(list(torn.glob("logs/train/runs/*"))) == 1
     pairs = [next(where.glob("cache/pairs/*/pairs.jsonl")).read_bytes() for where in (quiet, torn)]
     assert pairs[0] == pairs[1]
-    kept = [{path.relative_to(where): path.read_bytes() for path in where.glob("cache/reference/*/*.bin*")}
-            for where in (quiet, torn)]
+    kept = [
+        {path.relative_to(where): path.read_bytes() for path in where.glob("cache/reference/*/*.bin*")}
+        for where in (quiet, torn)
+    ]
     assert kept[0] == kept[1] and len(kept[0]) == 8
 
 
@@ -140,8 +164,20 @@ def test_two_processes_train_what_one_does_with_the_doubled_batch(tmp_path):
 def test_multirun_trains_every_ablation_on_the_same_pairs_and_reference(tmp_path):
     ablations = "full,no_lm,no_rank,no_kl,no_pt,no_bs"
     done = subprocess.run(
-        [sys.executable, "train.py", "-m", *OWN_STAGES, *QUIET, f"ablation={ablations}", f"paths.logs={tmp_path}/logs",
-         f"paths.cache={tmp_path}/cache"], cwd=ROOT, capture_output=True, text=True)
+        [
+            sys.executable,
+            "train.py",
+            "-m",
+            *OWN_STAGES,
+            *QUIET,
+            f"ablation={ablations}",
+            f"paths.logs={tmp_path}/logs",
+            f"paths.cache={tmp_path}/cache",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     runs = sorted(tmp_path.glob("logs/train/multiruns/*/*/prefix/adapter_model.safetensors"))
     assert len(runs) == 6 == len({run.read_bytes() for run in runs})
@@ -204,8 +240,15 @@ def test_an_estimate_from_a_config_alone(tmp_path, capsys):
     from transformers import LlamaConfig
 
     LlamaConfig(vocab_size=32016, max_position_embeddings=16384).save_pretrained(tmp_path / "model")
-    command("train", tmp_path, *QUIET, "backbone=code_llama_7b", f"backbone.path={tmp_path}/model", "estimate=true",
-            "trainer=gpu")
+    command(
+        "train",
+        tmp_path,
+        *QUIET,
+        "backbone=code_llama_7b",
+        f"backbone.path={tmp_path}/model",
+        "estimate=true",
+        "trainer=gpu",
+    )
     table = capsys.readouterr().out
     assert "3,145,728 numbers" in table and "6,738,546,688 parameters" in table and "assumed" in table
     assert re.search(r"Time +unknown +the backbone's weights do not lie on this machine", table)

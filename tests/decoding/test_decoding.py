@@ -179,7 +179,7 @@ def test_a_prompt_too_long_is_refused_before_anything_runs():
         generate(backbone, prompts, 1, GREEDY, prefix=Prefix(backbone.shape, length=3))
     with pytest.raises(UserError, match="no tokens"):
         generate(backbone, [("empty", Prompt(""))], 1, GREEDY)
-    with pytest.raises(UserError, match="n is 0"):
+    with pytest.raises(UserError, match="must be at least 1, got n=0"):
         generate(backbone, prompts, 0, GREEDY)
 
 

@@ -160,7 +160,8 @@ def test_humaneval_prompts_and_their_references_agree(backbone, data_dir):
         healed, ids = healer.heal(task.prompt.text), backbone.encode_prompt(task.canonical_solution)
         assert ids[: len(healed.ids)] == healed.ids
         unhealed += ids[: len(healed.whole)] != healed.whole
-    assert unhealed == len(tasks) or backbone.name != "starcoder"  # there a newline and what is behind it are one token
+    if backbone.name == "starcoder":  # its tokens join a newline with the text behind it, so healing has work to do
+        assert unhealed > 0.9 * len(tasks)
 
 
 def test_a_boundary_stays():

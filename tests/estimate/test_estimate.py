@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from tiny_models import ARCHITECTURES, tiny_backbone
 from training_runs import TRAIN, VALIDATION, write_file
 from transformers import LlamaConfig
@@ -17,6 +18,7 @@ from transformers import LlamaConfig
 from cptlab.adapters import Prefix
 from cptlab.adapters.full import FullFineTuning
 from cptlab.adapters.lora import LoRA
+from cptlab.commands.estimate import say_estimate
 from cptlab.errors import UserError
 from cptlab.estimate import trial as module
 from cptlab.estimate.estimate import ASSUMED, duration, estimate
@@ -300,6 +302,22 @@ def test_a_bug_of_ours_is_not_taken_for_an_unknown(tmp_path, monkeypatch, error)
     monkeypatch.setattr(AdapterTraining, "training_step", typo)
     with pytest.raises(error, match="planted"):
         run(tiny_backbone("llama"), tmp_path)
+
+
+def test_a_run_goes_on_without_an_estimate_but_not_with_a_bug(monkeypatch, capsys):
+    config = OmegaConf.create({"trainer": {}, "stages": {"_target_": "cptlab.training.Stages"}})
+
+    def raising(error):
+        def fails(*_, **__):
+            raise error
+
+        monkeypatch.setattr("cptlab.estimate.estimate.estimate", fails)
+
+    raising(UserError("A step does not fit."))
+    assert say_estimate(config) is None and "No estimate: A step does not fit." in capsys.readouterr().err
+    raising(NameError("planted"))
+    with pytest.raises(NameError, match="planted"):
+        say_estimate(config)
 
 
 # What is said

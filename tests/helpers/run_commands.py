@@ -9,8 +9,15 @@ from cptlab.settings.config_source import compose_config
 from cptlab.settings.entry import entry, prepare
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY = ["pairs.n=6", "pairs.train_tasks=9", "pairs.validation_tasks=3", "stages.first_epochs=1",
-        "stages.second_epochs=1", "workers=1", "callbacks=none"]
+TINY = [
+    "pairs.n=6",
+    "pairs.train_tasks=9",
+    "pairs.validation_tasks=3",
+    "stages.first_epochs=1",
+    "stages.second_epochs=1",
+    "workers=1",
+    "callbacks=none",
+]
 
 
 def config(name: str, where: Path, *overrides: str):

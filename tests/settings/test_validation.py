@@ -27,7 +27,11 @@ def prepared(command, *overrides):
         ("train", ["+sed=1"], "Did you mean seed?"),
         ("train", ["pairs.selection.prefer=size"], "it must be score or similarity"),
         ("train", ["decoding=spa", "+decoding.gate.treshold=1"], "There is no setting decoding.gate.treshold."),
-        ("train", ["decoding=spa", "decoding.omega=much"], "decoding.omega=much cannot be: it must be a number or tuned"),
+        (
+            "train",
+            ["decoding=spa", "decoding.omega=much"],
+            "decoding.omega=much cannot be: it must be a number or tuned",
+        ),
         ("train", ["backbone.dtype=int8"], "backbone.dtype=int8 cannot be: it must be float32, bfloat16 or float16"),
         ("evaluate", [*BASE, "ks=[0]"], "ks=[0] cannot be"),
         ("evaluate", [*BASE, "extra_disabled=[unused]"], "[W0621,E0602]"),
@@ -94,6 +98,8 @@ def test_an_ablation_that_would_not_hold_is_refused(overrides, said):
     assert str(error.value).startswith(said)
 
 
-@pytest.mark.parametrize("overrides", [["ablation=no_rank", "objective.w_rank=0"], ["ablation=no_kl", "objective=sven"]])
+@pytest.mark.parametrize(
+    "overrides", [["ablation=no_rank", "objective.w_rank=0"], ["ablation=no_kl", "objective=sven"]]
+)
 def test_an_ablation_that_holds_is_accepted(overrides):
     validate(compose_config("train", *overrides))

@@ -48,7 +48,7 @@ def trained(tmp_path_factory) -> Path:
     )
     backbone = load_backbone("kata-lm")
     prefix = Prefix(backbone.shape, length=5, seed=3)
-    prefix.table.data *= 50
+    prefix.table.data *= 200
     save_prefix(prefix, run / "prefix", backbone)
     (run / "run.json").write_text('{"digest": "x", "finished": true}')
     return run

@@ -31,8 +31,9 @@ and arm64 (arm64 was not tried), and all of this is for Linux. Programs that hon
 from __future__ import annotations
 
 from cptlab.errors import UserError
+from cptlab.settings.commands import SANDBOX_LEVELS
 
-LEVELS = ("limits", "seccomp", "landlock", "namespaces")  # the weakest first
+LEVELS = SANDBOX_LEVELS[::-1]  # the weakest first
 
 
 def check_level(level: str, at_least: str) -> None:

@@ -1,0 +1,19 @@
+"""Imports of libraries that warn of things which concern nobody here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def only_errors_of(name: str) -> Iterator[None]:
+    """Within it, the logger of that name, and those below it, let only errors through."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
