@@ -31,9 +31,7 @@ def check_exact(backbone: Backbone, tolerance: float = 0.05) -> None:
         _, state = backbone.prefill(ids[:, :8], padded[:, :8], prefix)
         steps = torch.stack([backbone.step(ids[:, i], state) for i in range(8, 12)], dim=1)
         plain = backbone.logits(ids, whole)
-    except (
-        Exception
-    ) as error:  # an unknown architecture may raise anything for masks and caches that it does not expect
+    except Exception as error:  # an unknown architecture may raise anything for masks and caches
         if not raised_outside(error):
             raise
         raise UserError(
