@@ -197,11 +197,12 @@ def test_checkpoint_holds_the_prefix_and_plain_settings(finished):
         path = finished["directory"] / "run" / stage / "last.ckpt"
         checkpoint = torch.load(path, weights_only=True)
         assert set(checkpoint["state_dict"]) == {"adapter.small", "adapter.transform"}
+        factors, (table,) = checkpoint["state_dict"], checkpoint["collapsed"]
+        assert torch.equal(table, factors["adapter.small"] @ factors["adapter.transform"])
         assert type(checkpoint["hyper_parameters"]) is dict
         assert len(checkpoint["optimizer_states"][0]["state"]) == 2
         assert path.stat().st_size < 200_000
-    factors = checkpoint["state_dict"]
-    assert torch.equal(factors["adapter.small"] @ factors["adapter.transform"], finished["prefix"].collapsed())
+    assert torch.equal(table, finished["prefix"].collapsed())
     steps = {state["step"].item() for state in checkpoint["optimizer_states"][0]["state"].values()}
     assert steps == {TRAIN}  # the second stage's optimiser began afresh
 

@@ -34,7 +34,7 @@ class AdapterTraining(lightning.LightningModule):
     gives none).
 
     The backbone is no submodule, so it is in no checkpoint, stays in eval mode, and is not copied by DDP. A checkpoint
-    holds the adapters' parameters and plain settings; resuming from one that does not fit this adapter or these settings
+    holds the adapters' parameters, the collapsed table of a prefix in factors, and plain settings; resuming from one that does not fit this adapter or these settings
     raises UserError.
 
     `description` is plain data that decides on the outcome beside the module's own settings (data, seeds); `probe` are
@@ -221,6 +221,9 @@ class AdapterTraining(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["adapter"] = self._description()
+        # of factors their product, which is what the policy computes with and what is exported
+        made = [tensor for adapter in self.adapters for tensor in adapter.tensors() if not tensor.is_leaf]
+        checkpoint["collapsed"] = [tensor.detach().cpu().clone() for tensor in made]
         checkpoint["epoch_sums"] = dict(self.epoch_sums)
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
