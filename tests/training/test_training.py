@@ -11,6 +11,7 @@ import lightning
 import pytest
 import torch
 import yaml
+from omegaconf import OmegaConf
 from tiny_models import tiny_backbone
 from training_runs import CPU, TRAIN, make_adapter, make_pairs, train, with_stages, write_file
 
@@ -398,7 +399,7 @@ def test_pairs_longer_than_the_context(tmp_path):
 
 
 def test_config_files_fit_the_code():
-    objective = yaml.safe_load((CONF / "objective/cpt.yaml").read_text())
+    objective = OmegaConf.to_container(compose_config("train").objective)
     assert objective.pop("_target_") == "cptlab.training.objectives.CPT" and objective == asdict(CPT())
     stages = {"first_epochs", "second_epochs"}
     ablations = {path.stem: yaml.safe_load(path.read_text()) or {} for path in (CONF / "ablation").glob("*.yaml")}
