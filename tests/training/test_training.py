@@ -19,6 +19,7 @@ import cptlab.training.loop.callbacks
 from cptlab.adapters import Prefix
 from cptlab.errors import UserError
 from cptlab.pairs import write_pairs
+from cptlab.settings.config_source import compose_config
 from cptlab.training import CPT, PairDataModule, StageProgress, train_stages
 from cptlab.training.loop.callbacks import AtomicCheckpointIO
 from cptlab.training.loop.datamodule import PairLoader, PairSplit
