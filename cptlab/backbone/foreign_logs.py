@@ -1,4 +1,4 @@
-"""Imports of libraries that warn of things which concern nobody here."""
+"""Import noisy libraries with their warnings silenced."""
 
 from __future__ import annotations
 

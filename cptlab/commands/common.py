@@ -1,4 +1,4 @@
-"""Share what the commands say, their run directories, loggers and metric."""
+"""Helpers that the commands share: messages, run directories, loggers, the optimized metric."""
 
 from __future__ import annotations
 

@@ -209,7 +209,7 @@ class Healer:
         return keep if len(token) > len(end) and token.startswith(end) else len(ids)
 
     def _tail(self, text: str, ids: list[int]) -> tuple[int, Callable[[str], list[int]]]:
-        """Return a number of first tokens, and a function from the text behind the prompt to the tokens after these.
+        """Return how many leading tokens stay fixed, and a function that tokenizes the rest for a given continuation.
 
         Only the prompt's end is tokenised again, unless it gives other tokens alone than within the prompt.
         """

@@ -13,7 +13,7 @@ from cptlab.settings.setting import Setting, check_settings
 
 @dataclass(frozen=True)
 class SampledPairs:
-    """Pairs that Algorithm 1 chooses among programs that the backbone is asked for (CPT IV-D)."""
+    """Pairs that Algorithm 1 selects from the backbone's own programs (CPT IV-D)."""
 
     selection: SelectionOptions = SelectionOptions()
     n: Annotated[int, Setting("Programs per task.", at_least=2)] = 100
@@ -27,7 +27,7 @@ class SampledPairs:
     refine: Annotated[
         str,
         Setting(
-            "Which differences are masked: all, or those that touch a line with a pylint message (not the paper's).",
+            "none: mask all differences; pylint_lines: only those that touch a line with a pylint message (not the paper's).",
             choices=("none", "pylint_lines"),
         ),
     ] = "none"

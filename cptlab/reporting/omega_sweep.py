@@ -29,7 +29,7 @@ class OmegaCurve:
     """A curve over ω for each system.
 
     `values[system][ω]` are its metrics over all tasks; `changes[system][ω]` the same minus those at ω = 1, paired by task
-    (empty if no run has ω = 1). `notes` say what else a reader must know. `test[system]` has a tuned ω, and the metrics
+    (empty if no run has ω = 1). `notes` say remarks for the reader. `test[system]` has a tuned ω, and the metrics
     on tasks that it was not tuned on.
     """
 

@@ -38,7 +38,9 @@ class Decoding:
     rule: Any = None
     omega: Annotated[
         float | Literal["tuned"],
-        Setting("Weight ω of the second stream: 1 is plain decoding; tuned: what the omega command found."),
+        Setting(
+            "Weight ω of the prompt's own logits in the mixture: 1 is plain decoding; tuned: the value that cptlab omega stored."
+        ),
     ]
     token_budget: Annotated[
         int, Setting("Cached tokens at a time; of Code Llama 7B in half precision 65536 are 32 GB.", at_least=1)
@@ -69,7 +71,7 @@ class JudgingSettings(CommandSettings):
     """What every command has that runs programs."""
 
     sandbox: Annotated[
-        str, Setting("What programs must at least be held in by, from strong to weak.", choices=SANDBOX_LEVELS)
+        str, Setting("The weakest sandbox level that will do; the strongest that the machine offers is used.", choices=SANDBOX_LEVELS)
     ] = "landlock"
     workers: Annotated[int | None, Setting("Processes that judge programs; null: one per core.", at_least=1)] = None
     decoding: Decoding
@@ -190,7 +192,7 @@ class DilutionSettings(CommandSettings):
     ] = 400
     gradient: Annotated[bool, Setting("false: attention alone, which needs no backward passes.")] = True
     top_logits: Annotated[
-        int, Setting("The gradient is that of the sum of so many largest logits (the authors' code: 100).", at_least=1)
+        int, Setting("The gradient is that of the sum of the k largest logits; this is k (the authors' code: 100).", at_least=1)
     ] = 100
     seed: Annotated[int, Setting("Seed of the sampling, where decoding samples.", at_least=0)] = 0
     compare: Annotated[

@@ -12,7 +12,7 @@ from cptlab.storage.jsonl import write_jsonl
 
 @dataclass(frozen=True)
 class Cost:
-    """What was drawn for every program that is kept: programs, and the model's tokens in them."""
+    """The programs and tokens drawn per kept program."""
 
     programs: float
     tokens: float

@@ -1,4 +1,4 @@
-"""What the frozen backbone alone says of the training pairs: computed once, kept on disk, read where it is needed.
+"""Outputs of the frozen backbone on the training pairs: computed once, kept on disk, read on demand.
 
 Neither an objective nor a seed nor the masks change it, so all epochs, ablations and sweep jobs on the same pairs share
 it. Per pair there are the final hidden states at the places that predict its code (`Packed.predicting`), from which the

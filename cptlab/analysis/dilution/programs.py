@@ -65,7 +65,7 @@ class _Watched:
 def check_decoding(
     sampling: Sampling, guidance: Guidance | None, strategy: Strategy | None, prefix: KeyValuePrefix | None
 ) -> None:
-    """Raise UserError for options that cannot go together, or not here."""
+    """Raise UserError for options that conflict, or that dilution does not support."""
     if strategy is not None:
         strategy.check(1, sampling, guidance)
     if guidance is not None and getattr(guidance.gate, "after_failure", False):

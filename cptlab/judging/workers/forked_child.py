@@ -101,7 +101,7 @@ def _fork(action: Callable[[], None], foreign: int) -> int:
 
 
 def _cpu(pid: int) -> float:
-    """Return the CPU seconds of a process that was not waited for (its clock, as clock_getcpuclockid(3) makes it)."""
+    """Return the CPU seconds of a process that has not been reaped (its clock, as clock_getcpuclockid(3) makes it)."""
     return time.clock_gettime((~pid << 3) | 2)
 
 

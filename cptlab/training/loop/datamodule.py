@@ -165,7 +165,7 @@ class PairDataModule(lightning.LightningDataModule):
         first_stage: bool = True,
         say: Callable[[str], None] = print,
     ) -> None:
-        """Take what the backbone alone says of the pairs from `cache`, where it is computed first if need be."""
+        """Read the frozen backbone's outputs for the pairs from `cache`. Compute them first if they are missing."""
         for split, needed in kept_of(objective, first_stage).items():
             held = self.splits[split]
             if needed != "none" and len(held):

@@ -69,7 +69,7 @@ def position_kl(hidden: Tensor, reference: Tensor, head: nn.Linear, direction: s
 
 
 def _pieces(rows: int, numbers: int, vocabulary: int) -> list[slice]:
-    """Slices of `rows` rows that have about so many numbers, or one row."""
+    """Return slices of `rows` rows, each of about `numbers` numbers, or of one row."""
     size = max(1, numbers // vocabulary)
     return [slice(start, start + size) for start in range(0, rows, size)]
 

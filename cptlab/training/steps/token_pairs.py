@@ -53,7 +53,7 @@ class Lengths:
 
     @property
     def rows(self) -> tuple[int, int]:
-        """T of the better and of the worse program, each with its instruction."""
+        """Return the lengths T of both programs, instruction included."""
         before = self.instruction + self.common
         return before + self.rest_a, before + self.rest_b
 
