@@ -31,7 +31,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from cptlab.adapters import Prefix  # noqa: E402
+from cptlab.adapters import Policy, Prefix  # noqa: E402
 from cptlab.backbone import Backbone  # noqa: E402
 from cptlab.backbone.gradient_checkpointing import checkpointed  # noqa: E402
 from cptlab.training.objectives import CPT, losses  # noqa: E402
@@ -145,13 +145,13 @@ def step_of(name: str, backbone: Backbone, setting: Setting) -> Step:
     batch.packed if tricks else batch.padded  # noqa: B018 (laid out once, as a data loader would)
     if tricks.get("cached"):
         batch = with_reference(backbone, batch)
-    measure = FastOutputs if tricks.get("needed") else EverywhereOutputs if tricks else PlainOutputs
+    outputs = FastOutputs if tricks.get("needed") else EverywhereOutputs if tricks else PlainOutputs
     objective = CPT()
 
     def step() -> tuple[float, Tensor]:
         prefix.table.grad = None
         with checkpointed(backbone.model) if name == CHECKPOINTED else nullcontext():
-            terms = objective.weighted(objective.terms(measure(backbone, batch, [prefix])))
+            terms = objective.weighted(objective.terms(outputs(backbone, batch, [prefix.policy(backbone)])))
             loss = sum(terms.values()).mean()
             loss.backward()
         return float(loss.detach()), prefix.table.grad
@@ -220,17 +220,17 @@ class Unshared(Batch):
 class EverywhereOutputs(FastOutputs):
     """The fast step with the plain one's use of the head: logits of all places, softmaxes at all predicting ones."""
 
-    def scores(self, where: Tensor, prefix: int = 0) -> Tensor:
+    def scores(self, where: Tensor, policy: int = 0) -> Tensor:
         state = self.batch.packed.state
-        return self._policy_log_probs(prefix)[state, self.batch.tokens].masked_fill(~where, 0)
+        return self._policy_log_probs(policy)[state, self.batch.tokens].masked_fill(~where, 0)
 
-    def kl(self, where: Tensor, direction: str, prefix: int = 0) -> Tensor:
-        divergence = losses.position_kl(self._policy_log_probs(prefix), self._reference_log_probs, direction)
+    def kl(self, where: Tensor, direction: str, policy: int = 0) -> Tensor:
+        divergence = losses.position_kl(self._policy_log_probs(policy), self._reference_log_probs, direction)
         return divergence[self.batch.packed.state].masked_fill(~where, 0)
 
     def _policy_log_probs(self, index: int) -> Tensor:
         if index not in self._log_probs:
-            logits = self.backbone.head(self._policy(index))
+            logits = self.backbone.head(self._of(index))
             self._log_probs[index] = losses.log_probs(logits[self.batch.packed.predicting])
         return self._log_probs[index]
 
@@ -243,7 +243,7 @@ class EverywhereOutputs(FastOutputs):
     def _reference_log_probs(self) -> Tensor:
         if self.batch.reference is not None:
             return losses.log_probs(self.backbone.head(self._reference))
-        return losses.log_probs(self.backbone.head(self._run(None))[self.batch.packed.predicting])
+        return losses.log_probs(self.backbone.head(self._run(Policy(self.backbone)))[self.batch.packed.predicting])
 
 
 def with_reference(backbone: Backbone, batch: Batch) -> Batch:

@@ -1,17 +1,23 @@
-"""The wheel, installed elsewhere: the library without the clone."""
+"""The wheel in an environment of its own, in another directory: the library and every command without the clone."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import venv
 import zipfile
+from pathlib import Path
 
+import pytest
 from run_commands import ROOT
+
+from cptlab.commands.cli import COMMANDS
 
 USE = """
 import sys
 import cptlab
-assert cptlab.__file__.startswith(sys.argv[1]), cptlab.__file__
+assert cptlab.__file__.startswith(sys.prefix), cptlab.__file__
 from cptlab.backbone import load_backbone
 from cptlab.adapters import Prefix, load_prefix, save_prefix
 from cptlab.judging.lint.pylint_score import score_programs
@@ -28,39 +34,64 @@ assert score_programs(["def f(x):\\n    y = 1\\n    return x\\n"], workers=1)[0]
 """
 
 
-def test_the_wheel_works_without_the_clone(tmp_path):
-    source = tmp_path / "source"  # a copy: setuptools leaves its build folder beside the code
-    shutil.copytree(ROOT / "cptlab", source / "cptlab", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md"):
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> Path:
+    """The `bin` folder of a new environment with the wheel; what the wheel needs comes from the environment of the tests."""
+    where = tmp_path_factory.mktemp("wheel")
+    source = where / "source"  # a copy without what git ignores
+    source.mkdir()
+    for name in ("cptlab", "conf"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "wheel",
-            "--quiet",
-            "--no-deps",
-            "--wheel-dir",
-            tmp_path / "dist",
-            "--disable-pip-version-check",
-            source,
-        ],
-        check=True,
-        cwd=tmp_path,
-    )
-    wheel = next((tmp_path / "dist").glob("cptlab-*.whl"))
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", where, source], check=True, cwd=where)
+    (wheel,) = where.glob("cptlab-*.whl")
     assert wheel.stat().st_size < 20_000_000
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(tmp_path / "elsewhere")
-    elsewhere = str(tmp_path / "elsewhere")
-    done = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path.insert(0, {elsewhere!r})\n" + USE, elsewhere],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
+    assert "cptlab/conf/train.yaml" in zipfile.ZipFile(wheel).namelist()
+    venv.create(where / "venv")
+    python = where / "venv" / "bin" / "python"
+    subprocess.run([*pip, "--python", python, "install", "--no-deps", wheel], check=True, cwd=where)
+    site = next((where / "venv").glob("lib/python*/site-packages"))
+    others = next(path for path in sys.path if path.endswith("site-packages"))
+    (site / "others.pth").write_text(f"{others}\n")  # behind the wheel's own folder
+    return python.parent
+
+
+def run(installed: Path, where: Path, *command: str) -> subprocess.CompletedProcess:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.run(
+        [str(installed / command[0]), *command[1:]], cwd=where, env=environment, capture_output=True, text=True
     )
+
+
+def test_the_library_works_without_the_clone(installed, tmp_path):
+    done = run(installed, tmp_path, "python", "-c", USE)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "pairs", "omega", "dilution"])
+def test_a_command_composes_its_configuration(installed, tmp_path, name):
+    done = run(installed, tmp_path, "cptlab", name, "--cfg", "job")
+    assert done.returncode == 0, done.stderr
+    assert f"task_name: {name}" in done.stdout
+    mistake = run(installed, tmp_path, "cptlab", name, "no_such_setting=1")
+    assert mistake.returncode == 2 and "no_such_setting" in mistake.stderr and "Traceback" not in mistake.stderr
+
+
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"train", "evaluate", "pairs", "omega", "dilution"}))
+def test_another_command_says_what_is_wrong(installed, tmp_path, name):
+    done = run(installed, tmp_path, "cptlab", name, "no/such/thing")
+    assert done.returncode == 2 and done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_training_and_evaluation_run_from_the_wheel(installed, tmp_path):
+    trained = run(installed, tmp_path, "cptlab", "train", "debug=fdr", "workers=1")
+    assert trained.returncode == 0, trained.stderr
+    assert list(tmp_path.glob("logs/train/runs/*/prefix/adapter_model.safetensors"))
+    evaluated = run(installed, tmp_path, "cptlab", "evaluate", "limit=3", "n=2", "logger=none", "workers=1")
+    assert evaluated.returncode == 0 and "Report: " in evaluated.stdout, evaluated.stderr
 
 
 def test_the_notebook_runs(tmp_path):

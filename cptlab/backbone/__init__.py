@@ -2,8 +2,9 @@
 
 from cptlab.backbone.decode_state import DecodeState
 from cptlab.backbone.loading import load_backbone, load_config
-from cptlab.backbone.model import Backbone, mask_id_of
+from cptlab.backbone.model import Backbone
 from cptlab.backbone.prefix_shape import FixedPrefix, KeyValuePrefix, PrefixShape, prefix_shape, split_table
+from cptlab.backbone.special_tokens import mask_id_of
 
 __all__ = [
     "Backbone",

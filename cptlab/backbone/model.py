@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, cast
+from typing import cast
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -18,9 +18,9 @@ from cptlab.backbone.decode_state import PREFIX_POSITION, DecodeState
 from cptlab.backbone.kv_cache import BufferedCache, PrefixLayer
 from cptlab.backbone.prefix_shape import KeyValuePrefix, prefix_shape, sliding_window
 from cptlab.backbone.small_batch_linear import use_small_batch_linear
+from cptlab.backbone.special_tokens import OPENING, eos_ids_of, mask_id_of, opening_tokens, token_id
 from cptlab.errors import UserError
 
-OPENING = "\n"  # replaces the text before a completion if the tokenizer treats the start of a text differently
 SAMPLED = 1 << 16  # numbers of each weight tensor that the fingerprint reads
 
 
@@ -52,11 +52,11 @@ class Backbone:
         self.shape = prefix_shape(model.config)
         self.context_length: int = model.config.max_position_embeddings
         self.window, self._mixed = sliding_window(model.config)
-        self.eos_ids = _eos_ids(model, tokenizer)
-        self.eos_id, pad_id = _token_id(tokenizer.eos_token_id), _token_id(tokenizer.pad_token_id)
+        self.eos_ids = eos_ids_of(model, tokenizer)
+        self.eos_id, pad_id = token_id(tokenizer.eos_token_id), token_id(tokenizer.pad_token_id)
         self.pad_id: int = next(i for i in (pad_id, self.eos_id, 0) if i is not None)
         self.mask_id = mask_id_of(tokenizer, mask_token)
-        self._opening = _opening(tokenizer)
+        self._opening = opening_tokens(tokenizer)
 
     @property
     def model(self) -> PreTrainedModel:
@@ -268,40 +268,3 @@ def _with_prefix_keys(real: torch.Tensor, positions: torch.Tensor, length: int) 
     """Put `length` prefix keys before the tokens: return which keys are real and their positions, both [B, length + T]."""
     pad = torch.nn.functional.pad
     return pad(real, (length, 0), value=True), pad(positions, (length, 0), value=PREFIX_POSITION)
-
-
-def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    generation = getattr(model, "generation_config", None)
-    declared = getattr(generation, "eos_token_id", None)
-    declared = declared if isinstance(declared, (list, tuple)) else [declared]
-    return frozenset(i for i in (*declared, _token_id(tokenizer.eos_token_id)) if i is not None)
-
-
-def _token_id(token: Any) -> int | None:
-    """Return a special token's id, which transformers' types also allow to be a list or a text."""
-    assert token is None or isinstance(token, int)
-    return token
-
-
-def _opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the tokens of `OPENING` if a text is tokenised differently behind it than at the start, else []."""
-    alone, opening, behind = (
-        tokenizer(text, add_special_tokens=False).input_ids for text in ("x", OPENING, OPENING + "x")
-    )
-    return opening if behind == opening + behind[len(opening) :] and behind[len(opening) :] != alone else []
-
-
-def mask_id_of(tokenizer: PreTrainedTokenizerBase, mask_token: str | None) -> int | None:
-    """Return the id of `mask_token`, or of the tokenizer's own mask, unknown or padding token, or None if it has none.
-
-    Raises UserError if `mask_token` is not one token of the vocabulary.
-    """
-    if mask_token is None:
-        own = (tokenizer.mask_token_id, tokenizer.unk_token_id, tokenizer.pad_token_id)
-        return next((_token_id(i) for i in own if i is not None), None)
-    if mask_token not in tokenizer.get_vocab():
-        raise UserError(
-            f"The mask token {mask_token!r} is not one token of the vocabulary. Set mask_token (backbone.mask_token) "
-            "to one that is, such as <unk> or <pad>, or to null for the tokenizer's own."
-        )
-    return tokenizer.get_vocab()[mask_token]

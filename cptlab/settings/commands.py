@@ -71,7 +71,11 @@ class JudgingSettings(CommandSettings):
     """What every command has that runs programs."""
 
     sandbox: Annotated[
-        str, Setting("The weakest sandbox level that will do; the strongest that the machine offers is used.", choices=SANDBOX_LEVELS)
+        str,
+        Setting(
+            "The weakest sandbox level that will do; the strongest that the machine offers is used.",
+            choices=SANDBOX_LEVELS,
+        ),
     ] = "landlock"
     workers: Annotated[int | None, Setting("Processes that judge programs; null: one per core.", at_least=1)] = None
     decoding: Decoding
@@ -192,7 +196,10 @@ class DilutionSettings(CommandSettings):
     ] = 400
     gradient: Annotated[bool, Setting("false: attention alone, which needs no backward passes.")] = True
     top_logits: Annotated[
-        int, Setting("The gradient is that of the sum of the k largest logits; this is k (the authors' code: 100).", at_least=1)
+        int,
+        Setting(
+            "The gradient is that of the sum of the k largest logits; this is k (the authors' code: 100).", at_least=1
+        ),
     ] = 100
     seed: Annotated[int, Setting("Seed of the sampling, where decoding samples.", at_least=0)] = 0
     compare: Annotated[

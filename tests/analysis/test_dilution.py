@@ -349,7 +349,7 @@ def test_a_tuned_prefix_beside_the_base_model(tmp_path, capsys):
         ((*TINY, "compare=/some/where"), "compare=/some/where cannot be: it must be a list"),
         ((*TINY, "compare=[/no/such/run]"), "/no/such/run holds no dilution.json"),
         ((*TINY, "decoding=spa", "decoding/gate=failed_tests"), "no gate can wait for failed ones"),
-        ((*TINY, "decoding=dial"), "there is none"),
+        ((*TINY, "decoding=dial"), "there is no prefix"),
         ((*TINY, "split=exam"), "has no split 'exam'"),
     ],
 )

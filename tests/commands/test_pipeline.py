@@ -257,4 +257,4 @@ def test_an_estimate_from_a_config_alone(tmp_path, capsys):
 def test_a_setting_that_the_objective_does_not_have(whole, tmp_path, capfd):
     with pytest.raises(SystemExit, match="2"):
         command("train", tmp_path, *TINY, *QUIET, "objective=dpo", "+objective.w_kl=0")
-    assert "objective has no setting 'w_kl'" in capfd.readouterr().err
+    assert "There is no setting objective.w_kl" in capfd.readouterr().err

@@ -142,7 +142,9 @@ def quality_of(answer: dict[str, Any] | None) -> Quality:
 
 def _cache_context(extra_disabled: Sequence[str]) -> str:
     packages = {f"{found.name}=={found.version}" for found in importlib.metadata.distributions()}
-    packages -= {name for name in packages if name.startswith("cptlab==")}  # a clone may list cptlab twice, or not at all
+    packages -= {
+        name for name in packages if name.startswith("cptlab==")
+    }  # a clone may list cptlab twice, or not at all
     return " ".join(
         [CHECKS_VERSION, platform.python_version(), *sorted(packages), *pylint_flags(sorted(extra_disabled))]
     )
