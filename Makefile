@@ -1,13 +1,13 @@
 # make demo       the whole method on the embedded model, in minutes, on a laptop
 # make test       the tests
-# make test-all   the slow tests too
+# make test-slow  the tests that take long and seldom fail
 # make check      lint, format, types, import contract and spelling, as CI runs them
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-all check clean
+.PHONY: demo test test-slow check clean
 
 demo: $(VENV)/demo
 	$(BIN)/cptlab train experiment=demo
@@ -16,8 +16,8 @@ demo: $(VENV)/demo
 test: $(VENV)/test
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
-test-all: $(VENV)/test
-	$(BIN)/python -m pytest -n 2
+test-slow: $(VENV)/test
+	$(BIN)/python -m pytest -n 2 -m slow
 
 check: $(VENV)/check
 	$(BIN)/ruff check .
