@@ -1,13 +1,14 @@
 # make demo       the whole method on the embedded model, in minutes, on a laptop
 # make test       the tests
-# make test-all   the slow tests too
+# make test-slow  the tests that take half a minute and more
+# make test-all   both
 # make check      lint, format, types, import contract and spelling, as CI runs them
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-all check clean
+.PHONY: demo test test-slow test-all check clean
 
 demo: $(VENV)/demo
 	$(BIN)/cptlab train experiment=demo
@@ -15,6 +16,9 @@ demo: $(VENV)/demo
 
 test: $(VENV)/test
 	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-slow: $(VENV)/test
+	$(BIN)/python -m pytest -n 2 -m slow
 
 test-all: $(VENV)/test
 	$(BIN)/python -m pytest -n 2

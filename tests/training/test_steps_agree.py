@@ -208,6 +208,7 @@ def test_compiled_layers(monkeypatch, fresh_compiler):
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
 
 
+@pytest.mark.slow
 def test_compiled_layers_of_another_adapter(monkeypatch, fresh_compiler):
     compile_layer = nn.Module.compile
     monkeypatch.setattr(nn.Module, "compile", lambda self, **k: compile_layer(self, backend="eager", **k))
