@@ -17,10 +17,18 @@ def data_directory() -> Path:
 
 
 def pytest_collection_modifyitems(items):
+    """Skip the tests whose needs this machine lacks."""
+    skips = {}
     if not data_directory().is_dir():
-        for item in items:
-            if "data" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason=f"no benchmark files at {data_directory()} (CPTLAB_DATA_DIR)"))
+        skips["data"] = f"no benchmark files at {data_directory()} (CPTLAB_DATA_DIR)"
+    if any("gpu" in item.keywords for item in items):
+        import torch
+
+        if not torch.cuda.is_available():
+            skips["gpu"] = "torch sees no GPU"
+    for item in items:
+        for marker in skips.keys() & item.keywords:
+            item.add_marker(pytest.mark.skip(reason=skips[marker]))
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import os
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from cptlab.backbone import Backbone
 from cptlab.backbone.loading import no_progress_bars
 from cptlab.backbone.quantization import QuantizedLinear
 from cptlab.errors import UserError
+from cptlab.storage.atomic import replacing_directory
 
 
 class FullFineTuning(Adapter):
@@ -59,11 +59,12 @@ class FullFineTuning(Adapter):
         return self
 
     def export(self, directory: str | os.PathLike, backbone: Backbone, extra: dict[str, Any] | None = None) -> None:
-        """Write what `AutoModelForCausalLM.from_pretrained(directory)` loads, and the tokenizer."""
-        with no_progress_bars():
-            self.model.save_pretrained(directory)
-        backbone.tokenizer.save_pretrained(directory)
-        write_extra(Path(directory), backbone, extra)
+        """Write what `AutoModelForCausalLM.from_pretrained(directory)` loads, and the tokenizer, all or nothing."""
+        with replacing_directory(directory) as partial:
+            with no_progress_bars():
+                self.model.save_pretrained(partial)
+            backbone.tokenizer.save_pretrained(partial)
+            write_extra(partial, backbone, extra)
 
 
 def load_full(directory: str | os.PathLike, backbone: Backbone) -> FullFineTuning:

@@ -13,8 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 from cptlab.errors import UserError
 from cptlab.progress import is_main_process
 from cptlab.settings.instantiate import instantiate
+from cptlab.storage.atomic import write_text
 from cptlab.storage.digests import fingerprint
-from cptlab.storage.run_directory import INCIDENTAL, RunDirectory, open_run
+from cptlab.storage.run_directory import CONFIG_FILE, INCIDENTAL, RunDirectory, open_run
 
 if TYPE_CHECKING:
     from cptlab.systems.judge import Judge
@@ -53,6 +54,11 @@ def begin(config: DictConfig, fresh: Path, task: str, **content: Any) -> RunDire
     run = open_run(fresh, Path(config.paths.logs) / task, _digest(config, **content))
     say(f"{'Going on with the unfinished run' if run.resumed else 'Run directory:'} {run.directory}")
     return run
+
+
+def write_config(config: DictConfig, run: RunDirectory) -> None:
+    """Write the run's settings, their references resolved, as its config.yaml."""
+    write_text(run.directory / CONFIG_FILE, OmegaConf.to_yaml(config, resolve=True))
 
 
 def content_of(config: DictConfig) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cptlab.commands.common import ROOT
+from cptlab.commands.common import ROOT, write_config
 from cptlab.errors import UserError
 from cptlab.settings.entry import hydra_command
 from cptlab.settings.instantiate import instantiate
@@ -63,7 +63,7 @@ def dilution(config: DictConfig, fresh: Path) -> None:
     container: Any = OmegaConf.to_container(config, resolve=True)
     content = {name: value for name, value in container.items() if name not in INCIDENTAL}
     run = open_run(fresh, Path(config.paths.logs) / "dilution", fingerprint(content | work))
-    OmegaConf.save(config, run.directory / "config.yaml", resolve=True)
+    write_config(config, run)
     cache = Path(config.paths.cache)
 
     written = ChunkStore(cache / "dilution_programs", Program, work, list(tasks))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from cptlab.commands.common import (
     METRICS_FILE,
@@ -20,6 +20,7 @@ from cptlab.commands.common import (
     optimized,
     sandbox_of,
     say,
+    write_config,
 )
 from cptlab.commands.systems import build_backbone, choose_systems, shared_setting
 from cptlab.errors import UserError
@@ -28,7 +29,7 @@ from cptlab.settings.entry import hydra_command
 from cptlab.settings.instantiate import instantiate
 from cptlab.storage.atomic import write_json
 from cptlab.storage.jsonl import write_jsonl
-from cptlab.storage.run_directory import CONFIG_FILE, RunDirectory
+from cptlab.storage.run_directory import RunDirectory
 from cptlab.systems import System
 from cptlab.systems.decoding import build_decoding
 from cptlab.tracking.loggers import finished_at_the_end, log_evaluation, mirror_without_lightning
@@ -69,7 +70,7 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     runs = {system.name: system.run for system in chosen if system.run is not None}
     omegas = {system.name: system.decoding.guidance.omega for system in systems if system.decoding.guidance}
     run = begin(config, fresh, "evaluate", runs=runs, omegas=omegas)
-    OmegaConf.save(config, run.directory / CONFIG_FILE, resolve=True)
+    write_config(config, run)
     write_jsonl(run.directory / "tasks.jsonl", tasks)
 
     # 3. The work, system by system.
@@ -128,7 +129,7 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
     sandbox = sandbox_of(config)
     digests = {system: file.digest for system, file in files.items()}
     run = begin(config, fresh, "evaluate", benchmark=benchmark.fingerprint(), **digests)
-    OmegaConf.save(config, run.directory / CONFIG_FILE, resolve=True)
+    write_config(config, run)
     write_jsonl(run.directory / "tasks.jsonl", present)
     outcomes, limits = {}, instantiate(config.judge, "judge")
     for system, file in files.items():

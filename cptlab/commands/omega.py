@@ -15,11 +15,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from cptlab.analysis.omega.search import omega_grid
 from cptlab.analysis.omega.tuning import Draw, check_metric, sentences, tune
-from cptlab.commands.common import ROOT, begin, judge_of, sandbox_of, say
+from cptlab.commands.common import ROOT, begin, judge_of, sandbox_of, say, write_config
 from cptlab.commands.systems import build_backbone, choose_systems, shared_setting
 from cptlab.errors import UserError
 from cptlab.records import Task
@@ -29,7 +29,6 @@ from cptlab.settings.entry import hydra_command
 from cptlab.settings.instantiate import instantiate
 from cptlab.storage.atomic import write_json
 from cptlab.storage.jsonl import write_jsonl
-from cptlab.storage.run_directory import CONFIG_FILE
 from cptlab.systems import tuned_omega as store
 from cptlab.systems.decoding import build_decoding
 from cptlab.tracking.provenance import collect_provenance
@@ -71,7 +70,7 @@ def tune_omega(config: DictConfig, fresh: Path) -> Path:
     # 2. The run directory.
     runs = {system.name: system.run for system in chosen if system.run is not None}
     run = begin(config, fresh, "omega", runs=runs)
-    OmegaConf.save(config, run.directory / CONFIG_FILE, resolve=True)
+    write_config(config, run)
 
     # 3. The search, system by system.
     cache = Path(config.paths.cache)

@@ -9,17 +9,27 @@ import time
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from cptlab.commands.build_pairs import build_pairs
-from cptlab.commands.common import METRICS_FILE, PAIRS_FILE, ROOT, STATISTICS_FILE, begin, loggers_of, optimized, say
+from cptlab.commands.common import (
+    METRICS_FILE,
+    PAIRS_FILE,
+    ROOT,
+    STATISTICS_FILE,
+    begin,
+    loggers_of,
+    optimized,
+    say,
+    write_config,
+)
 from cptlab.commands.estimate import print_estimate, say_estimate
 from cptlab.errors import UserError
 from cptlab.progress import is_main_process
 from cptlab.settings.entry import hydra_command
 from cptlab.settings.instantiate import instantiate
 from cptlab.storage.atomic import write_json
-from cptlab.storage.run_directory import CONFIG_FILE, discard
+from cptlab.storage.run_directory import discard
 from cptlab.tracking.loggers import finished_at_the_end
 from cptlab.tracking.provenance import collect_provenance
 
@@ -55,7 +65,7 @@ def train(config: DictConfig, fresh: Path) -> float | None:
     run = begin(config, fresh, "train", **content)
     main_process = is_main_process()
     if main_process:
-        OmegaConf.save(config, run.directory / CONFIG_FILE, resolve=True)
+        write_config(config, run)
     pairs_file = Path(config.data.pairs_file or build_pairs(config, backbone) / PAIRS_FILE)
     statistics = _read_json(pairs_file.with_name(STATISTICS_FILE)) if config.data.pairs_file is None else {}
     data = instantiate(config.data.loader, "data.loader", pairs_file, backbone, _partial_=False)

@@ -7,6 +7,7 @@ import io
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import CodeType
 from typing import Any
 
 from cptlab.kata import benchmark
@@ -28,30 +29,38 @@ class Document:
 
 
 def runs(program: str, steps: list[Step], kind: str, inputs: list[Any]) -> bool:
-    """Whether a program of the corpus gives the pipeline's results (a shadowed builtin may break it)."""
-    try:
-        code = compile(program, "<corpus>", "exec")
-        for value in inputs:
-            expected = benchmark.evaluate(steps, value)
-            scope: dict[str, Any] = {"__name__": "__main__"}
-            if kind == "stdin":
-                out = io.StringIO()
-                scope["input"] = lambda value=value: benchmark.stdin_text(value).rstrip("\n")
-                with contextlib.redirect_stdout(out):
-                    exec(code, scope)  # our own text
-                if out.getvalue() != benchmark.printed(expected):
-                    return False
-            else:
-                exec(code, scope)  # our own text
-                if scope["solve"](value) != expected:
-                    return False
-    except Exception:  # any failure means that the author's habits do not fit this task
-        return False
+    """Return whether a program of the corpus gives the pipeline's results (a shadowed builtin may break it)."""
+    code = compile(program, "<corpus>", "exec")
+    for value in inputs:
+        expected = benchmark.evaluate(steps, value)
+        given = benchmark.stdin_text(value).rstrip("\n") if kind == "stdin" else value
+        wanted = benchmark.printed(expected) if kind == "stdin" else expected
+        try:
+            found = _printed(code, given) if kind == "stdin" else _returned(code, given)
+        except Exception:  # the program's own, of any class: the author's habits do not fit this task
+            return False
+        if found != wanted:
+            return False
     return True
 
 
+def _printed(code: CodeType, line: str) -> str:
+    """Run a script of our own that reads `line`. Return what it prints."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(code, {"__name__": "__main__", "input": lambda: line})
+    return out.getvalue()
+
+
+def _returned(code: CodeType, value: Any) -> Any:
+    """Run a program of our own that defines `solve`. Return solve(value)."""
+    scope: dict[str, Any] = {"__name__": "__main__"}
+    exec(code, scope)
+    return scope["solve"](value)
+
+
 def documents(seed: int, tidy_share: float = TIDY_SHARE) -> Iterator[Document]:
-    """An endless stream of documents, the same for the same seed."""
+    """Yield documents without end, the same for the same seed."""
     rng = random.Random(f"corpus-{seed}")
     depths, weights = zip(*DEPTH_SHARES.items(), strict=True)
     while True:

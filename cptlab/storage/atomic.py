@@ -1,7 +1,8 @@
 """Files that appear complete or not at all: written beside their place, flushed to the disk, and renamed.
 
-Use it for every file that is written whole. A process that is killed leaves a `*.partial` file and the old content. For
-files that grow, see `chunk_store` and `piece_file`.
+Use it for every file that is written whole, and for a directory that means something only whole. A process that is
+killed leaves a `*.partial` file or directory, and the old content. For files that grow, see `chunk_store` and
+`piece_file`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -32,6 +34,30 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def replacing_directory(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield an empty directory for the new content of `path`, which takes its place at the end of the block.
+
+    After an exception, `path` is as it was. A process that is killed at the very moment of the exchange leaves none.
+    """
+    path = Path(path)
+    partial, old = (path.with_name(f"{path.name}.{os.getpid()}.{which}partial") for which in ("", "old."))
+    shutil.rmtree(partial, ignore_errors=True)  # of a killed process that had this one's number
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        for written in partial.rglob("*"):
+            if written.is_file():
+                with open(written, "rb+") as file:
+                    os.fsync(file.fileno())
+        if path.exists():
+            os.replace(path, old)
+        os.replace(partial, path)
+    finally:
+        for rest in (partial, old):
+            shutil.rmtree(rest, ignore_errors=True)
 
 
 def write_bytes(path: str | os.PathLike, content: bytes) -> None:

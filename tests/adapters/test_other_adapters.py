@@ -202,6 +202,22 @@ def test_mistakes(make, said):
     assert str(error.value).startswith(said)
 
 
+def test_an_export_that_is_cut_short_leaves_no_model(tmp_path, monkeypatch):
+    backbone = tiny_backbone("llama")
+    adapter = FullFineTuning(backbone)
+
+    def full_disk(*_):
+        raise OSError("no space")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(backbone.tokenizer, "save_pretrained", full_disk)
+        with pytest.raises(OSError, match="no space"):
+            adapter.export(tmp_path / "full", backbone)
+    assert adapter_kind(tmp_path) is None
+    adapter.export(tmp_path / "full", backbone)
+    assert adapter_kind(tmp_path) == "full" and len(list(tmp_path.iterdir())) == 1
+
+
 def test_files_that_do_not_fit_are_refused(tmp_path):
     backbone = tiny_backbone("llama")
     with pytest.raises(UserError, match="holds no trained adapter"):

@@ -73,6 +73,7 @@ def test_the_matrix_products_of_every_variant_are_those_predicted(name):
     assert 0.85 * expected < counted < 1.001 * expected
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_a_process_of_its_own():
     setting = Setting(**TINY | {"vocabulary": 20000, "instruction": 150, "pairs": 1})
     naive, fast = (train_measure.memory_of(name, setting) for name in ("naive", "all"))

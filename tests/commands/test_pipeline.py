@@ -147,6 +147,7 @@ def test_killed_at_any_moment_the_same_command_ends_the_same(tmp_path):
     assert kept[0] == kept[1] and len(kept[0]) == 8
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_does_with_the_doubled_batch(tmp_path):
     shared = f"paths.cache={tmp_path}/cache"
     one = start(tmp_path / "one", "data.loader.batch_size=2", shared)
@@ -155,12 +156,13 @@ def test_two_processes_train_what_one_does_with_the_doubled_batch(tmp_path):
     two = start(tmp_path / "two", "trainer=ddp_cpu", shared)
     text = two.communicate(timeout=240)[0]
     assert two.returncode == 0, text
-    # float32; in float64 they agree to 1e-7 (tests/test_training.py)
+    # float32; in float64 they agree to 1e-7 (tests/training/test_training.py)
     tables = [load_prefix(next((tmp_path / name).glob("logs/train/runs/*/prefix"))).table for name in ("one", "two")]
     assert torch.allclose(*tables, atol=2e-4), (tables[0] - tables[1]).abs().max()
     assert len(list((tmp_path / "two").glob("logs/train/runs/*"))) == 1
 
 
+@pytest.mark.slow
 def test_multirun_trains_every_ablation_on_the_same_pairs_and_reference(tmp_path):
     ablations = "full,no_lm,no_rank,no_kl,no_pt,no_bs"
     done = subprocess.run(

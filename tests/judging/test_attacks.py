@@ -323,6 +323,7 @@ def test_attacks():
     assert not problems, "\n".join(problems)
 
 
+@pytest.mark.slow
 def test_attacks_under_load():
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
     try:
@@ -334,6 +335,7 @@ def test_attacks_under_load():
     assert not problems, "\n".join(problems)
 
 
+@pytest.mark.slow
 def test_attacks_as_an_ordinary_user():
     if os.geteuid() != 0:
         pytest.skip("these tests run as an ordinary user already")

@@ -106,6 +106,22 @@ def test_every_style_of_an_operation_computes_the_same(name):
     assert corpus.runs(tidy, steps, "call", inputs)
 
 
+def test_a_program_that_fails_is_left_out_but_a_mistake_of_ours_is_raised(monkeypatch):
+    steps = benchmark.draw_steps(random.Random(0), 1)
+    inputs = [benchmark.draw_input(random.Random(0), steps[0][0].source)]
+    assert not corpus.runs("def solve(value):\n    return missing", steps, "call", inputs)
+    assert not corpus.runs("print(int(len))", steps, "stdin", inputs)
+    with pytest.raises(SyntaxError):  # which the renderer would have written
+        corpus.runs("def solve(", steps, "call", inputs)
+
+    def evaluate(*_):
+        raise ValueError("a mistake")
+
+    monkeypatch.setattr(benchmark, "evaluate", evaluate)
+    with pytest.raises(ValueError, match="a mistake"):
+        corpus.runs("def solve(value):\n    return value", steps, "call", inputs)
+
+
 def test_prompts_end_at_a_token_boundary_and_name_their_parts():
     for task in TASKS:
         assert not task.prompt.text.endswith(("\n", " "))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cptlab.storage.atomic import replacing, write_json, write_lines, write_text
+from cptlab.storage.atomic import replacing, replacing_directory, write_json, write_lines, write_text
 
 ROOT = Path(__file__).parents[2]
 KILLED = """
@@ -56,3 +56,35 @@ def test_a_file_keeps_the_permissions_of_a_new_file(tmp_path):
     write_text(tmp_path / "written", "")
     (tmp_path / "plain").touch()
     assert os.stat(tmp_path / "written").st_mode == os.stat(tmp_path / "plain").st_mode
+
+
+KILLED_IN_A_DIRECTORY = """
+import os, signal, sys
+from cptlab.storage.atomic import replacing_directory
+
+with replacing_directory(sys.argv[1]) as directory:
+    (directory / "config").write_text("new")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("there_before", [False, True])
+def test_a_directory_is_the_old_one_or_the_new_one(tmp_path, there_before):
+    path = tmp_path / "full"
+    if there_before:
+        path.mkdir()
+        (path / "weights").write_text("old")
+    killed = subprocess.run([sys.executable, "-c", KILLED_IN_A_DIRECTORY, str(path)], cwd=ROOT)
+    assert killed.returncode == -signal.SIGKILL
+    with pytest.raises(KeyError), replacing_directory(path) as directory:
+        (directory / "config").write_text("new")
+        raise KeyError
+    assert path.exists() == there_before
+    assert not there_before or [file.name for file in path.iterdir()] == ["weights"]
+    (partial,) = (other for other in tmp_path.iterdir() if other != path)  # of the killed process
+    assert partial.suffix == ".partial"
+    with replacing_directory(path) as directory:
+        (directory / "below").mkdir()
+        (directory / "below/config").write_text("new")
+    assert [str(file.relative_to(path)) for file in path.rglob("*")] == ["below", "below/config"]
+    assert set(tmp_path.iterdir()) == {path, partial}

@@ -297,6 +297,7 @@ def test_odd_texts_are_judged(tmp_path):
 FINAL = ("tasks.jsonl", "verdicts.jsonl", "given/completions.jsonl", "given/quality.jsonl", "given/verdicts.jsonl")
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_the_same_command_ends_the_same(tmp_path):
     rows = [{"task_id": task.id, "solution": f"{task.canonical_solution}\n# {i}\nx{i} = {i}\n"}
             for i in range(12) for task in CALLS[:10]]  # fmt: skip

@@ -251,6 +251,7 @@ def test_changes_are_paired_by_task(tmp_path):
         assert json.loads(json.dumps(expected)) == metrics["differences"][name]
 
 
+@pytest.mark.slow
 def test_a_killed_evaluation_goes_on_where_it_was(tmp_path):
     def start(where: Path) -> subprocess.Popen:
         return subprocess.Popen(

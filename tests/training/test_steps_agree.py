@@ -14,13 +14,14 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from cptlab.adapters import Prefix
 from cptlab.adapters.lora import LoRA
-from cptlab.backbone import Backbone, load_backbone
+from cptlab.backbone import Backbone, load_backbone, model
 from cptlab.errors import UserError
 from cptlab.pairs import token_masks
 from cptlab.training import CPT
 from cptlab.training.loop.displacement import displacement_sums
 from cptlab.training.loop.module import AdapterTraining
 from cptlab.training.objectives import DPO, DPOP, NLL, ORPO, SVEN, SimPO
+from cptlab.training.steps import batches
 from cptlab.training.steps.batches import ReferenceRows, collate
 from cptlab.training.steps.choice import StepMethod, choose_step
 from cptlab.training.steps.compute import Compute
@@ -207,6 +208,7 @@ def test_compiled_layers(monkeypatch, fresh_compiler):
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
 
 
+@pytest.mark.slow
 def test_compiled_layers_of_another_adapter(monkeypatch, fresh_compiler):
     compile_layer = nn.Module.compile
     monkeypatch.setattr(nn.Module, "compile", lambda self, **k: compile_layer(self, backend="eager", **k))
@@ -304,14 +306,15 @@ def test_the_fast_step_is_taken_on_every_architecture(arch):
         assert choose_step(backbone) == StepMethod("fast")
 
 
-@pytest.mark.parametrize("error", [AttributeError, NameError, TypeError, KeyError])
-def test_a_mistake_in_the_fast_step_ends_the_run(error, monkeypatch):
+@pytest.mark.parametrize("error", [AttributeError, NameError, TypeError, KeyError, RuntimeError, IndexError])
+@pytest.mark.parametrize("place", ["FastOutputs.kl", "FastOutputs._run", "pack", "additive_mask"])
+def test_a_mistake_in_the_fast_step_ends_the_run(error, place, monkeypatch):
     """It is no reason to fall back to the plain one."""
-
-    def kl(self, *_, **__):
-        raise error("a typo")
-
-    monkeypatch.setattr(FastOutputs, "kl", kl)
+    owners = {"pack": batches, "additive_mask": model}
+    owner = owners.get(place, FastOutputs)
+    broken = {"__name__": getattr(owner, "__module__", owner.__name__), "error": error}
+    exec("def broken(*_, **__): raise error('a typo')", broken)
+    monkeypatch.setattr(owner, place.rpartition(".")[2], broken["broken"])
     with pytest.raises(error, match="a typo"):
         choose_step(tiny_backbone("llama"))
 
