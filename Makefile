@@ -1,14 +1,13 @@
 # make demo       the whole method on the embedded model, in minutes, on a laptop
 # make test       the tests
-# make test-slow  the tests that take half a minute and more
-# make test-all   both
+# make test-slow  the tests that take long and seldom fail
 # make check      lint, format, types, import contract and spelling, as CI runs them
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow test-all check clean
+.PHONY: demo test test-slow check clean
 
 demo: $(VENV)/demo
 	$(BIN)/cptlab train experiment=demo
@@ -19,9 +18,6 @@ test: $(VENV)/test
 
 test-slow: $(VENV)/test
 	$(BIN)/python -m pytest -n 2 -m slow
-
-test-all: $(VENV)/test
-	$(BIN)/python -m pytest -n 2
 
 check: $(VENV)/check
 	$(BIN)/ruff check .

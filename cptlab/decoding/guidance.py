@@ -21,7 +21,7 @@ from cptlab.decoding.negatives.stream import Stream
 from cptlab.decoding.rules.linear import Linear
 from cptlab.errors import UserError
 from cptlab.records import Prompt
-from cptlab.settings.setting import Setting, check_settings
+from cptlab.settings.setting import Part, Setting, check_settings
 
 
 class Negative(Protocol):
@@ -52,12 +52,12 @@ class Rule(Protocol):
 class Guidance:
     """A method with its ω. The defaults are Selective Prompt Anchoring on the task's description."""
 
-    negative: Negative = field(default_factory=Masked)
+    negative: Annotated[Negative, Part()] = field(default_factory=Masked)
     omega: Annotated[
         float, Setting("Weight ω of the first stream: 1 is plain decoding, above 1 amplifies (1.28: SPA's mean best).")
     ] = 1.28
-    gate: Gate = Always()
-    rule: Rule = Linear()
+    gate: Annotated[Gate, Part()] = Always()
+    rule: Annotated[Rule, Part()] = Linear()
 
     def __post_init__(self) -> None:
         check_settings(self)

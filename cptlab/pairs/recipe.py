@@ -8,14 +8,14 @@ from typing import Annotated
 
 from cptlab.pairs.selection import SelectionOptions
 from cptlab.records import Pair
-from cptlab.settings.setting import Setting, check_settings
+from cptlab.settings.setting import Part, Setting, check_settings
 
 
 @dataclass(frozen=True)
 class SampledPairs:
     """Pairs that Algorithm 1 selects from the backbone's own programs (CPT IV-D)."""
 
-    selection: SelectionOptions = SelectionOptions()
+    selection: Annotated[SelectionOptions, Part()] = SelectionOptions()
     n: Annotated[int, Setting("Programs per task.", at_least=2)] = 100
     train_tasks: Annotated[
         int | None, Setting("Tasks of split train to sample, as many of each difficulty; null: all.", at_least=1)
@@ -40,7 +40,7 @@ class SampledPairs:
 class ReadyPairs:
     """Pairs of a data set. `dataset(encode=…, max_tokens=…)` returns them with counts of what was read and left out."""
 
-    dataset: Callable[..., tuple[list[Pair], dict[str, int]]]
+    dataset: Annotated[Callable[..., tuple[list[Pair], dict[str, int]]], Part(partial=True)]
     reserved: Annotated[
         int,
         Setting(

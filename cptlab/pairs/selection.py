@@ -43,6 +43,8 @@ class SelectionOptions:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        if self.beta1 == self.beta2 == 0:
+            raise UserError("With beta1=0 and beta2=0 all pairs are equal. Set one of them to another value.")
 
 
 @dataclass(frozen=True)

@@ -20,14 +20,14 @@ from cptlab.pairs.masks import token_masks
 from cptlab.pairs.similarity import cosine_similarities
 from cptlab.records import Pair
 from cptlab.settings.setting import Setting, check_settings
-from cptlab.tasks.files import check_data_dir, file_rows
+from cptlab.tasks.files import DataDir, check_data_dir, file_rows
 
 FOLDERS = {"train": "train", "validation": "val"}
 _PYTHON_HEADER, _C_HEADER = re.compile(r":\s*(#.*)?$"), re.compile(r"\{\s*$")
 
 
 def sven_pairs(
-    data_dir: str | None,
+    data_dir: DataDir,
     encode: Callable[[str], Sequence[int]],
     max_tokens: int,
     language: Annotated[

@@ -1,7 +1,7 @@
 """The settings of the commands themselves: those at the top of conf/<command>.yaml and of groups that build nothing.
 
-Everything else in a config has a `_target_`, whose own parameters are declared where it is defined. A field without
-`Setting` is known to a config and is no setting: a part that is built, or a name that the command gives itself.
+Everything else in a config has a `_target_`, whose own parameters are declared where it is defined. The fields of a
+command are all that its config can have.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Annotated, Any, Literal, get_type_hints
 
-from cptlab.settings.setting import Setting
+from cptlab.settings.setting import Part, Setting
 
 SANDBOX_LEVELS = ("namespaces", "landlock", "seccomp", "limits")
 
@@ -30,12 +30,12 @@ class Paths:
 class Decoding:
     """Group decoding: the parts that are built, and what they share."""
 
-    sampling: Any = None
-    strategy: Any = None
-    guidance: Any = None
-    negative: Any = None
-    gate: Any = None
-    rule: Any = None
+    sampling: Annotated[Any, Part()]
+    strategy: Annotated[Any, Part(optional=True)] = None
+    negative: Annotated[Any, Part()] = None
+    gate: Annotated[Any, Part()] = None
+    rule: Annotated[Any, Part()] = None
+    guidance: Annotated[Any, Part(optional=True)] = None
     omega: Annotated[
         float | Literal["tuned"],
         Setting(
@@ -54,14 +54,16 @@ class Data:
     pairs_file: Annotated[
         str | None, Setting("Pairs to train on; null: those that group pairs gives for this backbone, built if needed.")
     ] = None
-    loader: Any = None
+    loader: Annotated[Any, Part(partial=True)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CommandSettings:
-    """What every command has."""
+    """What every command has. `task_name` is the command's own name."""
 
     task_name: str
+    benchmark: Annotated[Any, Part(optional=True)] = None
+    backbone: Annotated[Any, Part(optional=True)] = None
     print_config: Annotated[bool, Setting("Whether the config is printed first.")] = True
     paths: Paths = Paths()
 
@@ -79,14 +81,27 @@ class JudgingSettings(CommandSettings):
     ] = "landlock"
     workers: Annotated[int | None, Setting("Processes that judge programs; null: one per core.", at_least=1)] = None
     decoding: Decoding
+    judge: Annotated[Any, Part()]
     experiment_name: Annotated[str, Setting("Name of the experiment, the group of its runs in W&B.")] = "default"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings(JudgingSettings):
-    """conf/train.yaml."""
+    """conf/train.yaml. `ablation` and `debug` say what was chosen of these groups."""
 
-    data: Data = Data()
+    benchmark: Annotated[Any, Part()]
+    backbone: Annotated[Any, Part()]
+    adapter: Annotated[Any, Part(partial=True)]
+    pairs: Annotated[Any, Part()]
+    data: Data
+    objective: Annotated[Any, Part()]
+    stages: Annotated[Any, Part()]
+    compute: Annotated[Any, Part()]
+    trainer: Annotated[Any, Part(partial=True)]
+    callbacks: Annotated[Any, Part(many="names")] = None
+    logger: Annotated[Any, Part(many="names")] = None
+    ablation: Any = None
+    debug: Any = None
     seed: Annotated[
         int, Setting("Seed of the adapter's start and the order of the pairs; the pairs have pairs.seed.", at_least=0)
     ] = 0
@@ -101,6 +116,8 @@ class TrainSettings(JudgingSettings):
 class EvaluateSettings(JudgingSettings):
     """conf/evaluate.yaml."""
 
+    system: Annotated[Any, Part(many="names")] = None
+    logger: Annotated[Any, Part(many="names")] = None
     run: Annotated[
         str | None,
         Setting("Training run of the systems that need one: its directory, or latest; null: none (name a backbone)."),
@@ -140,11 +157,16 @@ class EvaluateSettings(JudgingSettings):
 class PairsSettings(JudgingSettings):
     """conf/pairs.yaml."""
 
+    benchmark: Annotated[Any, Part()]
+    backbone: Annotated[Any, Part()]
+    pairs: Annotated[Any, Part()]
+
 
 @dataclass(frozen=True, kw_only=True)
 class OmegaSettings(JudgingSettings):
     """conf/omega.yaml."""
 
+    system: Annotated[Any, Part(many="names")] = None
     run: Annotated[
         str | None,
         Setting("Training run of the systems that need one: its directory, or latest; null: none (name a backbone)."),
@@ -215,6 +237,9 @@ COMMANDS: dict[str, type[CommandSettings]] = {
     "omega": OmegaSettings,
     "dilution": DilutionSettings,
 }
+
+
+NODES: dict[str, type] = {"paths": Paths, "decoding": Decoding, "data": Data}
 
 
 def nodes(settings: type) -> dict[str, type]:

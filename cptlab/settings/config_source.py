@@ -20,7 +20,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from cptlab.settings.commands import COMMANDS, nodes
+from cptlab.settings.commands import COMMANDS, NODES, nodes
 from cptlab.settings.declared import PACKAGE, declared
 from cptlab.settings.setting import REQUIRED, Declaration, declarations
 
@@ -56,6 +56,8 @@ class DeclaredConfigSource(FileConfigSource):
         if str(path) in COMMANDS and isinstance(result.config, DictConfig):
             _fill_command(result.config, COMMANDS[str(path)])
         _fill_targets(result.config)
+        if path.parts[:-1] == ("decoding",) and "_target_" in result.config.get("sampling", ()):
+            _fill(result.config, declarations(NODES["decoding"]))  # here, since systems have decodings, too
         return result
 
 

@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from cptlab.errors import UserError
-from cptlab.settings.setting import REQUIRED, Declaration, Setting
+from cptlab.settings.setting import REQUIRED, Declaration, Part, Setting
 
 PACKAGE = Path(__file__).resolve().parents[1]
 _TYPES = {name: getattr(builtins, name) for name in ("int", "float", "str", "bool", "tuple", "list", "dict")}
@@ -28,17 +28,26 @@ _NAMES = _TYPES | {
     "Mapping": Mapping,
     "Sequence": Sequence,
     "Setting": Setting,
+    "Part": Part,
     "Any": Any,
 }
 
 
 @dataclass(frozen=True)
 class Target:
-    """The parameters of a function or class of this package. `is_open`: it takes others, too."""
+    """The parameters of a function or class of this package that a config can have. `is_open`: it takes others, too.
+
+    `required`: those without a default.
+    """
 
     settings: Mapping[str, Declaration]
-    parameters: frozenset[str]
+    parts: Mapping[str, Part]
+    required: tuple[str, ...] = ()
     is_open: bool = False
+
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset(self.settings) | frozenset(self.parts)
 
 
 @functools.cache
@@ -123,31 +132,41 @@ def _find(dotted: str) -> tuple[_Module, ast.ClassDef | ast.FunctionDef] | None:
 
 def _read(module: _Module, node: ast.ClassDef | ast.FunctionDef) -> Target:
     parameters = {parameter.name: parameter for parameter in _parameters(module, node)}
-    settings = {}
+    settings, parts, required = {}, {}, []
     for name, parameter in parameters.items():
-        if parameter.annotation is not None and _is_declared(parameter.annotation, parameter.module):
-            annotation = parameter.module.evaluate(parameter.annotation)
-            setting = next(one for one in annotation.__metadata__ if isinstance(one, Setting))
+        marked = None if parameter.annotation is None else _marked(parameter.annotation, parameter.module)
+        if marked is None:
+            continue
+        kind, mark, home = marked
+        if parameter.default is None:
+            required.append(name)
+        if _calls(mark, "Part"):
+            parts[name] = home.evaluate(mark)
+        else:
             default = REQUIRED if parameter.default is None else parameter.module.evaluate(parameter.default)
-            settings[name] = Declaration(annotation.__origin__, default, setting)
+            settings[name] = Declaration(home.evaluate(kind), default, home.evaluate(mark))
     function = node if isinstance(node, ast.FunctionDef) else _initialiser(node)
     is_open = function is not None and function.args.kwarg is not None
-    return Target(MappingProxyType(settings), frozenset(parameters), is_open)
+    return Target(MappingProxyType(settings), MappingProxyType(parts), tuple(required), is_open)
 
 
-def _is_declared(annotation: ast.expr, module: _Module) -> bool:
-    """Whether an annotation, or the alias that it names, is `Annotated[…, Setting(…)]`."""
+def _marked(annotation: ast.expr, module: _Module) -> tuple[ast.expr, ast.expr, _Module] | None:
+    """Type and mark of an annotation `Annotated[…, Setting(…)]` or with `Part`, or of the alias that it names, with its
+    module; None for any other annotation."""
     if isinstance(annotation, ast.Name):
         home, _, name = module.imports.get(annotation.id, "").rpartition(".")
         path = _path(home) if home else None
         place, name = (_load(path), name) if path else (module, annotation.id)
-        return name in place.constants and _is_declared(place.constants[name], place)
-    return (
-        isinstance(annotation, ast.Subscript)
-        and isinstance(annotation.value, ast.Name)
-        and annotation.value.id == "Annotated"
-        and any(isinstance(part, ast.Name) and part.id == "Setting" for part in ast.walk(annotation.slice))
-    )
+        return _marked(place.constants[name], place) if name in place.constants else None
+    if not (isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) == "Annotated"):
+        return None
+    assert isinstance(annotation.slice, ast.Tuple)
+    kind, *marks = annotation.slice.elts
+    return next(((kind, mark, module) for mark in marks if _calls(mark, "Setting") or _calls(mark, "Part")), None)
+
+
+def _calls(node: ast.expr, name: str) -> bool:
+    return isinstance(node, ast.Call) and ast.unparse(node.func) == name
 
 
 def _initialiser(node: ast.ClassDef) -> ast.FunctionDef | None:

@@ -98,7 +98,9 @@ def job(run: Callable[[DictConfig], Any], config: DictConfig) -> Any:
 def prepare(config: DictConfig) -> None:
     """Validate a composed config, shrink it where debug=… asks for it, and print it as a tree. Raises UserError."""
     validate(config)
-    shrink(config)
+    if config.get("debug") is not None:
+        shrink(config)
+        validate(config)
     if config.print_config and is_main_process():
         print_tree(config)
 

@@ -7,8 +7,9 @@
         def __post_init__(self) -> None:
             check_settings(self)
 
-A parameter of a function is declared the same way. A parameter without `Setting` is not a setting. Configs are checked
-against these declarations before any work (validation.py), and objects made in Python when they are made.
+A parameter of a function is declared the same way. One that takes an object has `Part` instead: a config has a node
+there that describes the object. A parameter with neither cannot be given in a config: the code gives it. Configs are
+checked against these declarations before any work (validation.py), and objects made in Python when they are made.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import functools
 import inspect
 import math
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -50,6 +51,16 @@ class Setting:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A parameter that is given an object, which a config describes by a node with a `_target_`."""
+
+    optional: bool = False  # null will do
+    partial: bool = False  # the code adds arguments of its own: `_partial_: true`
+    many: Literal["", "list", "names"] = ""  # a list of such nodes, or names with such nodes
+    node: str = ""  # no `_target_`, but the settings of this node in commands.py
+
+
+@dataclass(frozen=True)
 class Declaration:
     """A setting with its type and its default (`REQUIRED` where it has none)."""
 
@@ -75,15 +86,28 @@ REQUIRED: Any = inspect.Parameter.empty
 @functools.cache
 def declarations(target: Callable[..., Any]) -> dict[str, Declaration]:
     """The settings among the parameters of a function or class, in order."""
-    signature = inspect.signature(target)
+    defaults = inspect.signature(target).parameters
+    return {
+        name: Declaration(kind, defaults[name].default, mark)
+        for name, kind, mark in _marked(target)
+        if isinstance(mark, Setting)
+    }
+
+
+@functools.cache
+def parts(target: Callable[..., Any]) -> dict[str, Part]:
+    """The parameters of a function or class that take an object, in order."""
+    return {name: mark for name, _, mark in _marked(target) if isinstance(mark, Part)}
+
+
+def _marked(target: Callable[..., Any]) -> Iterator[tuple[str, Any, Setting | Part]]:
+    """Name, type and mark of the parameters that have one."""
     of_fields = not isinstance(target, type) or is_dataclass(target)
     hints = get_type_hints(target if of_fields else target.__init__, include_extras=True)
-    found = {}
-    for name, parameter in signature.parameters.items():
-        setting = next((one for one in getattr(hints.get(name), "__metadata__", ()) if isinstance(one, Setting)), None)
-        if setting is not None:
-            found[name] = Declaration(get_args(hints[name])[0], parameter.default, setting)
-    return found
+    for name in inspect.signature(target).parameters:
+        for mark in getattr(hints.get(name), "__metadata__", ()):
+            if isinstance(mark, (Setting, Part)):
+                yield name, get_args(hints[name])[0], mark
 
 
 def check_settings(made: Any, **values: Any) -> None:

@@ -1,6 +1,6 @@
 """The one validation pass over a composed config, before any work.
 
-Types, ranges and names come from the declarations; what stands here are settings that contradict each other.
+Names, types and ranges come from the declarations. Settings that contradict each other stand in contradictions.py.
 """
 
 from __future__ import annotations
@@ -14,56 +14,123 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from cptlab.errors import UserError
-from cptlab.settings.commands import COMMANDS, nodes
-from cptlab.settings.config_source import config_directory
-from cptlab.settings.debug import leaves
+from cptlab.settings.commands import COMMANDS, NODES, nodes
+from cptlab.settings.contradictions import check_ablation, check_decoding, check_together
 from cptlab.settings.declared import declared
-from cptlab.settings.setting import REQUIRED, Declaration, declarations
+from cptlab.settings.setting import REQUIRED, Declaration, Part, declarations, parts, shown
 
-# command -> (pattern of a metric that a sweep can optimise, an example)
-METRICS = {
-    "train": (r"(comparative|nll)/\w+", "comparative/val_accuracy"),
-    "evaluate": (r"[^/]+/[^/]+/[\w@]+", "tuned/all/pylint_mean"),
-}
+HYDRAS_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_")
 
 
 def validate(config: DictConfig) -> None:
     """Raise UserError for the first setting that is unknown, of a wrong type, out of its range, or contradicts another."""
-    settings = COMMANDS[config.task_name]
-    _check_ablation(config)
-    declared_nodes = nodes(settings)
-    groups = {path.name for path in config_directory().iterdir() if path.is_dir()}
-    known = {field.name for field in fields(settings)} | groups | {"stages"}
-    _check_values(config, "", declarations(settings), known)
-    for name in config:
-        node = config[name]
-        if name in declared_nodes and node is not None:
-            names = {field.name for field in fields(declared_nodes[name])}
-            _check_values(node, f"{name}.", declarations(declared_nodes[name]), names)
-        _check_targets(node, str(name))
-    _check_given(config)
-    _check_ks(config)
-    _check_metric(config)
-    _check_disabled(config)
+    command = config.task_name
+    if command not in COMMANDS:
+        raise UserError(f"task_name={shown(command)} cannot be: the command gives its own name. Leave task_name out.")
+    check_ablation(config)
+    _check_names(config, command)
+    _check_node(config, "", COMMANDS[command])
+    check_together(config)
 
 
-def _check_targets(node: Any, name: str) -> None:
-    """Check the nodes that name a `_target_` of this package, at any depth."""
-    if isinstance(node, ListConfig):
-        for index, item in enumerate(node):
-            _check_targets(item, f"{name}[{index}]")
+def _check_names(config: DictConfig, command: str) -> None:
+    """Refuse what another command has, such as the pairs of a training experiment in an evaluation."""
+    for name in map(str, config):
+        users = [f"cptlab {other}" for other, settings in COMMANDS.items() if name in _names(settings)]
+        if users and f"cptlab {command}" not in users:
+            raise UserError(
+                f"cptlab {command} has no {name}: it belongs to {' and '.join(users)}. Leave it out, or the experiment "
+                "that sets it."
+            )
+
+
+def _names(settings: type) -> set[str]:
+    return {field.name for field in fields(settings)}
+
+
+def _check_node(node: Any, place: str, settings: type) -> None:
+    """Check a command's config, or a node of it that is declared in commands.py and stands at `place`, such as data."""
     if not isinstance(node, DictConfig) or node._is_none():
+        raise UserError(
+            f"{place}={shown(node)} cannot be: it must hold settings. Leave it as the files in conf/ have it."
+        )
+    before = f"{place}." if place else ""
+    own, inner = parts(settings), nodes(settings)
+    _check_values(node, before, declarations(settings), _names(settings))
+    _check_parts(node, before, own)
+    required = [
+        name for name in (*own, *inner) if not hasattr(settings, name)
+    ]  # a default is an attribute of the class
+    _check_there(node, before, required)
+    for name, inside in inner.items():
+        _check_node(node[name], f"{before}{name}", inside)
+    if settings is NODES["decoding"]:
+        check_decoding(node, place)
+
+
+def _check_there(node: DictConfig, before: str, required: Collection[str], meaning: str = "") -> None:
+    missing = [name for name in required if name not in node]
+    if missing:
+        raise UserError(
+            f"{before}{missing[0]} is not set. Give it{f': {meaning}' if meaning else ', as the files in conf/ do.'}"
+        )
+
+
+def _check_parts(node: DictConfig, before: str, own: Mapping[str, Part]) -> None:
+    for name, part in own.items():
+        if name in node:
+            _check_part(node[name], f"{before}{name}", part)
+
+
+def _check_part(value: Any, place: str, part: Part) -> None:
+    """Check a value that must describe an object, or several."""
+    if value is None and part.optional:
         return
+    if part.node:
+        _check_node(value, place, NODES[part.node])
+    elif part.many == "list" and isinstance(value, ListConfig):
+        for index, item in enumerate(value):
+            _check_object(item, f"{place}[{index}]", Part())
+    elif part.many == "names" and isinstance(value, DictConfig) and not value._is_none():
+        for name in map(str, value):
+            _check_object(value[name], f"{place}.{name}", Part())
+    elif part.many:
+        kind = {"list": "a list of nodes", "names": "names with nodes"}[part.many]
+        raise UserError(
+            f"{place}={shown(value)} cannot be: it must be {kind} that have a _target_. Correct that value."
+        )
+    else:
+        _check_object(value, place, part)
+
+
+def _check_object(node: Any, place: str, part: Part) -> None:
+    """Check a node that must have a `_target_`."""
+    if not isinstance(node, DictConfig):
+        null = ", or null" if part.optional else ""
+        raise UserError(
+            f"{place}={shown(node)} cannot be: it must be a node with a _target_{null}, as the files in conf/ have it. "
+            "Correct that value."
+        )
     target = node.get("_target_")
-    found = declared(target) if isinstance(target, str) else None
-    if found is not None:
-        _check_values(node, f"{name}.", found.settings, None if found.is_open else found.parameters)
-        missing = [key for key, one in found.settings.items() if one.default is REQUIRED and key not in node]
-        if missing:
-            raise UserError(f"{name}.{missing[0]} is not set. Give it: {found.settings[missing[0]].setting.meaning}")
-    for key in map(str, node):
-        if not OmegaConf.is_interpolation(node, key):
-            _check_targets(node[key], f"{name}.{key}")
+    if not isinstance(target, str):
+        raise UserError(f"{place} has no _target_. Give it one, as the files in conf/{place.split('.')[0]} have.")
+    if node.get("_partial_", False) is not part.partial:
+        raise UserError(
+            f"{place}._partial_={shown(node.get('_partial_', False))} cannot be: it must be {shown(part.partial)}. "
+            "Correct that value."
+        )
+    found = declared(target)
+    if found is None:  # of another package: its own nodes may still be of ours
+        for key in map(str, node):
+            if isinstance(node[key], DictConfig) and "_target_" in node[key]:
+                _check_object(node[key], f"{place}.{key}", Part(partial=bool(node[key].get("_partial_"))))
+        return
+    _check_values(node, f"{place}.", found.settings, None if found.is_open else found.names)
+    for name in found.settings:
+        if found.settings[name].default is REQUIRED:
+            _check_there(node, f"{place}.", [name], found.settings[name].setting.meaning)
+    _check_there(node, f"{place}.", [name for name in found.required if name in found.parts])
+    _check_parts(node, f"{place}.", found.parts)
 
 
 def _check_values(
@@ -75,7 +142,7 @@ def _check_values(
     """
     content: dict[str, Any] = OmegaConf.to_container(node)  # type: ignore[assignment]
     for key, raw in content.items():
-        if key.startswith("_") or re.fullmatch(r"\$\{[^:{}]+\}", str(raw)):
+        if key in HYDRAS_KEYS or (key in settings and re.fullmatch(r"\$\{[^:{}]+\}", str(raw))):
             continue
         if key in settings:
             value = node[key]
@@ -88,67 +155,3 @@ def _check_values(
             others = f"Choose from {', '.join(sorted(known))}." if known else "Leave it out."
             remedy = f"Did you mean {place}{near[0]}?" if near else others
             raise UserError(f"There is no setting {place}{key}. {remedy}")
-
-
-def _check_ablation(config: DictConfig) -> None:
-    """An ablation must hold: every value that it sets is there in the end."""
-    ablation = config.get("ablation")
-    if not ablation:
-        return
-    for name, value in leaves(OmegaConf.to_container(ablation.sets)):
-        parent, _, key = name.rpartition(".")
-        node = OmegaConf.select(config, parent) if parent else config
-        found = declared(node._target_) if "_target_" in node else None
-        if found is not None and key not in found.parameters:
-            raise UserError(
-                f"ablation={ablation.name} sets {name}, which {node._target_} does not have. Leave the ablation out, or "
-                f"choose another {parent}."
-            )
-        if node[key] != value:
-            raise UserError(
-                f"ablation={ablation.name} sets {name}={value}, and another override or experiment sets it to "
-                f"{node[key]}. Leave one of the two out."
-            )
-
-
-def _check_given(config: DictConfig) -> None:
-    """The settings of `evaluate completions=…`, which loads no model and draws no sample."""
-    if config.get("completions") is None:
-        if config.get("against") is not None:
-            raise UserError("against=… needs completions=…: the file of programs that are compared with it. Give both.")
-        return
-    if config.get("benchmark") is None:
-        raise UserError(
-            "completions=… needs the benchmark that the programs are for. Add benchmark=<name>, such as "
-            "benchmark=humaneval."
-        )
-    for name, usual in (("run", ("latest", None)), ("backbone", (None,)), ("limit", (None,)), ("device", (None,))):
-        if config.get(name) not in usual:
-            raise UserError(
-                f"{name}=… and completions=… contradict each other: a file of programs is judged whole and without a "
-                f"model. Leave {name} out."
-            )
-
-
-def _check_ks(config: DictConfig) -> None:
-    ks = config.get("ks")
-    if ks and config.completions is None and max(ks) > config.n:
-        raise UserError(
-            f"pass@{max(ks)} needs at least {max(ks)} samples per task, and n={config.n}. "
-            f"Raise n, or leave {max(ks)} out of ks."
-        )
-
-
-def _check_metric(config: DictConfig) -> None:
-    metric = config.get("optimized_metric")
-    if metric is not None and not re.fullmatch(METRICS[config.task_name][0], metric):
-        example = METRICS[config.task_name][1]
-        raise UserError(f"optimized_metric={metric} cannot be: it must be a name like {example}, or null.")
-
-
-def _check_disabled(config: DictConfig) -> None:
-    for name in config.get("extra_disabled") or ():
-        if not re.fullmatch(r"[CRWEF]\d{4}", name):
-            raise UserError(
-                f"extra_disabled has {name}, which is no id of a pylint message. Give a list such as [W0621,E0602]."
-            )

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from cptlab.errors import UserError
 from cptlab.settings.commands import Decoding as DecodingSettings
 from cptlab.settings.instantiate import instantiate
-from cptlab.settings.setting import check_settings
 
 if TYPE_CHECKING:  # a System is made without torch
     from cptlab.decoding import Guidance, Sampling, Strategy
@@ -65,18 +64,16 @@ class Decoding:
 
 def build_decoding(node: Any, name: str = "decoding", *, tune_omega: bool = False) -> Decoding:
     """Build the decoding of a configuration node that stands at `name`. `tune_omega`: its ω is to be found anew."""
-    budget = node.get("token_budget", DecodingSettings.token_budget)
-    check_settings(DecodingSettings, token_budget=budget)
     tuned = tune_omega or node.get("omega") == TUNED
     guidance = None
-    if node.guidance:
+    if node.get("guidance"):
         placeholder = {"omega": ANY_OTHER_OMEGA} if tuned else {}
         guidance = instantiate(node.guidance, f"{name}.guidance", **placeholder)
     return Decoding(
         instantiate(node.sampling, f"{name}.sampling"),
-        instantiate(node.strategy, f"{name}.strategy") if node.strategy else None,
+        instantiate(node.strategy, f"{name}.strategy") if node.get("strategy") else None,
         guidance,
-        budget,
+        node.get("token_budget", DecodingSettings.token_budget),
         tuned and guidance is not None,
     )
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Protocol
 
 from cptlab.errors import UserError
 from cptlab.records import Prompt, Quality
-from cptlab.settings.setting import Setting, check_settings
+from cptlab.settings.setting import Part, Setting, check_settings
 
 ANY = "any"
 
@@ -69,10 +69,10 @@ class System:
         str | None,
         Setting("Its training run: a directory, or latest for the newest finished one that has such an adapter."),
     ] = None
-    prompt: PromptChange | None = None
-    decoding: Any = None
-    selection: Selection | None = None
-    post_processing: Sequence[PostProcessing] = ()
+    prompt: Annotated[PromptChange | None, Part(optional=True)] = None
+    decoding: Annotated[Any, Part(optional=True, node="decoding")] = None
+    selection: Annotated[Selection | None, Part(optional=True)] = None
+    post_processing: Annotated[Sequence[PostProcessing], Part(optional=True, many="list")] = ()
 
     def __post_init__(self) -> None:
         check_settings(self)

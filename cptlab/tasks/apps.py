@@ -25,7 +25,7 @@ from cptlab.records import DIFFICULTIES, Prompt, Task, Test
 from cptlab.settings.setting import Setting
 from cptlab.storage.jsonl import integers_of_any_length
 from cptlab.tasks.benchmark import Benchmark, Fractions, divided
-from cptlab.tasks.files import Row, Source, check_data_dir, file_rows, find_file, make_tasks, read_rows
+from cptlab.tasks.files import DataDir, Row, Source, check_data_dir, file_rows, find_file, make_tasks, read_rows
 from cptlab.tasks.spans import spans_of
 
 # the hub's repository holds a loading script, which `datasets` no longer runs, beside these files
@@ -51,7 +51,7 @@ _SECTION = re.compile(
 
 
 def apps(
-    data_dir: str | None = None,
+    data_dir: DataDir = None,
     source: Annotated[
         str | None,
         Setting(

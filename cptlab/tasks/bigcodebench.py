@@ -15,7 +15,7 @@ from cptlab.records import Task, Test
 from cptlab.settings.setting import Setting, check_settings
 from cptlab.tasks.benchmark import Benchmark, Fractions, divided
 from cptlab.tasks.docstrings import docstring_prompt
-from cptlab.tasks.files import Source, make_tasks, read_rows
+from cptlab.tasks.files import DataDir, Source, make_tasks, read_rows
 
 SOURCE = Source("bigcodebench/BigCodeBench.jsonl", ("bigcode/bigcodebench",), ("v0.1.4",))
 # of tasks whose canonical solution works or sleeps longer than usual in a test: 11 s, 9 s, 5 to 7 s
@@ -24,7 +24,7 @@ _CPU_SECONDS = {f"BigCodeBench/{number}": seconds for number, seconds in (
 
 
 def bigcodebench(
-    data_dir: str | None = None,
+    data_dir: DataDir = None,
     subset: Annotated[
         str,
         Setting(

@@ -12,11 +12,15 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from cptlab.errors import UserError
 from cptlab.records import Task
+from cptlab.settings.setting import Setting
 
+DataDir = Annotated[
+    str | None, Setting("Directory of benchmark files, as paths.data_dir has it; null: the Hugging Face hub.")
+]
 Row = tuple[str, dict[str, Any]]  # its place, for error messages, and its content
 
 

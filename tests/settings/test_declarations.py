@@ -15,7 +15,7 @@ from cptlab.errors import UserError
 from cptlab.settings.config_source import compose_config, config_directory
 from cptlab.settings.declared import PACKAGE, declared
 from cptlab.settings.listing import markdown
-from cptlab.settings.setting import REQUIRED, Setting, check_settings, declarations
+from cptlab.settings.setting import REQUIRED, Setting, check_settings, declarations, parts
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,7 @@ def test_the_source_says_what_python_has(target):
     module, _, name = target.rpartition(".")
     made = getattr(importlib.import_module(module), name)
     assert dict(declared(target).settings) == declarations(made)
+    assert dict(declared(target).parts) == parts(made)
 
 
 @pytest.mark.parametrize("target", targets())

@@ -40,12 +40,92 @@ def prepared(command, *overrides):
         ("evaluate", ["completions=x", "benchmark=kata", "limit=3"], "Leave limit out"),
         ("omega", [*BASE, "method=guess"], "it must be unimodal or grid"),
         ("dilution", [*BASE, "compare=x"], "compare=x cannot be: it must be a list of texts"),
+        ("train", ["+adapter.seed=5"], "There is no setting adapter.seed."),
+        ("train", ["data.loader.token_budget=0"], "it must be a whole number from 1 up"),
+        ("train", ["data.loader.seed=x"], "it must be a whole number from 0 up"),
+        ("evaluate", ["benchmark=humaneval", "benchmark.data_dir=3"], "it must be a text, or null"),
+        ("evaluate", ["system=[spa]", "+system.spa.decoding.foo=1"], "There is no setting system.spa.decoding.foo."),
+        ("evaluate", ["system=[spa]", "system.spa.decoding.token_budget=0"], "it must be a whole number from 1 up"),
+        ("train", ["task_name=foo"], "Leave task_name out"),
+        ("train", ["debug=fdr", "debug.at_most.pairs.n=x"], "debug.at_most.pairs.n=x cannot be: it must be a number"),
+        ("train", ["debug=fdr", "debug.at_most.pairs.n=-3"], "pairs.n=-3 cannot be"),
+        ("train", ["debug=fdr", "debug.at_most=3"], "Use debug=fdr"),
+        ("train", ["ablation.sets=null"], "Use ablation=<file>"),
+        ("train", ["+ablation.sets.foo.bar=3"], "there is no foo"),
+        ("train", ["stages.first_epochs=0", "stages.second_epochs=0"], "nothing to train"),
+        ("train", ["pairs.selection.beta1=0", "pairs.selection.beta2=0"], "make all pairs equal"),
+        ("train", ["+trainer.max_epochs=5"], "Set stages.first_epochs and stages.second_epochs"),
+        ("train", ["+trainer.gradient_clip_val=3"], "Set stages.gradient_clip"),
+        ("evaluate", ["ks=[]"], "ks=[] cannot be"),
+        ("evaluate", ["ks=[1,1]"], "ks=[1,1] cannot be"),
+        ("omega", ["low=2", "high=1"], "Set low below high"),
+        ("evaluate", ["decoding=spa", "decoding.guidance.omega=1.5"], "Set decoding.omega alone"),
+        ("evaluate", ["system=[spa]", "system.spa.decoding.guidance.omega=1.5"], "Set system.spa.decoding.omega alone"),
     ],
 )
 def test_refused(command, overrides, said):
     with pytest.raises(UserError) as error:
         prepared(command, *overrides)
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "overrides, name",
+    [
+        (["+trainer.devices=3"], "trainer"),
+        (["+objective.w_lm=-3"], "objective"),
+        (["+adapter.r=3"], "adapter"),
+        (["+stages.foo=3"], "stages"),
+        (["+debug.at_most.n=2"], "debug"),
+        (["+ablation=no_bs"], "stages"),
+        (["experiment=demo"], "pairs"),
+    ],
+)
+def test_a_command_has_only_its_own_groups(overrides, name):
+    with pytest.raises(UserError) as error:
+        prepared("evaluate", *overrides)
+    assert str(error.value).startswith(f"cptlab evaluate has no {name}: it belongs to cptlab train")
+
+
+@pytest.mark.parametrize(
+    "command, overrides, place",
+    [
+        ("train", ["stages=null"], "stages"),
+        ("train", ["data.loader=null"], "data.loader"),
+        ("train", ["pairs.selection=null"], "pairs.selection"),
+        ("train", ["decoding.sampling=null"], "decoding.sampling"),
+        ("train", ["~decoding.sampling"], "decoding.sampling"),
+        ("train", ["~pairs"], "pairs"),
+        ("train", ["adapter._partial_=false"], "adapter._partial_"),
+        ("train", ["callbacks.progress=3"], "callbacks.progress"),
+        ("evaluate", ["decoding=spa", "decoding.guidance.gate=null"], "decoding.guidance.gate"),
+        ("evaluate", ["decoding=spa", "decoding.guidance.rule=3"], "decoding.guidance.rule"),
+        ("evaluate", ["decoding=spa", "decoding.negative=null"], "decoding.negative"),
+        ("evaluate", ["system=[best_of_n]", "system.best_of_n.selection=3"], "system.best_of_n.selection"),
+        ("evaluate", ["+system.base.decoding=3"], "system.base.decoding"),
+        (
+            "evaluate",
+            ["system=[ruff_fix]", "system.ruff_fix.post_processing=[3]"],
+            "system.ruff_fix.post_processing[0]",
+        ),
+        ("evaluate", ["system=[ruff_fix]", "system.ruff_fix.post_processing=3"], "system.ruff_fix.post_processing"),
+        ("evaluate", ["system=[clean_prompt]", "system.clean_prompt.prompt=foo"], "system.clean_prompt.prompt"),
+        ("evaluate", ["+system.mine.run=x"], "system.mine"),
+    ],
+)
+def test_what_is_built_must_be_described(command, overrides, place):
+    with pytest.raises(UserError) as error:
+        prepared(command, *overrides)
+    assert str(error.value).startswith((f"{place}=", f"{place} is not set", f"{place} has no _target_"))
+
+
+def test_what_may_be_left_out_can_be_null():
+    systems = ["system=[clean_prompt,ruff_fix]", "system.clean_prompt.prompt=null"]
+    prepared("evaluate", *systems, "system.ruff_fix.post_processing=null", "decoding=spa", "decoding.guidance=null")
+
+
+def test_a_decoding_of_a_system_has_the_defaults_too():
+    assert prepared("evaluate", "system=[base,spa]").system.spa.decoding.token_budget == 65536
 
 
 def test_any_system_can_be_optimised():

@@ -125,14 +125,16 @@ class PairDataModule(lightning.LightningDataModule):
         backbone: Backbone,
         *,
         batch_size: Annotated[int, Setting("Pairs of a step, per process (CPT V-E: 1).", at_least=1)] = 1,
-        token_budget: int = 4096,
-        seed: int = 0,
+        token_budget: Annotated[int, Setting("Padded tokens of a batch at most; that of compute.", at_least=1)] = 4096,
+        seed: Annotated[int, Setting("Seed of the order of the pairs; that of the run.", at_least=0)] = 0,
         append_eos: Annotated[
             bool, Setting("Whether a program that ended by itself gets the end-of-text token behind it.")
         ] = True,
     ) -> None:
         super().__init__()
-        check_settings(PairDataModule, batch_size=batch_size, append_eos=append_eos)
+        check_settings(
+            PairDataModule, batch_size=batch_size, token_budget=token_budget, seed=seed, append_eos=append_eos
+        )
         if append_eos and backbone.eos_id is None:
             raise UserError(
                 f"The tokenizer of {backbone.name} has no end-of-text token. Set data.loader.append_eos=false."
