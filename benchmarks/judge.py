@@ -43,7 +43,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from cptlab.judging.execution.executor import probe_sandbox  # noqa: E402
-from cptlab.judging.lint.checks import pylint_flags  # noqa: E402
+from cptlab.judging.lint.pylint_checks import pylint_flags  # noqa: E402
 from cptlab.judging.lint.pylint_score import linter_pool, quality_of, score_stream  # noqa: E402
 from cptlab.judging.verdicts.judge import judge_stream  # noqa: E402
 from cptlab.tasks.humaneval import humaneval  # noqa: E402

@@ -55,14 +55,14 @@ class Adapter(nn.Module):
         """Return what the policy computes with, as functions of the parameters: by default the parameters themselves."""
         return list(self.parameters())
 
-    def at(self, tensors: Sequence[Tensor]) -> Adapter:
+    def with_tensors(self, tensors: Sequence[Tensor]) -> Adapter:
         """Return the adapter whose parameters are these `tensors`, detached, so that gradients can be taken by them.
 
         An adapter whose `tensors` are its parameters is that adapter.
         """
         return self
 
-    def drawing(self, *numbers: int) -> contextlib.AbstractContextManager:
+    def seeded_randomness(self, *numbers: int) -> contextlib.AbstractContextManager:
         """Within it, what the policy draws at random in training depends on the adapter's seed and `numbers` alone."""
         return contextlib.nullcontext()
 

@@ -42,7 +42,7 @@ class FullFineTuning(Adapter):
         self.model = model.requires_grad_(True).eval()
         dtype = torch.promote_types(next(model.parameters()).dtype, torch.float32)
         nn.Module.to(model, device=backbone.device, dtype=dtype)
-        self._policy = Policy(backbone.around(self.model))
+        self._policy = Policy(backbone.with_model(self.model))
 
     def policy(self, backbone: Backbone) -> Policy:
         return self._policy

@@ -84,7 +84,7 @@ class LoRA(Adapter):
         self.config, self.seed = config, seed
         self._held = (
             peft_model,
-            backbone.around(model),
+            backbone.with_model(model),
         )  # in a tuple, and so no submodule: the backbone's tensors are in it
         named = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
         self.weights = nn.ParameterDict({_key(name): weight for name, weight in named.items()})
@@ -112,7 +112,7 @@ class LoRA(Adapter):
                 module.lora_dropout.train(mode)
         return self
 
-    def drawing(self, *numbers: int) -> contextlib.AbstractContextManager:
+    def seeded_randomness(self, *numbers: int) -> contextlib.AbstractContextManager:
         if not self.config.lora_dropout:
             return contextlib.nullcontext()
         return _seeded(hash((self.seed, *numbers)) % 2**63, self._held[1].device)

@@ -80,7 +80,7 @@ class Prefix(Adapter):
         """Return the collapsed table alone."""
         return [self.collapsed()]
 
-    def at(self, tensors: Sequence[torch.Tensor]) -> Prefix:
+    def with_tensors(self, tensors: Sequence[torch.Tensor]) -> Prefix:
         (table,) = tensors
         return prefix_from_table(table.detach(), self.shape)
 

@@ -68,7 +68,7 @@ class Backbone:
         self._model = model
         self._small_batch = use_small_batch_linear(model)
 
-    def around(self, model: PreTrainedModel) -> Backbone:
+    def with_model(self, model: PreTrainedModel) -> Backbone:
         """Return a backbone of another `model` of this architecture, with this tokenizer, name and prompt template.
 
         Its parameters stay as trainable as they are.

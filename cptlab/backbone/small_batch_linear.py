@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-MOST_ROWS = 32  # from about there on both ways are equally fast
+MAX_ROWS = 32  # from about there on both ways are equally fast
 
 
 class SmallBatchSwitch:
@@ -23,8 +23,8 @@ class SmallBatchSwitch:
 
     @contextmanager
     def set_for(self, tokens: int, device: torch.device) -> Iterator[None]:
-        """Turn it on, within the context, for a pass of at most `MOST_ROWS` tokens on a CPU without gradients."""
-        before, self.on = self.on, device.type == "cpu" and tokens <= MOST_ROWS and not torch.is_grad_enabled()
+        """Turn it on, within the context, for a pass of at most `MAX_ROWS` tokens on a CPU without gradients."""
+        before, self.on = self.on, device.type == "cpu" and tokens <= MAX_ROWS and not torch.is_grad_enabled()
         try:
             yield
         finally:
@@ -41,7 +41,7 @@ class SmallBatchLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         rows = input.numel() // self.in_features
-        if not (self.switch.on and 0 < rows <= MOST_ROWS and input.dtype == self.weight.dtype == torch.float32):
+        if not (self.switch.on and 0 < rows <= MAX_ROWS and input.dtype == self.weight.dtype == torch.float32):
             return super().forward(input)
         flat = input.reshape(rows, self.in_features)
         columns = (flat if rows > 1 else flat.repeat(2, 1)).t()

@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from cptlab import pairs
-from cptlab.commands.common import PAIRS_FILE, STATISTICS_FILE, judge_of, say
+from cptlab.commands.common import PAIRS_FILE, STATISTICS_FILE, build_judge, say
 from cptlab.errors import UserError
 from cptlab.pairs import FilterCounts, ReadyPairs, SampledPairs
 from cptlab.records import Task
@@ -38,7 +38,7 @@ def build_pairs(config: DictConfig, backbone: Any = None) -> Path:
         return _ready_pairs(config, recipe, backbone)
     directory, tasks, decoding = _place(config, recipe, backbone)
     system = LoadedSystem("pairs", Policy(backbone), decoding)
-    judge = judge_of(config)
+    judge = build_judge(config)
     with locked(directory):
         if (directory / STATISTICS_FILE).is_file():
             say(f"Pairs: found in {directory}")

@@ -30,7 +30,7 @@ def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def sandbox_of(config: DictConfig) -> dict[str, Any]:
+def check_sandbox(config: DictConfig) -> dict[str, Any]:
     """Probe the sandbox and report its level. Raises UserError if it is weaker than the setting `sandbox` asks for."""
     from cptlab.judging.execution.executor import probe_sandbox
 
@@ -39,7 +39,7 @@ def sandbox_of(config: DictConfig) -> dict[str, Any]:
     return found
 
 
-def judge_of(config: DictConfig) -> Judge:
+def build_judge(config: DictConfig) -> Judge:
     """Build the judge of a command that makes programs."""
     from cptlab.systems.judge import Judge
 
@@ -68,7 +68,7 @@ def content_of(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
-def loggers_of(config: DictConfig, run: RunDirectory, job_type: str) -> list[Any]:
+def build_loggers(config: DictConfig, run: RunDirectory, job_type: str) -> list[Any]:
     """Build the configured loggers of this run; they write below its directory."""
     made = []
     for name, node in (config.logger or {}).items():

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from cptlab.errors import UserError
-from cptlab.reporting.comparison import Choice, compare_table
+from cptlab.reporting.comparison import ComparedSystem, compare_table
 from cptlab.reporting.layout import to_csv, to_markdown, to_text
 from cptlab.storage.atomic import write_text
 
@@ -39,20 +39,20 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def parse_choice(text: str) -> Choice:
+def parse_choice(text: str) -> ComparedSystem:
     """Split [LABEL=]RUN[:SYSTEM]. A text that is a directory as it stands has neither label nor system."""
     if Path(text).is_dir():
-        return Choice(Path(text))
+        return ComparedSystem(Path(text))
     place, _, system = text.rpartition(":")
     if Path(place).is_dir() and place:
-        return Choice(Path(place), system)
+        return ComparedSystem(Path(place), system)
     label, _, rest = text.partition("=")
     if not label or not rest:
         raise UserError(f"{text!r} names no directory. Write RUN, RUN:SYSTEM or LABEL=RUN:SYSTEM.")
     if Path(rest).is_dir():
-        return Choice(Path(rest), label=label)
+        return ComparedSystem(Path(rest), label=label)
     place, _, system = rest.rpartition(":")
-    return Choice(Path(place or rest), system if place else None, label)
+    return ComparedSystem(Path(place or rest), system if place else None, label)
 
 
 if __name__ == "__main__":

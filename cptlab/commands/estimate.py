@@ -29,7 +29,7 @@ def print_estimate(config: DictConfig, adapters_of: Callable[..., list[Any]]) ->
     from cptlab.estimate.sizes import empty_backbone, weight_bytes
     from cptlab.training import StepMethod, choose_step
     from cptlab.training.reference import readable
-    from cptlab.training.steps.choice import step_reason
+    from cptlab.training.steps.step_method import step_reason
 
     node, compute = config.backbone, instantiate(config.compute, "compute")
     objective = instantiate(config.objective, "objective")

@@ -13,12 +13,12 @@ from cptlab.commands.common import (
     METRICS_FILE,
     ROOT,
     begin,
+    build_judge,
+    build_loggers,
     check_optimized,
+    check_sandbox,
     content_of,
-    judge_of,
-    loggers_of,
     optimized,
-    sandbox_of,
     say,
     write_config,
 )
@@ -64,7 +64,7 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
         check_system(loaded, tasks, config.n)
         systems.append(with_stored_omega(loaded, backbone, benchmark, tasks, cache))
     _say_who_is_decoded_plainly(chosen, systems, decoding)
-    sandbox = sandbox_of(config)
+    sandbox = check_sandbox(config)
 
     # 2. The run directory.
     runs = {system.name: system.run for system in chosen if system.run is not None}
@@ -74,7 +74,7 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     write_jsonl(run.directory / "tasks.jsonl", tasks)
 
     # 3. The work, system by system.
-    judge = judge_of(config)
+    judge = build_judge(config)
     outcomes, cost = {}, {}
     for system in systems:
         judged = sample_and_judge(system, tasks, config.n, judge, seed=config.seed)
@@ -99,7 +99,7 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
         resumed=run.resumed,
     )
     metrics, report = _report(run, tasks, outcomes, ks, cost, facts)
-    loggers = loggers_of(config, run, "evaluate")
+    loggers = build_loggers(config, run, "evaluate")
     with finished_at_the_end(loggers):
         log_evaluation(loggers, metrics)
     print(f"\nRun directory: {run.directory}\nReport: {report}")
@@ -126,7 +126,7 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
         say(file.coverage(benchmark.name, benchmark.tasks))
     if len(files) > 1:
         say(f"The figures are over the {len(shared)} tasks that both files have rows for.")
-    sandbox = sandbox_of(config)
+    sandbox = check_sandbox(config)
     digests = {system: file.digest for system, file in files.items()}
     run = begin(config, fresh, "evaluate", benchmark=benchmark.fingerprint(), **digests)
     write_config(config, run)

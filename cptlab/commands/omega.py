@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 
 from cptlab.analysis.omega.search import omega_grid
 from cptlab.analysis.omega.tuning import Draw, check_metric, sentences, tune
-from cptlab.commands.common import ROOT, begin, judge_of, sandbox_of, say, write_config
+from cptlab.commands.common import ROOT, begin, build_judge, check_sandbox, say, write_config
 from cptlab.commands.systems import build_backbone, choose_systems, shared_setting
 from cptlab.errors import UserError
 from cptlab.records import Task
@@ -61,7 +61,7 @@ def tune_omega(config: DictConfig, fresh: Path) -> Path:
     systems = with_omega_to_tune([load_system(system, backbone, decoding) for system in chosen])
     for system in systems:
         check_system(system, [*validation, *test], config.n)
-    sandbox = sandbox_of(config)
+    sandbox = check_sandbox(config)
     say(
         f"ω is tuned on {len(validation)} tasks of {benchmark.name} and reported on {len(test)} others"
         + (f" ({len(in_both)} tasks that are in both splits are left out of these)." if in_both else ".")
@@ -74,7 +74,7 @@ def tune_omega(config: DictConfig, fresh: Path) -> Path:
 
     # 3. The search, system by system.
     cache = Path(config.paths.cache)
-    judge = judge_of(config)
+    judge = build_judge(config)
     found: dict[str, Any] = {}
     for system in systems:
         draw = draw_with(system, config.n, judge, config.seed, run.directory / system.name, test)

@@ -18,7 +18,7 @@ from cptlab.commands.common import (
     ROOT,
     STATISTICS_FILE,
     begin,
-    loggers_of,
+    build_loggers,
     optimized,
     say,
     write_config,
@@ -83,7 +83,7 @@ def train(config: DictConfig, fresh: Path) -> float | None:
             first_stage=stages.first_epochs > 0,
             say=say if main_process else _say_what_is_computed,
         )
-    loggers = loggers_of(config, run, "train") if main_process else []
+    loggers = build_loggers(config, run, "train") if main_process else []
     with finished_at_the_end(loggers):
         try:
             train_stages(

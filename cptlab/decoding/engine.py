@@ -24,7 +24,7 @@ from cptlab.decoding.request import Request
 from cptlab.decoding.running_batch import RunningBatch
 from cptlab.decoding.sampling import Sampling
 from cptlab.decoding.streams import Streams
-from cptlab.decoding.token_healing import Rest, healer_of
+from cptlab.decoding.token_healing import Rest, get_healer
 from cptlab.decoding.waiting_queue import WaitingQueue
 from cptlab.errors import UserError
 from cptlab.records import Completion, Prompt
@@ -130,7 +130,7 @@ def _healed(
     backbone: Backbone, text: str, ids: list[int], second: Stream | None
 ) -> tuple[list[int], Stream | None, Rest | None]:
     """Return both streams without the last tokens that depend on what follows, and the text of these tokens."""
-    healed = healer_of(backbone).heal(text)
+    healed = get_healer(backbone).heal(text)
     if healed.rest is None:
         return ids, second, None
     if second is not None:

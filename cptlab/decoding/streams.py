@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cptlab.backbone import Backbone, DecodeState, KeyValuePrefix
 from cptlab.decoding.request import Request
-from cptlab.decoding.token_healing import Rest, healer_of
+from cptlab.decoding.token_healing import Rest, get_healer
 from cptlab.errors import UserError
 
 
@@ -93,7 +93,7 @@ class Streams:
         given[self.first] = tokens
         given[self.second] = tokens[self.guided]
         if any(self.rests):
-            healer = healer_of(self.backbone)
+            healer = get_healer(self.backbone)
             pairs = zip(self.rests, tokens.tolist(), strict=True)
             self.rests = [healer.after(rest, token) for rest, token in pairs]
         self._mix(self.backbone.step(given, self.state))
@@ -184,7 +184,7 @@ class Streams:
             for places, rows in owners:
                 for place, row in zip(places, rows, strict=True):
                     rests[place] = self.rests[row]
-            raw = healer_of(self.backbone).restrict(raw, rests)
+            raw = get_healer(self.backbone).restrict(raw, rests)
         self.logits = (
             self._mixed(raw) if self.mixtures else raw
         )  # without mixtures, the state holds the first streams alone, in order

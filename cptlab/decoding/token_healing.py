@@ -8,7 +8,7 @@ text may come back: the healer tries how it splits the prompt's end when the pro
 
 The engine calls it so:
 
-    healer = healer_of(backbone)
+    healer = get_healer(backbone)
     healed = healer.heal(prompt.text)      # healed.ids instead of encode_prompt(prompt.text)
     second = healed.shorten(second.ids)    # the second stream without the same tokens, masked or not; None if its text
                                            # ends in other tokens, and then neither stream is healed
@@ -35,7 +35,7 @@ from torch import Tensor
 
 from cptlab.backbone import Backbone
 
-MOST = 8  # tokens that are dropped at most
+MAX_DROPPED = 8  # tokens that are dropped at most
 _TRIES = 32  # tokens that are tried behind one ending, the most frequent ones (lowest ids) first
 _PLAIN = ("a", "0", " ", "\n", "(", '"')  # one of each kind, because the text behind white space decides its split
 _TAIL = 24  # tokens at the end of the prompt that the tokenizer sees in a trial
@@ -83,7 +83,7 @@ class Healed:
         return list(ids[:start])
 
 
-def healer_of(backbone: Backbone) -> Healer:
+def get_healer(backbone: Backbone) -> Healer:
     """Return the backbone's `Healer`, which is made once."""
     if backbone not in _healers:
         _healers[backbone] = Healer(backbone)
@@ -98,7 +98,7 @@ class Healer:
     """
 
     def __init__(self, backbone: Backbone) -> None:
-        self._reference = weakref.ref(backbone)  # `healer_of` holds it weakly, too
+        self._reference = weakref.ref(backbone)  # `get_healer` holds it weakly, too
         self._mask_id = backbone.mask_id
         known = enumerate(token_bytes(backbone.tokenizer))
         self._bytes = {token: text for token, text in known if text is not None}
@@ -227,7 +227,7 @@ class Healer:
         """Return the nearest number of tokens to keep such that a character begins after them."""
         while 1 < keep < len(ids) and (self._bytes.get(ids[keep]) or b" ")[0] & 0xC0 == 0x80:
             keep -= 1
-        keep = min(max(keep, 1, len(ids) - MOST), len(ids))
+        keep = min(max(keep, 1, len(ids) - MAX_DROPPED), len(ids))
         whole = text.encode()
         while keep < len(ids):
             end = self._text(ids[keep:])

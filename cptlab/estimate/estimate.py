@@ -18,9 +18,9 @@ from cptlab.training.loop.datamodule import PairDataModule, PairSplit
 from cptlab.training.loop.module import STAGES, AdapterTraining
 from cptlab.training.loop.stages import Stages, check_context
 from cptlab.training.objectives.base import Objective
-from cptlab.training.reference import kept_of, readable, reference_bytes
-from cptlab.training.steps.choice import StepMethod
+from cptlab.training.reference import needed_outputs, readable, reference_bytes
 from cptlab.training.steps.compute import Compute
+from cptlab.training.steps.step_method import StepMethod
 from cptlab.training.steps.token_pairs import TokenPair
 
 ASSUMED = TokenPair(  # where there are no pairs yet: 400 tokens of instruction, 50 common, 150 rest, 40 of them masked
@@ -139,7 +139,7 @@ def estimate(
     else:
         train, validation = data.splits["train"], data.splits["validation"]
     on_disk = compute.reference == "disk" and method.name == "fast"
-    kept = kept_of(objective, stages.first_epochs > 0) if on_disk else {}
+    kept = needed_outputs(objective, stages.first_epochs > 0) if on_disk else {}
     dtype = next(backbone.head.parameters()).dtype
     reference = sum(
         reference_bytes(split.pairs, backbone.hidden_size, compute.reference_precision, dtype, kept[name] == "states")

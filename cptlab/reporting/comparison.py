@@ -18,7 +18,7 @@ SHOWN = tuple(map(find_metric, ("pylint_mean", "pylint_min", "pass@1")))
 
 
 @dataclass(frozen=True)
-class Choice:
+class ComparedSystem:
     """Systems to compare: one of the evaluation in `directory`, or all of them in their order (system None).
 
     `label` names the row; None takes the system's name.
@@ -29,7 +29,7 @@ class Choice:
     label: str | None = None
 
 
-def compare_table(choices: Sequence[Choice]) -> Table:
+def compare_table(choices: Sequence[ComparedSystem]) -> Table:
     """Return one row for each system, with changes against the first.
 
     Raises UserError where two rows have the same label, a system does not exist, or tasks differ.
@@ -55,7 +55,7 @@ def compare_table(choices: Sequence[Choice]) -> Table:
     return Table("compare", f"{len(tasks)} tasks", tuple(columns), tuple(rows), tuple(records), note=note)
 
 
-def _read(choices: Sequence[Choice]) -> tuple[tuple[Task, ...], dict[str, Outcomes]]:
+def _read(choices: Sequence[ComparedSystem]) -> tuple[tuple[Task, ...], dict[str, Outcomes]]:
     """Return the tasks, and the outcomes of each system by its label, in order."""
     evaluations = {choice.directory: read_evaluation(choice.directory) for choice in choices}
     tasks = evaluations[choices[0].directory].tasks

@@ -46,13 +46,13 @@ def test_table(curve: OmegaCurve) -> Table:
     for metric in curve.metrics:
         columns += [f"{find_metric(metric).label}, ω = 1", "tuned ω", "change"]
     for system, found in curve.test.items():
-        cells = [system, f"{found['omega']:g}", str(found["tuned"]["tasks"])]
+        cells = [system, f"{found['omega']:g}", str(found["after"]["tasks"])]
         for metric in curve.metrics:
-            cells += [tables.with_interval(metric, found[side]) for side in ("plain", "tuned")]
+            cells += [tables.with_interval(metric, found[side]) for side in ("before", "after")]
             cells.append("–" if found["omega"] == 1 else tables.change(metric, found["change"]))
-            for side in ("plain", "tuned", "change"):
+            for side in ("before", "after", "change"):
                 ends = found[side][f"{metric}_ci"]
-                records.append({"system": system, "omega": found["omega"], "tasks": found["tuned"]["tasks"],
+                records.append({"system": system, "omega": found["omega"], "tasks": found["after"]["tasks"],
                                 "metric": metric, "side": side, "value": found[side][metric], "lo": ends[0], "hi": ends[1]})  # fmt: skip
         rows.append(tuple(cells))
     note = f"pass@k in percent. {tables.INTERVALS} Changes are paired by task."

@@ -12,8 +12,8 @@ from cptlab.training.objectives import losses
 from cptlab.training.objectives.base import Objective
 from cptlab.training.objectives.cpt import CPT
 from cptlab.training.steps.batches import Batch
-from cptlab.training.steps.choice import StepMethod, choose_step
 from cptlab.training.steps.compute import Compute
+from cptlab.training.steps.step_method import StepMethod, choose_step
 
 __all__ = [
     "CPT",

@@ -51,7 +51,7 @@ def reference_bytes(
     return sum(layout.score_bytes) + states * sum(layout.state_bytes)
 
 
-def kept_of(objective: Objective, first_stage: bool) -> dict[str, str]:
+def needed_outputs(objective: Objective, first_stage: bool) -> dict[str, str]:
     """What is kept of each split, 'none', 'scores' or 'states'.
 
     The diagnostics need all of it for the validation pairs; for the training pairs it is what the objective asks for in

@@ -105,7 +105,7 @@ def test_dropout_is_on_in_training_alone_and_drawn_from_the_step():
     drawn = []
     for step in (1, 1, 2):
         state = torch.get_rng_state()
-        with adapter.drawing(step, 0):
+        with adapter.seeded_randomness(step, 0):
             drawn.append(logits_of(model, ids))
         assert torch.equal(state, torch.get_rng_state())
     assert torch.equal(drawn[0], drawn[1])

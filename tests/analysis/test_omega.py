@@ -195,7 +195,7 @@ def test_tuning_chooses_on_validation_tasks_and_reports_on_the_others():
         summarise(test, *judged(test, rate, seed=7), ks=[1])["all"]["pass@1"]
         for rate in (0.4 + 0.3 * np.exp(-4.5), 0.4 + 0.3 * np.exp(-((best - 1.3) ** 2) / 0.02))
     )
-    assert tuned.test["plain"]["pass@1"] == plain and tuned.test["tuned"]["pass@1"] == after
+    assert tuned.test["before"]["pass@1"] == plain and tuned.test["after"]["pass@1"] == after
     assert tuned.test["change"]["pass@1"] == pytest.approx(after - plain)
     record = json.loads(json.dumps(tuned.record()))
     assert record["omega"] == best and len(record["per_task"]["1.0"]) == 40
@@ -336,7 +336,7 @@ def test_the_command_tunes_stores_and_reports_on_other_tasks(tmp_path, capsys):
     assert set(record["evaluated"]) == {1.0, 1.5, 2.0} and record["omega"] in record["evaluated"]
     assert len(found["validation_tasks"]) == 4 and len(found["test_tasks"]) == 3
     assert not set(found["validation_tasks"]) & set(found["test_tasks"]) and found["versions"]["torch"]
-    assert record["test"]["tuned"]["tasks"] == 3 and record["values"]["1.0"]["tasks"] == 4
+    assert record["test"]["after"]["tasks"] == 3 and record["values"]["1.0"]["tasks"] == 4
     stored = json.loads(open(record["stored"]).read())
     assert stored["omega"] == record["omega"] and stored["flat"] == record["flat"] and stored["versions"]
     assert list(stored["validation_tasks"]) == found["validation_tasks"]

@@ -9,7 +9,7 @@ from tiny_models import tiny_backbone, tiny_model, tiny_tokenizer
 from torch import nn
 
 from cptlab.backbone import Backbone, small_batch_linear
-from cptlab.backbone.small_batch_linear import MOST_ROWS, SmallBatchLinear, SmallBatchSwitch, use_small_batch_linear
+from cptlab.backbone.small_batch_linear import MAX_ROWS, SmallBatchLinear, SmallBatchSwitch, use_small_batch_linear
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_small_batches_give_the_plain_products_result(arch, products):
         products.clear()
         logits, state = backbone.prefill(ids, torch.ones_like(ids))
         again = backbone.step(ids[:, 0], state)
-        assert bool(products) == (rows <= MOST_ROWS) and set(products) <= {max(2, rows)}
+        assert bool(products) == (rows <= MAX_ROWS) and set(products) <= {max(2, rows)}
         products.clear()
         whole = torch.cat([ids, ids], dim=1)
         with torch.no_grad():
@@ -45,7 +45,7 @@ def test_small_batches_give_the_plain_products_result(arch, products):
 def test_the_head_of_a_long_prompt_is_plain(products):
     """It sees one row per prompt, but belongs to a pass of many tokens."""
     backbone = tiny_backbone("llama_gqa")
-    ids = torch.arange(2 * MOST_ROWS)[None]
+    ids = torch.arange(2 * MAX_ROWS)[None]
     backbone.prefill(ids, torch.ones_like(ids))
     assert not products
 

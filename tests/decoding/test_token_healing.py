@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerFast
 from cptlab.backbone import Backbone, load_backbone
 from cptlab.decoding import Sampling, generate
 from cptlab.decoding.negatives.masked import masked_ids
-from cptlab.decoding.token_healing import MOST, Healed, healer_of, token_bytes
+from cptlab.decoding.token_healing import MAX_DROPPED, Healed, get_healer, token_bytes
 from cptlab.kata.benchmark import build
 from cptlab.records import Prompt
 from cptlab.tasks.humaneval import humaneval
@@ -119,11 +119,11 @@ def test_bytes_of_tokens_make_the_text(backbone):
 
 def test_a_prompt_cut_anywhere_can_be_continued_in_the_tokens_of_the_whole_text(backbone):
     """The healed prompt is a beginning of the text's own tokens, and these are allowed one after the other."""
-    healer, ids = healer_of(backbone), backbone.encode_prompt(TEXT)
+    healer, ids = get_healer(backbone), backbone.encode_prompt(TEXT)
     unhealed, lost = 0, []
     for cut in range(4, len(TEXT)):  # a text's first token cannot be taken away
         healed = healer.heal(TEXT[:cut])
-        assert healed.whole == backbone.encode_prompt(TEXT[:cut]) and len(healed.dropped) <= MOST
+        assert healed.whole == backbone.encode_prompt(TEXT[:cut]) and len(healed.dropped) <= MAX_DROPPED
         assert TEXT[:cut].endswith(healed.text) and bool(healed.text) == bool(healed.dropped) == bool(healed.rest)
         unhealed += ids[: len(healed.whole)] != healed.whole
         rest, position = healed.rest, len(healed.ids)
@@ -136,7 +136,7 @@ def test_a_prompt_cut_anywhere_can_be_continued_in_the_tokens_of_the_whole_text(
 
 
 def test_what_is_allowed_writes_the_text_again(backbone):
-    healer, rng = healer_of(backbone), random.Random(2)
+    healer, rng = get_healer(backbone), random.Random(2)
     vocabulary = len(token_bytes(backbone.tokenizer))
     for cut in rng.sample(range(9, len(TEXT)), 60):
         healed = healer.heal(TEXT[:cut])
@@ -156,7 +156,7 @@ def test_what_is_allowed_writes_the_text_again(backbone):
 
 @pytest.mark.data
 def test_humaneval_prompts_and_their_references_agree(backbone, data_dir):
-    healer, unhealed, tasks = healer_of(backbone), 0, humaneval(str(data_dir)).tasks[::4]
+    healer, unhealed, tasks = get_healer(backbone), 0, humaneval(str(data_dir)).tasks[::4]
     for task in tasks:
         healed, ids = healer.heal(task.prompt.text), backbone.encode_prompt(task.canonical_solution)
         assert ids[: len(healed.ids)] == healed.ids
@@ -169,14 +169,14 @@ def test_a_boundary_stays():
     kata, texts = load_backbone("kata-lm"), [task.prompt.text for task in build()[0][:100]]
     for backbone in (kata, double("llama_gqa")):
         for text in texts:
-            assert healer_of(backbone).heal(text) == Healed(backbone.encode_prompt(text), [], None, backbone.mask_id)
+            assert get_healer(backbone).heal(text) == Healed(backbone.encode_prompt(text), [], None, backbone.mask_id)
 
 
 def test_chat_markers_stay(backbone):
     marker = backbone.tokenizer.all_special_tokens[-1]
     text = "def solve(words):\n" + marker
-    assert healer_of(backbone).heal(text).rest is None
-    healed = healer_of(backbone).heal(text + "\n    retu")
+    assert get_healer(backbone).heal(text).rest is None
+    healed = get_healer(backbone).heal(text + "\n    retu")
     assert healed.ids[: len(backbone.encode_prompt(text))] == backbone.encode_prompt(text)
 
 
@@ -188,14 +188,14 @@ def test_other_tokenizers_are_not_healed():
         PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>"),
         "words",
     )
-    assert healer_of(backbone).heal("def") == Healed([0], [], None, 2)
+    assert get_healer(backbone).heal("def") == Healed([0], [], None, 2)
 
 
 def test_second_streams_lose_the_same_tokens():
     backbone = load_backbone("kata-lm")
     task = next(task for task in build()[0] if task.kind == "call")
     prompt = dataclasses.replace(task.prompt, text=task.prompt.text + "\n", code=task.prompt.code + "\n")
-    healed = healer_of(backbone).heal(prompt.text)
+    healed = get_healer(backbone).heal(prompt.text)
     assert healed.text == "\n" and len(healed.dropped) == 1
     masked = masked_ids(backbone, prompt, ["nl", "code"])
     assert len(masked) == len(healed.whole) and healed.shorten(masked) == masked[:-1]
@@ -222,7 +222,7 @@ def test_greedy_programs_go_on_as_if_uncut():
     """kata-lm's own greedy program, cut anywhere and healed, goes on as it did; unhealed it often does not."""
     backbone = load_backbone("kata-lm")
     backbone.model.double()
-    healer, cuts, healed_same, unhealed_same = healer_of(backbone), 0, 0, 0
+    healer, cuts, healed_same, unhealed_same = get_healer(backbone), 0, 0, 0
     for task in [task for task in build()[0] if task.kind == "call"][:2]:
         prompt = task.prompt.text
         program, text = greedy(backbone, healer, backbone.encode_prompt(prompt), None, 48)
@@ -241,7 +241,7 @@ def test_greedy_programs_go_on_as_if_uncut():
 
 def test_kata_references_cut_anywhere_are_continued_in_the_tokenizers_tokens():
     backbone = load_backbone("kata-lm")
-    healer, cuts, own, follows, unhealed_follows = healer_of(backbone), 0, 0, 0, 0
+    healer, cuts, own, follows, unhealed_follows = get_healer(backbone), 0, 0, 0, 0
     for task in [task for task in build()[0] if task.kind == "call"][2:4]:
         whole = task.prompt.text + task.canonical_solution[len(task.prompt.code) :]
         for cut in range(len(task.prompt.text) + 1, len(whole), 2):
@@ -276,7 +276,7 @@ def test_the_engine_heals(written):
 
 def test_a_backbone_is_not_kept_alive():
     backbone = double("llama_gqa")
-    healer_of(backbone).heal("def")
+    get_healer(backbone).heal("def")
     alive = weakref.ref(backbone)
     del backbone
     gc.collect()
@@ -285,4 +285,4 @@ def test_a_backbone_is_not_kept_alive():
 
 def test_texts_of_nothing(backbone):
     ids = backbone.encode_prompt("")
-    assert healer_of(backbone).heal("") == Healed(ids, [], None, backbone.mask_id)
+    assert get_healer(backbone).heal("") == Healed(ids, [], None, backbone.mask_id)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from cptlab.judging.lint import checks, pylint_score
-from cptlab.judging.lint.checks import pylint_flags
+from cptlab.judging.lint import pylint_checks, pylint_score
+from cptlab.judging.lint.pylint_checks import pylint_flags
 from cptlab.judging.lint.pylint_score import (
     CRASH,
     TIMEOUT,
@@ -208,12 +208,12 @@ def test_pragmas_are_counted_and_not_obeyed(tmp_path):
 
 def test_the_list_of_checks_is_frozen_and_documented():
     """Whoever changes the list raises CHECKS_VERSION, or old cached scores would mix with new ones."""
-    digest = hashlib.sha256(" ".join(checks.DISABLED_CHECKS).encode()).hexdigest()[:12]
-    assert (checks.CHECKS_VERSION, digest) == ("1", "b1d3db66565d")
+    digest = hashlib.sha256(" ".join(pylint_checks.DISABLED_CHECKS).encode()).hexdigest()[:12]
+    assert (pylint_checks.CHECKS_VERSION, digest) == ("1", "b1d3db66565d")
     page = (ROOT / "docs" / "quality.md").read_text(encoding="utf-8")
     table = page.split("## The list")[1].split("W0621")[0]
-    assert sorted(re.findall(r"\b([CRWEF]\d{4}) [a-z]", table)) == sorted(checks.DISABLED_CHECKS)
-    assert f"Version {checks.CHECKS_VERSION}, checked with pylint {checks.PYLINT_VERSION}" in page
+    assert sorted(re.findall(r"\b([CRWEF]\d{4}) [a-z]", table)) == sorted(pylint_checks.DISABLED_CHECKS)
+    assert f"Version {pylint_checks.CHECKS_VERSION}, checked with pylint {pylint_checks.PYLINT_VERSION}" in page
 
 
 def test_formula():

@@ -7,7 +7,7 @@ from test_reporting import raw_rows, store_run
 
 from cptlab.commands.compare import main, parse_choice
 from cptlab.errors import UserError
-from cptlab.reporting.comparison import Choice, compare_table
+from cptlab.reporting.comparison import ComparedSystem, compare_table
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +49,12 @@ def test_values_and_paired_changes(runs, tmp_path, capsys):
 
 def test_all_systems_of_a_run_and_some_of_others(runs):
     one, two = runs
-    table = compare_table([Choice(one), Choice(two, "base", "other"), Choice(two, label="again")])
+    table = compare_table(
+        [ComparedSystem(one), ComparedSystem(two, "base", "other"), ComparedSystem(two, label="again")]
+    )
     assert [row[0] for row in table.rows] == ["base", "tuned", "other", "again"]
     assert table.rows[2][1:] == table.rows[3][1:] and "against base" in table.note
-    turned = compare_table([Choice(one, "tuned"), Choice(one, "base")])
+    turned = compare_table([ComparedSystem(one, "tuned"), ComparedSystem(one, "base")])
     there, back = (record["change"] for record in (*table.records, *turned.records) if record["system"] in ("tuned", "base")
                    and record["metric"] == "pass@1" and record["change"] is not None)  # fmt: skip
     assert there == pytest.approx(-back) and there != 0
@@ -61,22 +63,22 @@ def test_all_systems_of_a_run_and_some_of_others(runs):
 def test_what_an_argument_may_be(tmp_path):
     odd = tmp_path / "lr=1:2"
     odd.mkdir()
-    assert parse_choice(str(odd)) == Choice(odd)
-    assert parse_choice(f"{odd}:base") == Choice(odd, "base")
-    assert parse_choice(f"SPA={odd}:base") == Choice(odd, "base", "SPA")
-    assert parse_choice(f"SPA={odd}") == Choice(odd, None, "SPA")
+    assert parse_choice(str(odd)) == ComparedSystem(odd)
+    assert parse_choice(f"{odd}:base") == ComparedSystem(odd, "base")
+    assert parse_choice(f"SPA={odd}:base") == ComparedSystem(odd, "base", "SPA")
+    assert parse_choice(f"SPA={odd}") == ComparedSystem(odd, None, "SPA")
 
 
 def test_mistakes(runs, tmp_path, capsys):
     one, two = runs
     fewer = store_run(tmp_path / "fewer", tasks=5)
     with pytest.raises(UserError, match="tasks of .*fewer are not those"):
-        compare_table([Choice(one, "base"), Choice(fewer, "tuned")])
+        compare_table([ComparedSystem(one, "base"), ComparedSystem(fewer, "tuned")])
     with pytest.raises(UserError, match="has no system 'tuned'. Name one of base"):
-        compare_table([Choice(two, "tuned")])
+        compare_table([ComparedSystem(two, "tuned")])
     with pytest.raises(UserError, match="Two systems are called base"):
-        compare_table([Choice(one), Choice(two)])
+        compare_table([ComparedSystem(one), ComparedSystem(two)])
     with pytest.raises(UserError, match="mine stands for base, tuned"):
-        compare_table([Choice(one, None, "mine")])
+        compare_table([ComparedSystem(one, None, "mine")])
     assert main(["plain"]) == 2 and "LABEL=RUN" in capsys.readouterr().err
     assert main([f"plain={tmp_path / 'nothing'}"]) == 2 and "no directory" in capsys.readouterr().err

@@ -23,10 +23,10 @@ from cptlab.training.loop.module import AdapterTraining
 from cptlab.training.objectives import DPO, DPOP, NLL, ORPO, SVEN, SimPO
 from cptlab.training.steps import batches
 from cptlab.training.steps.batches import ReferenceRows, collate
-from cptlab.training.steps.choice import StepMethod, choose_step
 from cptlab.training.steps.compute import Compute
 from cptlab.training.steps.fast import FastOutputs
 from cptlab.training.steps.packing import pack, packed_length, predicting_places, token_budget_groups
+from cptlab.training.steps.step_method import StepMethod, choose_step
 from cptlab.training.steps.token_pairs import TokenPair, encode_pair
 
 # what these compute in float32, whatever the model's dtype: codegen its attention, the others their routing

@@ -25,7 +25,7 @@ from cptlab.training.loop.callbacks import AtomicCheckpointIO
 from cptlab.training.loop.datamodule import PairLoader, PairSplit
 from cptlab.training.loop.module import AdapterTraining
 from cptlab.training.steps.batches import collate
-from cptlab.training.steps.choice import StepMethod
+from cptlab.training.steps.step_method import StepMethod
 from cptlab.training.steps.token_pairs import encode_pair
 
 CONF = Path(__file__).resolve().parents[2] / "conf"

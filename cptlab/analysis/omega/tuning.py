@@ -21,8 +21,8 @@ Figures = dict[str, Any]
 class Tuned:
     """A tuned ω and its figures, as cptlab.metrics.summary gives them over all difficulties.
 
-    `values[ω]` and `changes[ω]` (against ω = 1) are of the validation tasks. `test` holds the figures `plain` and
-    `tuned`, and their paired `change`, of the test tasks.
+    `values[ω]` and `changes[ω]` (against ω = 1) are of the validation tasks. `test` holds the figures `before` (ω = 1)
+    and `after`, and their paired `change`, of the test tasks.
     """
 
     search: Search
@@ -74,7 +74,7 @@ def tune(
     changes = {omega: compare(validation, judged[1.0], found, ks=ks)["all"] for omega, found in judged.items()}
     plain = draw(test, 1.0)
     after = plain if search.best == 1 else draw(test, search.best)
-    figures = {name: summarise(test, *found, ks=ks)["all"] for name, found in (("plain", plain), ("tuned", after))}
+    figures = {name: summarise(test, *found, ks=ks)["all"] for name, found in (("before", plain), ("after", after))}
     return Tuned(search, values, changes, figures | {"change": compare(test, plain, after, ks=ks)["all"]})
 
 
@@ -126,9 +126,9 @@ def sentences(system: str, tuned: Tuned, metric: str) -> list[str]:
         )
     if search.at_end:
         out.append(f"{system}: ω = {search.best:g} is the end of the grid. Widen it with high=… or low=….")
-    before, after = (value(metric, test[side]) for side in ("plain", "tuned"))
+    before, after = (value(metric, test[side]) for side in ("before", "after"))
     moved = "" if search.best == 1 else f", at ω = {search.best:g} {after} ({change(metric, test['change'])})"
-    out.append(f"{system}: on {test['tuned']['tasks']} other tasks, {metric} at ω = 1 is {before}{moved}.")
+    out.append(f"{system}: on {test['after']['tasks']} other tasks, {metric} at ω = 1 is {before}{moved}.")
     return out
 
 

@@ -32,7 +32,7 @@ COSTLY = frozenset(  # 20 to 180 ms, where a short program takes 10
     .split()
 )  # fmt: skip
 CHEAP = frozenset("abc bisect copy hashlib heapq itertools json math operator random string sys time types".split())
-MOST_STEMS = 16
+MAX_STEMS = 16
 _IMPORT = re.compile(r"from[ \t]+([\w.]+)[ \t]+import\b|import[ \t]+(.+)")
 _COMMAND_DEPTH = 4  # frames down to PyLinter.check in the `pylint` command: script, run_pylint, Run.__init__, check
 
@@ -109,7 +109,7 @@ def serve_files(linter: StoppedLinter, cpu_seconds: float, memory_mb: int) -> No
         modules = opening(request["source"])
         stem = stems.pop(modules, None) or grow(modules)
         stems[modules] = stem
-        if len(stems) > MOST_STEMS:
+        if len(stems) > MAX_STEMS:
             _end(stems.pop(next(iter(stems))))
         write_message(stem.requests, "check")
         return _reply(stem)

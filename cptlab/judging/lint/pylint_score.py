@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from cptlab.judging.lint.checks import CHECKS_VERSION, pylint_flags
+from cptlab.judging.lint.pylint_checks import CHECKS_VERSION, pylint_flags
 from cptlab.judging.lint.score_cache import ScoreCache
 from cptlab.judging.workers.server_pool import ServerPool, available_cpus
 from cptlab.records import Message, Quality
@@ -30,7 +30,7 @@ MEMORY_MB = 4096
 TIMEOUT = Message("F9001", "cptlab-lint-timeout", 0)
 CRASH = Message("F9002", "cptlab-lint-crash", 0)
 
-_MOST_WAITING = 256  # cached scores that may wait while the linters are busy
+_MAX_WAITING = 256  # cached scores that may wait while the linters are busy
 
 
 def quality_formula(
@@ -69,7 +69,7 @@ def score_stream(
                     yield (key, program), {"source": program}
                     continue
                 cached.append((key, quality))
-                if len(cached) >= _MOST_WAITING:
+                if len(cached) >= _MAX_WAITING:
                     return
             ended = True
 

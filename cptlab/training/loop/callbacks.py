@@ -47,7 +47,7 @@ class StageCheckpoint(Checkpoint):
         trainer.save_checkpoint(self.path)
 
 
-class Curve(Callback):
+class CurveWriter(Callback):
     """Writes `directory/steps.csv` (every step's losses) and `epochs.csv` (their means, and the validation).
 
     Rows after the checkpoint that a run resumes from are cut off first, so the files of an interrupted run end up as

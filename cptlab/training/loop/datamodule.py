@@ -18,7 +18,7 @@ from cptlab.pairs import read_pairs
 from cptlab.settings.setting import Setting, check_settings
 from cptlab.training.loop.module import AdapterTraining
 from cptlab.training.objectives.base import Objective
-from cptlab.training.reference import Reference, kept_of, open_reference
+from cptlab.training.reference import Reference, needed_outputs, open_reference
 from cptlab.training.steps.batches import Batch, collate
 from cptlab.training.steps.packing import packed_length, token_budget_groups
 from cptlab.training.steps.token_pairs import TokenPair, encode_pair
@@ -168,7 +168,7 @@ class PairDataModule(lightning.LightningDataModule):
         say: Callable[[str], None] = print,
     ) -> None:
         """Read the frozen backbone's outputs for the pairs from `cache`. Compute them first if they are missing."""
-        for split, needed in kept_of(objective, first_stage).items():
+        for split, needed in needed_outputs(objective, first_stage).items():
             held = self.splits[split]
             if needed != "none" and len(held):
                 held.reference = open_reference(

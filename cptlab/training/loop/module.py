@@ -20,7 +20,7 @@ from cptlab.training.objectives.base import Objective
 from cptlab.training.objectives.cpt import CPT
 from cptlab.training.objectives.nll import NLL
 from cptlab.training.steps.batches import Batch
-from cptlab.training.steps.choice import StepMethod
+from cptlab.training.steps.step_method import StepMethod
 
 STAGES = ("comparative", "nll")
 
@@ -100,7 +100,7 @@ class AdapterTraining(lightning.LightningModule):
     def training_step(self, step: Sequence[Batch], _batch_idx: int) -> Tensor:
         """The loss of a step; its gradient is known when this returns, as only one batch is in memory at a time."""
         tensors = [adapter.tensors() for adapter in self.adapters]
-        with self.adapter.drawing(self.global_step, self.global_rank):
+        with self.adapter.seeded_randomness(self.global_step, self.global_rank):
             self._latest, gradients = self._gradients(step, tensors, separately=False)
         # a number whose gradient by the parameters is that of the loss: backward, and with it DDP, starts here
         products = [(t * g).sum() for t, g in zip(_flat(tensors), gradients["loss"], strict=True)]
@@ -112,7 +112,7 @@ class AdapterTraining(lightning.LightningModule):
     ) -> tuple[dict[str, Tensor], dict[str, list[Tensor]]]:
         """Of a step: the loss and the unweighted terms, and the gradients of the adapters' `tensors`, in one list, by the
         loss, or by each weighted term."""
-        leaves = [adapter.at(own) for adapter, own in zip(self.adapters, tensors, strict=True)]
+        leaves = [adapter.with_tensors(own) for adapter, own in zip(self.adapters, tensors, strict=True)]
         policies = [leaf.policy(self.backbone) for leaf in leaves]
         inputs = [parameter for leaf in leaves for parameter in leaf.parameters()]
         pairs = sum(len(batch) for batch in step)

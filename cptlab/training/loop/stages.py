@@ -24,12 +24,12 @@ from cptlab.backbone import Backbone
 from cptlab.errors import UserError
 from cptlab.settings.setting import Setting, check_settings
 from cptlab.storage.atomic import write_json
-from cptlab.training.loop.callbacks import CHECKPOINT, AtomicCheckpointIO, Curve, StageCheckpoint
+from cptlab.training.loop.callbacks import CHECKPOINT, AtomicCheckpointIO, CurveWriter, StageCheckpoint
 from cptlab.training.loop.datamodule import PairDataModule
 from cptlab.training.loop.module import STAGES, AdapterTraining
 from cptlab.training.objectives.base import Objective
 from cptlab.training.objectives.cpt import CPT
-from cptlab.training.steps.choice import StepMethod, choose_step
+from cptlab.training.steps.step_method import StepMethod, choose_step
 
 FINISHED = "finished.json"
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -177,7 +177,7 @@ def _run_stage(
         module.on_load_checkpoint(state)
         module.load_state_dict(state["state_dict"])
         return
-    own = [Curve(directory), StageCheckpoint(directory, checkpoint_every)]
+    own = [CurveWriter(directory), StageCheckpoint(directory, checkpoint_every)]
     with _quiet():
         fitter = make_trainer(
             trainer,
