@@ -15,7 +15,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cptlab.commands.common import ROOT, write_config
+from cptlab.commands.shared.common import ROOT, write_config
 from cptlab.errors import UserError
 from cptlab.settings.entry import hydra_command
 from cptlab.settings.instantiate import instantiate

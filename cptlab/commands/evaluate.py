@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from cptlab.commands.common import (
+from cptlab.commands.shared.common import (
     METRICS_FILE,
     ROOT,
     begin,
@@ -22,7 +22,7 @@ from cptlab.commands.common import (
     say,
     write_config,
 )
-from cptlab.commands.systems import build_backbone, choose_systems, shared_setting
+from cptlab.commands.shared.systems import build_backbone, choose_systems, shared_setting
 from cptlab.errors import UserError
 from cptlab.metrics.summary import allowed_ks, compare, flat, flat_names, summarise
 from cptlab.settings.entry import hydra_command

@@ -19,8 +19,8 @@ from omegaconf import DictConfig
 
 from cptlab.analysis.omega.search import omega_grid
 from cptlab.analysis.omega.tuning import Draw, check_metric, sentences, tune
-from cptlab.commands.common import ROOT, begin, build_judge, check_sandbox, say, write_config
-from cptlab.commands.systems import build_backbone, choose_systems, shared_setting
+from cptlab.commands.shared.common import ROOT, begin, build_judge, check_sandbox, say, write_config
+from cptlab.commands.shared.systems import build_backbone, choose_systems, shared_setting
 from cptlab.errors import UserError
 from cptlab.records import Task
 from cptlab.reporting.omega_curve import make_omega_report, print_curve

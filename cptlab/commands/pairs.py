@@ -10,8 +10,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from cptlab.commands.build_pairs import build_pairs
-from cptlab.commands.common import PAIRS_FILE
+from cptlab.commands.shared.build_pairs import build_pairs
+from cptlab.commands.shared.common import PAIRS_FILE
 from cptlab.settings.entry import hydra_command
 from cptlab.storage.run_directory import discard
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from cptlab.commands.build_pairs import build_pairs
-from cptlab.commands.common import (
+from cptlab.commands.shared.build_pairs import build_pairs
+from cptlab.commands.shared.common import (
     METRICS_FILE,
     PAIRS_FILE,
     ROOT,
@@ -23,7 +23,7 @@ from cptlab.commands.common import (
     say,
     write_config,
 )
-from cptlab.commands.estimate import print_estimate, say_estimate
+from cptlab.commands.shared.estimate import print_estimate, say_estimate
 from cptlab.errors import UserError
 from cptlab.progress import is_main_process
 from cptlab.settings.entry import hydra_command

@@ -19,7 +19,7 @@ from transformers import LlamaConfig
 from cptlab.adapters import Prefix
 from cptlab.adapters.full import FullFineTuning
 from cptlab.adapters.lora import LoRA
-from cptlab.commands.estimate import say_estimate
+from cptlab.commands.shared.estimate import say_estimate
 from cptlab.errors import UserError
 from cptlab.estimate import trial as module
 from cptlab.estimate.estimate import ASSUMED, duration, estimate

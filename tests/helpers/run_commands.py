@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from cptlab.commands.build_pairs import build_pairs
 from cptlab.commands.evaluate import evaluate
+from cptlab.commands.shared.build_pairs import build_pairs
 from cptlab.commands.train import train
 from cptlab.settings.config_source import compose_config
 from cptlab.settings.entry import entry, prepare

@@ -20,7 +20,7 @@ from cptlab.storage.run_directory import CONFIG_FILE, INCIDENTAL, RunDirectory, 
 if TYPE_CHECKING:
     from cptlab.systems.judge import Judge
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PAIRS_FILE, STATISTICS_FILE, METRICS_FILE = "pairs.jsonl", "statistics.json", "metrics.json"
 
 

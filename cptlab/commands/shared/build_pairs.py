@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from cptlab import pairs
-from cptlab.commands.common import PAIRS_FILE, STATISTICS_FILE, build_judge, say
+from cptlab.commands.shared.common import PAIRS_FILE, STATISTICS_FILE, build_judge, say
 from cptlab.errors import UserError
 from cptlab.pairs import FilterCounts, ReadyPairs, SampledPairs
 from cptlab.records import Task

@@ -10,8 +10,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from cptlab.commands.build_pairs import find_pairs
-from cptlab.commands.common import say
+from cptlab.commands.shared.build_pairs import find_pairs
+from cptlab.commands.shared.common import say
 from cptlab.errors import UserError
 from cptlab.settings.instantiate import instantiate
 

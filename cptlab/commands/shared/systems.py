@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cptlab.commands.common import content_of, say
+from cptlab.commands.shared.common import content_of, say
 from cptlab.errors import UserError
 from cptlab.settings.instantiate import instantiate
 from cptlab.storage.run_directory import CONFIG_FILE, training_run
