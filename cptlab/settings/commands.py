@@ -89,8 +89,8 @@ class JudgingSettings(CommandSettings):
 class TrainSettings(JudgingSettings):
     """conf/train.yaml. `ablation` and `debug` say what was chosen of these groups."""
 
-    benchmark: Annotated[Any, Part()]
-    backbone: Annotated[Any, Part()]
+    benchmark: Annotated[Any, Part()]  # pyright: ignore[reportGeneralTypeIssues]
+    backbone: Annotated[Any, Part()]  # pyright: ignore[reportGeneralTypeIssues]
     adapter: Annotated[Any, Part(partial=True)]
     pairs: Annotated[Any, Part()]
     data: Data
@@ -157,8 +157,8 @@ class EvaluateSettings(JudgingSettings):
 class PairsSettings(JudgingSettings):
     """conf/pairs.yaml."""
 
-    benchmark: Annotated[Any, Part()]
-    backbone: Annotated[Any, Part()]
+    benchmark: Annotated[Any, Part()]  # pyright: ignore[reportGeneralTypeIssues]
+    backbone: Annotated[Any, Part()]  # pyright: ignore[reportGeneralTypeIssues]
     pairs: Annotated[Any, Part()]
 
 
