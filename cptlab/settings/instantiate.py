@@ -30,6 +30,7 @@ def instantiate(node: DictConfig, name: str, *args: Any, **extra: Any) -> Any:
                     f"{name} cannot be made from its settings: {cause or error}. Correct conf group {name}."
                 ) from error
             raise
+    assert cause is not None
     raise cause
 
 

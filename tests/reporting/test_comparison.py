@@ -78,5 +78,7 @@ def test_mistakes(runs, tmp_path, capsys):
         compare_table([Choice(one), Choice(two)])
     with pytest.raises(UserError, match="mine stands for base, tuned"):
         compare_table([Choice(one, None, "mine")])
-    assert main(["plain"]) == 2 and "LABEL=RUN" in capsys.readouterr().err
+    assert main(["plain"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and "LABEL=RUN" in said
     assert main([f"plain={tmp_path / 'nothing'}"]) == 2 and "no directory" in capsys.readouterr().err
