@@ -62,8 +62,6 @@ class CommandSettings:
     """What every command has. `task_name` is the command's own name."""
 
     task_name: str
-    benchmark: Annotated[Any, Part(optional=True)] = None
-    backbone: Annotated[Any, Part(optional=True)] = None
     print_config: Annotated[bool, Setting("Whether the config is printed first.")] = True
     paths: Paths = Paths()
 
@@ -116,6 +114,8 @@ class TrainSettings(JudgingSettings):
 class EvaluateSettings(JudgingSettings):
     """conf/evaluate.yaml."""
 
+    benchmark: Annotated[Any, Part(optional=True)] = None
+    backbone: Annotated[Any, Part(optional=True)] = None
     system: Annotated[Any, Part(many="names")] = None
     logger: Annotated[Any, Part(many="names")] = None
     run: Annotated[
@@ -166,6 +166,8 @@ class PairsSettings(JudgingSettings):
 class OmegaSettings(JudgingSettings):
     """conf/omega.yaml."""
 
+    benchmark: Annotated[Any, Part(optional=True)] = None
+    backbone: Annotated[Any, Part(optional=True)] = None
     system: Annotated[Any, Part(many="names")] = None
     run: Annotated[
         str | None,
@@ -204,6 +206,8 @@ class OmegaSettings(JudgingSettings):
 class DilutionSettings(CommandSettings):
     """conf/dilution.yaml."""
 
+    benchmark: Annotated[Any, Part(optional=True)] = None
+    backbone: Annotated[Any, Part(optional=True)] = None
     decoding: Decoding
     run: Annotated[
         str | None,

@@ -29,7 +29,9 @@ def test_the_sentence(command, overrides, expected):
 
 def test_help(capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["cptlab"])
-    pairs.main(["--help"])
+    with pytest.raises(SystemExit) as ended:
+        pairs.main(["--help"])
+    assert not ended.value.code
     page = capsys.readouterr().out
     assert page.startswith("usage: cptlab pairs") and "cptlab settings" in page and "powered by" not in page
     assert pretrain.main(["--help"]) == 0 and "output=DIR" in capsys.readouterr().out
