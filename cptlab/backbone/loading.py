@@ -20,11 +20,12 @@ from cptlab.backbone.exactness import check_exact
 from cptlab.backbone.foreign_errors import raised_outside
 from cptlab.backbone.model import Backbone
 from cptlab.backbone.prefix_shape import TESTED
-from cptlab.backbone.quantization import quantized_loading, use_own_products
+from cptlab.backbone.quantization import QUANTIZATIONS, quantized_loading, use_own_products
 from cptlab.errors import UserError
 from cptlab.settings.setting import Setting, check_settings
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPE_NAMES = ("float32", "bfloat16", "float16")
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPE_NAMES}
 EMBEDDED = "kata-lm"
 HUB_SECONDS = 5.0
 
@@ -46,7 +47,7 @@ def load_backbone(
     *,
     revision: Annotated[str | None, Setting("Branch, tag or commit on the hub; null: the newest.")] = None,
     dtype: Annotated[
-        str, Setting("Precision of the weights and of what they compute.", choices=("float32", "bfloat16", "float16"))
+        str, Setting("Precision of the weights and of what they compute.", choices=DTYPE_NAMES)
     ] = "float32",
     device: Annotated[
         str, Setting("Device, such as cpu, cuda, cuda:1 or mps; auto: the GPU where there is one.")
@@ -69,9 +70,7 @@ def load_backbone(
     ] = None,
     quantization: Annotated[
         str | None,
-        Setting(
-            "Precision of the layers' weights, where bitsandbytes or torchao is installed.", choices=("8bit", "4bit")
-        ),
+        Setting("Precision of the layers' weights, where bitsandbytes or torchao is installed.", choices=QUANTIZATIONS),
     ] = None,
     local_files_only: Annotated[bool, Setting("true: ask no hub, take what was downloaded before.")] = False,
 ) -> Backbone:

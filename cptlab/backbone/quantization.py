@@ -26,15 +26,17 @@ from transformers.utils.import_utils import is_bitsandbytes_available, is_torcha
 from cptlab.backbone.gradient_checkpointing import decoder_layers
 from cptlab.errors import UserError
 
-KINDS = ("8bit", "4bit")
+QUANTIZATIONS = ("8bit", "4bit")
 GROUP = 32  # weights that share a scale in torchao's 4 bits
 REMEDY = "Set backbone.quantization=null, or use another backbone."
 
 
 def quantized_loading(kind: str, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
     """Return the options of `from_pretrained` that round weights to `kind` on `device`. UserError if that is impossible."""
-    if kind not in KINDS:
-        raise UserError(f"There is no quantization {kind!r}. Set backbone.quantization to {', '.join(KINDS)} or null.")
+    if kind not in QUANTIZATIONS:
+        raise UserError(
+            f"There is no quantization {kind!r}. Set backbone.quantization to {', '.join(QUANTIZATIONS)} or null."
+        )
     if device.type not in ("cpu", "cuda"):
         raise UserError(
             f"No quantization runs on {device}. Set backbone.quantization=null, or backbone.device to cuda or cpu."

@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         table = compare_table([parse_choice(text) for text in options.systems])
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     if options.output:
         write_text(options.output / "compare.md", to_markdown(table))

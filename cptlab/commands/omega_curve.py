@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         curve = read_curve(given.runs)
         page = make_omega_report(given.runs[0], curve)
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     print_curve(curve)
     print(f"Report: {page}")

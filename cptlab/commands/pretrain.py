@@ -17,8 +17,12 @@ USAGE = "Use output=DIR and any of steps=N, batch=N, seed=N."
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command with `name=value` arguments, and return its exit code."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if "-h" in given or "--help" in given:
+        print(__doc__)
+        return 0
     try:
-        output, options = parse(sys.argv[1:] if arguments is None else arguments)
+        output, options = parse(given)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

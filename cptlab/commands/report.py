@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
         page = make_report(given.run, train_directory=given.train, **shared)
         print_tables(given.run, **shared)
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"\nReport: {page}")
     return 0

@@ -18,6 +18,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(markdown(), end="")
         return 0
     found = lines(options.name)
+    if not found and options.name.split(".")[0] == "trainer":
+        print(
+            "trainer.* are the arguments of lightning.Trainer: https://lightning.ai/docs/pytorch/stable/common/trainer.html"
+        )
+        return 0
     if not found:
         print(f"error: There is no setting {options.name}. Leave the name out to see all.", file=sys.stderr)
         return 2

@@ -62,8 +62,6 @@ class CommandSettings:
     """What every command has. `task_name` is the command's own name."""
 
     task_name: str
-    benchmark: Annotated[Any, Part(optional=True)] = None
-    backbone: Annotated[Any, Part(optional=True)] = None
     print_config: Annotated[bool, Setting("Whether the config is printed first.")] = True
     paths: Paths = Paths()
 
@@ -89,8 +87,8 @@ class JudgingSettings(CommandSettings):
 class TrainSettings(JudgingSettings):
     """conf/train.yaml. `ablation` and `debug` say what was chosen of these groups."""
 
-    benchmark: Annotated[Any, Part()]  # pyright: ignore[reportGeneralTypeIssues]
-    backbone: Annotated[Any, Part()]  # pyright: ignore[reportGeneralTypeIssues]
+    benchmark: Annotated[Any, Part()]
+    backbone: Annotated[Any, Part()]
     adapter: Annotated[Any, Part(partial=True)]
     pairs: Annotated[Any, Part()]
     data: Data
@@ -116,6 +114,8 @@ class TrainSettings(JudgingSettings):
 class EvaluateSettings(JudgingSettings):
     """conf/evaluate.yaml."""
 
+    benchmark: Annotated[Any, Part(optional=True)] = None
+    backbone: Annotated[Any, Part(optional=True)] = None
     system: Annotated[Any, Part(many="names")] = None
     logger: Annotated[Any, Part(many="names")] = None
     run: Annotated[
@@ -157,8 +157,8 @@ class EvaluateSettings(JudgingSettings):
 class PairsSettings(JudgingSettings):
     """conf/pairs.yaml."""
 
-    benchmark: Annotated[Any, Part()]  # pyright: ignore[reportGeneralTypeIssues]
-    backbone: Annotated[Any, Part()]  # pyright: ignore[reportGeneralTypeIssues]
+    benchmark: Annotated[Any, Part()]
+    backbone: Annotated[Any, Part()]
     pairs: Annotated[Any, Part()]
 
 
@@ -166,6 +166,8 @@ class PairsSettings(JudgingSettings):
 class OmegaSettings(JudgingSettings):
     """conf/omega.yaml."""
 
+    benchmark: Annotated[Any, Part(optional=True)] = None
+    backbone: Annotated[Any, Part(optional=True)] = None
     system: Annotated[Any, Part(many="names")] = None
     run: Annotated[
         str | None,
@@ -204,6 +206,8 @@ class OmegaSettings(JudgingSettings):
 class DilutionSettings(CommandSettings):
     """conf/dilution.yaml."""
 
+    benchmark: Annotated[Any, Part(optional=True)] = None
+    backbone: Annotated[Any, Part(optional=True)] = None
     decoding: Decoding
     run: Annotated[
         str | None,

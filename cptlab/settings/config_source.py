@@ -56,13 +56,9 @@ class DeclaredConfigSource(FileConfigSource):
         if str(path) in COMMANDS and isinstance(result.config, DictConfig):
             _fill_command(result.config, COMMANDS[str(path)])
         _fill_targets(result.config)
-        config = result.config
-        if (
-            path.parts[:-1] == ("decoding",)
-            and isinstance(config, DictConfig)
-            and "_target_" in config.get("sampling", ())
-        ):
-            _fill(config, declarations(NODES["decoding"]))  # here, since systems have decodings, too
+        if path.parts[:-1] == ("decoding",) and OmegaConf.select(result.config, "sampling._target_"):
+            assert isinstance(result.config, DictConfig)
+            _fill(result.config, declarations(NODES["decoding"]))  # here, since systems have decodings, too
         return result
 
 

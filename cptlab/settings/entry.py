@@ -23,9 +23,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cptlab.errors import UserError
 from cptlab.progress import is_main_process
+from cptlab.settings.commands import COMMANDS
 from cptlab.settings.config_source import config_directory, use_declared_defaults
 from cptlab.settings.debug import shrink
-from cptlab.settings.listing import all_rows
+from cptlab.settings.listing import groups, names_of, options
 from cptlab.settings.tree import print_tree
 from cptlab.settings.validation import validate
 
@@ -45,14 +46,14 @@ def hydra_command(name: str, step: Callable[[DictConfig, Path], Any]) -> Callabl
     def main(arguments: Sequence[str] | None = None) -> int:
         if arguments is not None:
             sys.argv[1:] = arguments
-        entry(composed)
+        entry(composed, name)
         return 0
 
     return main
 
 
-def entry(main: Callable[[], Any]) -> None:
-    """Run a `@hydra.main` function; a user's mistake is one sentence on stderr and exit code 2."""
+def entry(main: Callable[[], Any], command: str) -> None:
+    """Run the `@hydra.main` function of a command; a user's mistake is one sentence on stderr and exit code 2."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra hands its errors on instead of printing them
     use_declared_defaults()
     try:
@@ -62,7 +63,7 @@ def entry(main: Callable[[], Any]) -> None:
     except (UserError, HydraException, OmegaConfBaseException) as error:
         if os.environ.get("CPTLAB_TRACEBACK"):
             raise
-        print(f"error: {explain(error)}", file=sys.stderr)
+        print(f"error: {explain(error, command)}", file=sys.stderr)
         sys.exit(2)
     except ValueError as error:
         if not str(error).startswith("Config group override"):  # how Hydra refuses adapter=null and the like
@@ -83,6 +84,10 @@ def job(run: Callable[[DictConfig], Any], config: DictConfig) -> Any:
             raise UserError(
                 "Under -m, a job cannot start its other processes by itself: they would run the whole sweep again. "
                 "Launch with torchrun, or use trainer=cpu or trainer=gpu."
+            )
+        if config.task_name != HydraConfig.get().job.config_name:
+            raise UserError(
+                f"task_name={config.task_name} cannot be: the command gives its own name. Leave task_name out."
             )
         prepare(config)
         return run(config)
@@ -105,7 +110,7 @@ def prepare(config: DictConfig) -> None:
         print_tree(config)
 
 
-def explain(error: BaseException) -> str:
+def explain(error: BaseException, command: str) -> str:
     """One or two sentences for an error of the user's, Hydra's or OmegaConf's."""
     cause = error.__cause__
     while cause is not None:
@@ -113,14 +118,24 @@ def explain(error: BaseException) -> str:
             return str(cause)
         cause = cause.__cause__
     text = str(error)
-    missing = re.search(r"Could not find '([^']+)/([^'/]+)'", text)
-    if missing:
+    missing = re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", text)
+    if missing and missing.group(1) in groups():
         group, value = missing.groups()
-        options = re.findall(r"^\t(\S+)$", text.split("Config search path")[0], re.MULTILINE)
-        return f"There is no {group}={value}. Choose one of: {', '.join(options) or 'none'}."
+        return f"There is no {group}={value}. Choose one of: {', '.join(option.name for option in options(group))}."
     unknown = re.search(r"Could not (?:override|append to config)[^']*'([^']+)'", text)
     if unknown:
-        near = difflib.get_close_matches(unknown.group(1), [row.name for row in all_rows()], 1)
-        hint = f"Did you mean {near[0]}?" if near else "`cptlab settings` lists them."
-        return f"There is no setting {unknown.group(1)!r} here. {hint}"
+        return _no_setting(unknown.group(1), command)
     return " ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _no_setting(name: str, command: str) -> str:
+    """Why a command does not know a name that was overridden, and what to do."""
+    if name in groups() and "/" in name:
+        group = name.split("/")[0]
+        return f"This {group} has no {name}. Choose another {group} first, such as {group}=guided, or leave it out."
+    users = [f"cptlab {other}" for other in COMMANDS if name in names_of(other)]
+    if users and f"cptlab {command}" not in users:
+        return f"cptlab {command} has no {name}: it belongs to {' and '.join(users)}. Leave it out."
+    near = difflib.get_close_matches(name, names_of(command), 1)
+    hint = f"Did you mean {near[0]}?" if near and near[0] != name else "`cptlab settings` lists them."
+    return f"There is no setting {name!r} here. {hint}"

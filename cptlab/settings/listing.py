@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,12 @@ def all_rows() -> Iterator[Row]:
             if row.line not in seen:
                 seen.add(row.line)
                 yield row
+
+
+def names_of(command: str) -> set[str]:
+    """The names of all settings and groups that a command has."""
+    own = {field.name for field in fields(COMMANDS[command])}
+    return own | {row.name for row in all_rows() if row.name.split(".")[0] in own}
 
 
 def lines(name: str | None = None) -> list[str]:

@@ -13,14 +13,14 @@ from transformers import AutoModelForCausalLM
 
 from cptlab.backbone import Backbone, load_backbone, quantization
 from cptlab.backbone.gradient_checkpointing import checkpointed
-from cptlab.backbone.quantization import KINDS, QuantizedLinear, quantized_loading
+from cptlab.backbone.quantization import QUANTIZATIONS, QuantizedLinear, quantized_loading
 from cptlab.backbone.small_batch_linear import SmallBatchLinear, use_small_batch_linear
 from cptlab.errors import UserError
 
 WIDE = {"hidden_size": 64, "intermediate_size": 128}  # torchao's 4 bits come in groups of 32
 WIDE_GPT = {"n_embd": 64}
 PACKAGES = ("bitsandbytes", "torchao")
-every_kind = pytest.mark.parametrize("kind", KINDS)
+every_kind = pytest.mark.parametrize("kind", QUANTIZATIONS)
 
 
 @pytest.fixture(params=PACKAGES)
@@ -133,7 +133,7 @@ def test_head_and_embeddings_stay_and_the_rest_is_ours(kind, package, tmp_path):
 def test_the_fingerprint_knows_the_bits_and_no_run_changes_it(kind, package, tmp_path):
     plain = load_backbone(save(tmp_path)).fingerprint
     first, second = (load_backbone(str(tmp_path), quantization=kind) for _ in range(2))
-    other = load_backbone(str(tmp_path), quantization=next(k for k in KINDS if k != kind))
+    other = load_backbone(str(tmp_path), quantization=next(k for k in QUANTIZATIONS if k != kind))
     with torch.no_grad():
         alone(second, tokens(9)[0], None)
     assert first.fingerprint == second.fingerprint
@@ -262,7 +262,7 @@ def test_a_model_that_was_quantized_before_is_refused(monkeypatch, tmp_path):
 def test_without_either_package_the_remedy_is_said(monkeypatch, tmp_path):
     path = save(tmp_path)
     only(monkeypatch)
-    for kind in KINDS:
+    for kind in QUANTIZATIONS:
         with pytest.raises(UserError, match=r"needs accelerate and either.*pip install 'cptlab\[quantization\]'"):
             load_backbone(path, quantization=kind)
     assert load_backbone(path).dtype == torch.float32  # and nothing else needs them

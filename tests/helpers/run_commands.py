@@ -37,5 +37,5 @@ def command(name: str, where: Path, *overrides: str):
             run = {"train": train, "evaluate": evaluate}[name]
             results.append(run(composed, where / "logs" / name / "runs" / "now"))
 
-    entry(main)
+    entry(main, name)
     return results[0]

@@ -80,5 +80,7 @@ def test_mistakes(runs, tmp_path, capsys):
         compare_table([ComparedSystem(one), ComparedSystem(two)])
     with pytest.raises(UserError, match="mine stands for base, tuned"):
         compare_table([ComparedSystem(one, None, "mine")])
-    assert main(["plain"]) == 2 and "LABEL=RUN" in capsys.readouterr().err
+    assert main(["plain"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and "LABEL=RUN" in said
     assert main([f"plain={tmp_path / 'nothing'}"]) == 2 and "no directory" in capsys.readouterr().err
