@@ -4,7 +4,7 @@
 """
 
 from cptlab.adapters.base import Adapter, Policy
-from cptlab.adapters.loading import adapter_kind, load_adapter
+from cptlab.adapters.loading import load_adapter
 from cptlab.adapters.peft_format import read_extra
 from cptlab.adapters.prefix import Prefix, load_prefix, prefix_from_table, save_prefix
 
@@ -12,7 +12,6 @@ __all__ = [
     "Adapter",
     "Policy",
     "Prefix",
-    "adapter_kind",
     "load_adapter",
     "load_prefix",
     "prefix_from_table",

@@ -9,13 +9,7 @@ from cptlab.adapters.base import Adapter
 from cptlab.adapters.prefix import load_prefix
 from cptlab.backbone import Backbone
 from cptlab.errors import UserError
-
-KINDS = ("prefix", "lora", "full")  # each the name of a directory in a training run
-
-
-def adapter_kind(run: str | os.PathLike) -> str | None:
-    """Return the kind of adapter in the directory of a training run; None where there is none."""
-    return next((kind for kind in KINDS if (Path(run) / kind).is_dir()), None)
+from cptlab.storage.run_directory import ADAPTER_KINDS, adapter_kind
 
 
 def load_adapter(run: str | os.PathLike, backbone: Backbone) -> Adapter:
@@ -23,7 +17,7 @@ def load_adapter(run: str | os.PathLike, backbone: Backbone) -> Adapter:
     kind = adapter_kind(run)
     if kind is None:
         raise UserError(
-            f"{run} holds no trained adapter ({', '.join(KINDS)}). Give the directory of a finished training run."
+            f"{run} holds no trained adapter ({', '.join(ADAPTER_KINDS)}). Give the directory of a finished training run."
         )
     directory = Path(run) / kind
     if kind == "lora":

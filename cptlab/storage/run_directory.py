@@ -27,6 +27,7 @@ from cptlab.storage.locks import LOCK_FILE, Lock, try_lock
 RUN_FILE, CONFIG_FILE = "run.json", "config.yaml"
 SHARED = "CPTLAB_RUN_DIR"  # how processes that Lightning starts learn the directory of the first
 WAIT_SECONDS = 600
+ADAPTER_KINDS = ("prefix", "lora", "full")  # each the name of a folder in a training run
 # settings that change no result, so runs that differ in them alone are the same run
 INCIDENTAL = (
     *("paths", "logger", "print_config", "tags", "callbacks", "task_name", "workers", "optimized_metric", "compute"),
@@ -81,15 +82,20 @@ def finished_runs(logs: Path) -> list[Path]:
     return sorted(finished, key=lambda path: (path / RUN_FILE).stat().st_mtime, reverse=True)
 
 
-def training_run(run: str, logs: Path, adapters: Sequence[str]) -> Path:
+def adapter_kind(run: str | os.PathLike, kinds: Sequence[str] = ADAPTER_KINDS) -> str | None:
+    """Return the first of these kinds of adapter that a training run has; None if it has none."""
+    return next((kind for kind in kinds if (Path(run) / kind).is_dir()), None)
+
+
+def training_run(run: str, logs: Path, adapters: Sequence[str] = ADAPTER_KINDS) -> Path:
     """Find a training run that has an adapter of one of these kinds: `run` is its directory, or 'latest'.
 
-    A kind is the name of a folder in the run's directory. Raises UserError where there is none.
+    Raises UserError where there is none.
     """
     wanted = " or ".join(adapters)
     if run == "latest":
         for directory in finished_runs(logs / "train"):
-            if any((directory / kind).is_dir() for kind in adapters):
+            if adapter_kind(directory, adapters):
                 return directory.resolve()
         raise UserError(
             f"There is no finished training run with an adapter ({wanted}) below {logs / 'train'}. Run python train.py "
@@ -101,7 +107,7 @@ def training_run(run: str, logs: Path, adapters: Sequence[str]) -> Path:
             f"{directory} is no finished training run: it has no {CONFIG_FILE}. Give run=<directory that python train.py "
             "named>, or run=latest."
         )
-    if not any((directory / kind).is_dir() for kind in adapters):
+    if not adapter_kind(directory, adapters):
         raise UserError(
             f"{directory} has no adapter of this kind ({wanted}). Give the directory of a finished training run that has."
         )

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Protocol
 from cptlab.errors import UserError
 from cptlab.records import Prompt, Quality
 from cptlab.settings.setting import Part, Setting, check_settings
+from cptlab.storage.run_directory import ADAPTER_KINDS
 
 ANY = "any"
 
@@ -62,7 +63,7 @@ class System:
         str | None,
         Setting(
             "Which adapter its training run must have; null: the backbone alone.",
-            choices=(ANY, "prefix", "lora", "full"),
+            choices=(ANY, *ADAPTER_KINDS),
         ),
     ] = None
     run: Annotated[

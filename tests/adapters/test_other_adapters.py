@@ -8,10 +8,11 @@ import torch
 from tiny_models import ARCHITECTURES, double, pad, tiny_backbone, tiny_model, tokens
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from cptlab.adapters import Prefix, adapter_kind, load_adapter, read_extra
+from cptlab.adapters import Prefix, load_adapter, read_extra
 from cptlab.adapters.full import FullFineTuning
 from cptlab.adapters.lora import LoRA
 from cptlab.errors import UserError
+from cptlab.storage.run_directory import adapter_kind
 
 KINDS = {"lora": LoRA, "full": FullFineTuning}
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from cptlab.commands.shared.common import content_of, say
 from cptlab.errors import UserError
 from cptlab.settings.instantiate import instantiate
-from cptlab.storage.run_directory import CONFIG_FILE, training_run
+from cptlab.storage.run_directory import ADAPTER_KINDS, CONFIG_FILE, adapter_kind, training_run
 from cptlab.systems.decoding import build_decoding
 from cptlab.systems.system import ANY, System
 
@@ -51,9 +51,7 @@ def _build(name: str, node: DictConfig, decoding: dict[str, Any]) -> System:
 
 def _with_run_found(system: System, config: DictConfig) -> System:
     """Return the system with the directory of its training run, and the kind of adapter that this has."""
-    from cptlab.adapters.loading import KINDS, adapter_kind
-
-    kinds = KINDS if system.adapter == ANY else (str(system.adapter),)
+    kinds = ADAPTER_KINDS if system.adapter == ANY else (str(system.adapter),)
     try:
         directory = training_run(str(system.run), Path(config.paths.logs), kinds)
     except UserError as error:
@@ -70,9 +68,7 @@ def shared_setting(config: DictConfig, systems: list[System], group: str) -> Dic
         return config[group]
     runs = list(dict.fromkeys(Path(system.run) for system in systems if system.run is not None))
     if not runs and config.run is not None:
-        from cptlab.adapters.loading import KINDS
-
-        runs = [training_run(config.run, Path(config.paths.logs), KINDS)]
+        runs = [training_run(config.run, Path(config.paths.logs))]
     if not runs:
         usual = {"benchmark": "kata", "backbone": "kata_lm"}[group]
         raise UserError(f"Nothing says which {group} to evaluate on. Add {group}={usual}, or run=<a training run>.")
