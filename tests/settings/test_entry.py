@@ -4,7 +4,7 @@ import pytest
 
 from cptlab.commands import pairs, pretrain, settings
 from cptlab.settings.config_source import compose_config
-from cptlab.settings.entry import explain
+from cptlab.settings.explanations import explain
 
 
 def said(command, *overrides):
