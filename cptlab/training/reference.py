@@ -81,10 +81,11 @@ def open_reference(
     shared = directory / "reference" / _key(backbone, pairs, layout.state_dtype)
 
     def at(place: Path) -> Reference:
-        files = [PieceFile(place / "scores.bin", layout.score_bytes)]
-        return Reference(
-            place, layout, files + ([PieceFile(place / "states.bin", layout.state_bytes)] if states else [])
-        )
+        files = [
+            PieceFile(place / "scores.bin", layout.score_bytes),
+            PieceFile(place / "states.bin", layout.state_bytes),
+        ]
+        return Reference(place, layout, files if states else files[:1])
 
     reference = at(shared)
     amount = readable(sum(file.size for file in reference.files))
@@ -95,23 +96,17 @@ def open_reference(
     try:
         directory = usable_place(shared)
         with locked(directory, shared=True, waiting=waiting) if directory == shared else nullcontext():
-            complete = _is_complete(reference)
+            complete = all(len(file.check()[0]) == len(layout.groups) for file in reference.files)
         if not complete:
             reference = at(directory)
             with locked(directory, waiting=waiting):
                 complete = _complete(reference, backbone, pairs, amount, say, progress)
     except OSError as error:
-        remedy = _remedy(reference)
-        raise UserError(
-            f"The reference cannot be kept in {reference.directory}: {error.strerror or error}. {remedy}"
-        ) from error
+        reason = f"{error.strerror or error}. {_remedy(reference)}"
+        raise UserError(f"The reference cannot be kept in {reference.directory}: {reason}") from error
     if complete:
         say(f"Reference: found in {reference.directory} ({amount})")
     return reference
-
-
-def _is_complete(reference: Reference) -> bool:
-    return all(len(file.check()[0]) == len(reference.layout.groups) for file in reference.files)
 
 
 @dataclass(frozen=True)
