@@ -115,9 +115,7 @@ def refuse_other_run(directory: Path, *, finished: bool = False) -> None:
         what = "is in use by another process" if is_locked(directory) else "holds another run, which is not finished"
     else:
         what = f"already has {there[0]}, which a run would replace"
-    raise UserError(
-        f"{directory} {what}. Name another directory, or leave out hydra.run.dir, hydra.sweep.dir and hydra.sweep.subdir."
-    )
+    raise UserError(f"{directory} {what}. Name another directory, or none: then a new one is made.")
 
 
 def finished_runs(logs: Path) -> list[Path]:
