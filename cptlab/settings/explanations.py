@@ -43,7 +43,7 @@ def explain(error: BaseException, command: str) -> str:
     missing = re.search(r"Interpolation key '([^']+)' not found\n\s*full_key: (\S+)", text)
     if missing and isinstance(error, InterpolationKeyError):
         name, user = missing.groups()
-        return f"{user} refers to {name}, and there is no such setting. Leave ~{name} out, or correct {user}."
+        return f"{user} refers to a setting {name} that is not there. Put it back, or correct {user}."
     return " ".join(line.strip() for line in text.splitlines() if line.strip())
 
 
@@ -101,7 +101,7 @@ def _open_bracket(value: str) -> str | None:
 
 def _quoted(name: str, value: str) -> str:
     """Return the argument as a POSIX shell takes it, with the value in quotes for Hydra."""
-    escaped = value.replace('"', '\\"')
+    escaped = re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + found[2].replace('"', '\\"'), value)
     argument = f'{name}="{escaped}"'
     try:
         fits = OverridesParser.create().parse_override(argument).value() == value

@@ -162,7 +162,10 @@ def _check_values(
     """
     content: dict[str, Any] = OmegaConf.to_container(node)  # type: ignore[assignment]
     for key, raw in content.items():
-        if key in HYDRAS_KEYS or (key in settings and re.fullmatch(r"\$\{[^:{}]+\}", str(raw))):
+        if key in HYDRAS_KEYS:
+            continue
+        if key in settings and re.fullmatch(r"\$\{[^:{}]+\}", str(raw)):
+            _ = node[key]  # which raises where nothing is there
             continue
         if key in settings:
             value = node[key]
