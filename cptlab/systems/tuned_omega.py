@@ -24,6 +24,7 @@ from cptlab.systems.loading import LoadedSystem
 from cptlab.tasks.benchmark import Benchmark
 
 COMMAND = "cptlab omega"
+FOLDER = "omega"  # below the cache
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,11 @@ class OmegaSetting:
 
     def file(self, cache: Path) -> Path:
         rest = json.dumps([self.tasks, self.template, self.decoding, self.parts])
-        return cache / "omega" / f"{self._stem()}{hashlib.sha256(rest.encode()).hexdigest()[:16]}.json"
+        return cache / FOLDER / f"{self._stem()}{hashlib.sha256(rest.encode()).hexdigest()[:16]}.json"
 
     def like(self, cache: Path) -> list[Path]:
         """Return the files of this model and benchmark in any other way of decoding."""
-        return sorted((cache / "omega").glob(f"{self._stem()}*.json"))
+        return sorted((cache / FOLDER).glob(f"{self._stem()}*.json"))
 
     def _stem(self) -> str:
         benchmark = re.sub(r"\W", "_", self.benchmark)
