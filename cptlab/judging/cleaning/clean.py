@@ -1,11 +1,11 @@
 """Clean what a model wrote: take the program out of prose, fences, repeated prompts and test runs.
 
-A text that is a program already stays as it is, byte for byte, except for statements after the function that only show
-or test it (asserts, prints, `if __name__ == "__main__"`, bare expressions). Otherwise `clean` tries these readings in order
-and takes the first that parses and defines the entry point: the text alone or behind the prompt's code (with the
-indentation of its first line or of all lines repaired), the same without the prompt that it repeats, the last fenced
-block, the text up to where it stops being Python, the last stretch of Python between prose. Blocks and stretches get
-the imports and helpers that they lack from the others. A text without a program stays as it is; its verdict says why.
+A text that is a program already stays as it is, byte for byte, but for `if __name__ == "__main__"`. Otherwise `clean` tries
+these readings in order and takes the first that parses and defines the entry point: the text behind the prompt's code
+(with the indentation of its first line or of all lines repaired), the same without the prompt that it repeats, the last
+fenced block, the text up to where it stops being Python, the last stretch of Python between prose. They lose statements
+after the function that only show or test it and cannot change what it returns (usage.py). Blocks and stretches get the
+imports and helpers that they lack from the others. A text without a program stays as it is; its verdict says why.
 
 EvalPlus's sanitize has the same aim (the longest span that parses, and what the entry point needs). This one also reads
 completions that begin in the middle of a function, and does not change programs that need no cleaning. It runs nothing,
@@ -35,10 +35,10 @@ from cptlab.judging.cleaning.python_source import (
     bound_names,
     is_inert,
     leaves_function,
-    unneeded_after,
     with_missing,
     without,
 )
+from cptlab.judging.cleaning.usage import unneeded_after, words_and_main_blocks
 from cptlab.records import Task
 
 _INDENTED = re.compile(r"(?:^[ \t]+\S.*\n?(?:[ \t]*\n)*)+", re.MULTILINE)
@@ -107,7 +107,7 @@ class _Function:
         return as_is(raw, list(FENCE.finditer(raw))[:MAX_FENCES], "" if self.is_solution else prompt, begins)
 
     def _read(self, raw: str, code: str) -> str | None:
-        found = self._whole(raw, code)
+        found = self._whole(raw, code, given=True)
         if found is not None:
             return found
         text, repeated = without_prompt(normalise(raw), self.task)
@@ -116,12 +116,12 @@ class _Function:
         found = self._whole(text, code) if text != raw else None
         return found or self._fenced(text, code) or self._beginning(text, code) or self._between_prose(text, code)
 
-    def _whole(self, text: str, code: str) -> str | None:
-        """Read all of `text`, alone or behind `code`."""
+    def _whole(self, text: str, code: str, given: bool = False) -> str | None:
+        """Read all of `text`, alone or behind `code`. `given`: it is the text that was given, not a part of it."""
         if not self.parser.left:
             return None
         for head, body in arrangements(text, code):
-            found = self._finished(head, body, repaired=body is not text)
+            found = self._finished(head, body, body is not text, given and not head and body is text)
             if found is not None:
                 return found
         return None
@@ -180,10 +180,10 @@ class _Function:
         program = next((p for p in reversed(programs) if not self._is_stub(p)), programs[-1])
         return with_missing(program, donors, self.roots - {self.entry}, self.parser)
 
-    def _finished(self, head: str, body: str, repaired: bool = False) -> str | None:
+    def _finished(self, head: str, body: str, repaired: bool = False, given: bool = False) -> str | None:
         """Return `head` and `body` without the usage behind the function, if they parse and `body` defines the entry point.
 
-        `body` may also go on with the function at the end of `head`: with more than words that happen to parse, and with a
+        A program that was `given` as one keeps its usage, which can fail: what runs is what was given. `body` may also go on with the function at the end of `head`: with more than words that happen to parse, and with a
         return if its indentation was `repaired`, because any text would parse then.
         """
         text = head + body
@@ -191,7 +191,8 @@ class _Function:
         start = (head.count("\n") + 1, len(head.rpartition("\n")[2].encode("utf-8", "surrogatepass")))
         if tree is None or not any(self._adds(statement, start, repaired) for statement in tree.body):
             return None
-        text = without(text, tree, unneeded_after(tree, self._defines, self.roots, definitions_too=bool(head)))
+        dropped = words_and_main_blocks(tree) if given else unneeded_after(tree, self._defines, self.roots, bool(head))
+        text = without(text, tree, dropped)
         if head or self.is_solution:
             return text
         return with_missing(text, [self._before_entry()], self.roots - {self.entry}, self.parser)
