@@ -55,7 +55,7 @@ NEEDED = {  # program, test: the statements behind the function decide
     "an attribute through an alias": ("def f(n):\n    return f.k * n\ng = f\ndef main():\n    g.k = 2\nmain()\n", "f(2) == 4"),
     "vars": ("def f(n):\n    return f.k * n\nprint(vars(f).update(k=2))\n", "f(2) == 4"),
     "a global of main": ("def f(n):\n    return K * n\ndef main():\n    global K\n    K = 2\nmain()\n", "f(2) == 4"),
-    "a global changed by main": (f"K = 2\ndef f(n):\n    return K * n\ndef main():\n    global K\n    K = f(1)\nmain()\nprint(f(1))\n", "f(2) == 4"),
+    "a global changed by main": ("K = 2\ndef f(n):\n    return K * n\ndef main():\n    global K\n    K = f(1)\nmain()\nprint(f(1))\n", "f(2) == 4"),
     "globals()": ("def f(n):\n    return K * n\nprint(globals().update(K=2))\n", "f(2) == 4"),
     "exec": ("def f(n):\n    return K * n\nprint(exec('K = 2'))\n", "f(2) == 4"),
     "not the main block": ("def f(n):\n    return g(n)\nif __name__ != '__main__':\n    def g(n):\n        return n\n", "f(2) == 2"),

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from cptlab.judging.cleaning.fragments import (
     FENCE,
     MAX_FENCES,
+    OTHER_PYTHON,
     STATEMENT,
     arrangements,
     as_is,
@@ -38,6 +39,7 @@ from cptlab.judging.cleaning.python_source import (
     with_missing,
     without,
 )
+from cptlab.judging.cleaning.special_tokens import SpecialTokens
 from cptlab.judging.cleaning.usage import unneeded_after, words_and_main_blocks
 from cptlab.records import Task
 
@@ -46,28 +48,31 @@ _IS_BODY = re.compile(r"\A(?:[ \t]*\n)*[ \t]+\S|^return\b", re.MULTILINE)
 _READS_INPUT = re.compile(r"\binput\s*\(|\bstdin\b|\bopen\s*\(\s*0")
 
 
-def clean(raw: str, task: Task, is_solution: bool) -> str:
+def clean(raw: str, task: Task, is_solution: bool, special_tokens: Sequence[str] = ()) -> str:
     """Return the program in `raw`, a model's text for `task`.
 
     `is_solution`: the text is meant as a whole program; else it goes on where the prompt ends. A text that holds no
-    program is returned as it is (behind the prompt's code if it is a completion).
+    program is returned as it is (behind the prompt's code if it is a completion). `special_tokens`: texts that end or begin
+    code wherever they stand outside strings, beside those that look like special tokens.
     """
+    tokens = SpecialTokens(special_tokens, task.prompt.code)
     if task.kind == "stdin" or not (task.entry_point or task.names):
-        return _Script(task, is_solution).program(raw)
-    return _Function(task, is_solution).program(raw)
+        return _Script(task, is_solution, tokens).program(raw)
+    return _Function(task, is_solution, tokens).program(raw)
 
 
 class _Script:
     """Clean programs that read stdin: any Python will do, and nothing is cut off behind it."""
 
-    def __init__(self, task: Task, is_solution: bool) -> None:
-        self.task, self.is_solution, self.parser = task, is_solution, Parser()
+    def __init__(self, task: Task, is_solution: bool, tokens: SpecialTokens) -> None:
+        self.task, self.is_solution, self.tokens, self.parser = task, is_solution, tokens, Parser()
         self.code = "" if is_solution else task.prompt.code
 
     def program(self, raw: str) -> str:
-        text, repeated = without_prompt(normalise(raw), self.task)
+        text, repeated = without_prompt(normalise(raw, self.tokens), self.task)
         code = self.task.prompt.code.rstrip() if repeated else self.code
-        for whole in (raw, self.code + raw, code + text):
+        unmarked = () if self.tokens.stand_in_python(raw) else (raw, self.code + raw)
+        for whole in (*unmarked, code + text):
             if self._is_python(whole):
                 return whole
         fences = list(FENCE.finditer(text))[:MAX_FENCES]
@@ -75,7 +80,7 @@ class _Script:
         if blocks:
             reading = [block for block in blocks if _READS_INPUT.search(block)]
             return reading[-1] if reading else max(reversed(blocks), key=len)
-        stretches = list(python_stretches(text, self.parser))
+        stretches = [] if OTHER_PYTHON.search(text) else list(python_stretches(text, self.parser))
         if stretches:
             return max(stretches, key=len)
         return as_is(text, fences, code if text.strip() else code + raw, None)
@@ -88,8 +93,8 @@ class _Script:
 class _Function:
     """Clean programs whose entry point is called."""
 
-    def __init__(self, task: Task, is_solution: bool) -> None:
-        self.task, self.is_solution, self.parser = task, is_solution, Parser()
+    def __init__(self, task: Task, is_solution: bool, tokens: SpecialTokens) -> None:
+        self.task, self.is_solution, self.tokens, self.parser = task, is_solution, tokens, Parser()
         self.entry: str = task.entry_point or task.names[0]
         self.roots = {self.entry, *task.names}
 
@@ -100,21 +105,24 @@ class _Function:
             found = self._read(raw, prompt)
         if found is not None:
             return found
-        text, repeated = without_prompt(normalise(raw), self.task)
+        text, repeated = without_prompt(normalise(raw, self.tokens), self.task)
         if repeated:
             return prompt.rstrip() + text
         begins = re.compile(rf"^[ \t]*(?:async +)?def +{re.escape(self.entry)}\b", re.MULTILINE)
         return as_is(raw, list(FENCE.finditer(raw))[:MAX_FENCES], "" if self.is_solution else prompt, begins)
 
     def _read(self, raw: str, code: str) -> str | None:
-        found = self._whole(raw, code, given=True)
+        found = None if self.tokens.stand_in_python(raw) else self._whole(raw, code, given=True)
         if found is not None:
             return found
-        text, repeated = without_prompt(normalise(raw), self.task)
+        text, repeated = without_prompt(normalise(raw, self.tokens), self.task)
         if repeated:
             code = self.task.prompt.code.rstrip()
         found = self._whole(text, code) if text != raw else None
-        return found or self._fenced(text, code) or self._beginning(text, code) or self._between_prose(text, code)
+        found = found or self._fenced(text, code)
+        if found is not None or OTHER_PYTHON.search(text):
+            return found
+        return self._beginning(text, code) or self._between_prose(text, code)
 
     def _whole(self, text: str, code: str, given: bool = False) -> str | None:
         """Read all of `text`, alone or behind `code`. `given`: it is the text that was given, not a part of it."""

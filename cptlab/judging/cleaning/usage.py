@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from cptlab.judging.cleaning.python_source import BUILTINS, IMPORTS, SCOPES, bound_names, is_inert, read_names
 
