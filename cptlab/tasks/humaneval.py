@@ -3,7 +3,7 @@
 A program continues the prompt, which is a signature with its docstring. The tests are the benchmark's own `check`: for
 HumanEval each of its assertions is a test, for HumanEval+ each part of its loop (evalplus.py). They run after the
 canonical solution, since some tests call it or its helpers. Public tests are the examples in the docstring that can be read
-(docstrings.py): 379 for 137 of the 164 tasks.
+(docstrings.py): 379 for 137 of the 164 tasks. They are no part of `check`, so they do not count in the verdict.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ def _task(row: dict[str, Any], benchmark: str, tests: tuple[str, list[str]]) -> 
         canonical_solution=solution,
         setup=f"{solution}\n\n{preamble}",
         cpu_seconds=_CPU_SECONDS.get(row["task_id"]) if benchmark == "humaneval_plus" else None,
+        uncounted="public",
     )
 
 
