@@ -41,7 +41,7 @@ def family_table(evaluation: Evaluation, results: Results, family: Family) -> Ta
             records += [_record(system, level, len(tasks), metric.name, found) for metric in metrics]
         rows.append(tuple(cells))
     columns = ("System", *(metric.heading for _ in evaluation.levels for metric in metrics))
-    note = f"n: tasks. {INTERVALS}{_uncounted_note(evaluation, metrics)}"
+    note = f"n: tasks{_left_out(evaluation)}. {INTERVALS}{_uncounted_note(evaluation, metrics)}"
     return Table(family.name, family_title(evaluation, family), columns, tuple(rows), tuple(records), 1, groups, note)
 
 
@@ -92,6 +92,8 @@ def overview_table(evaluation: Evaluation, results: Results, differences: Result
     columns = ("Difficulty", "Tasks", "System", *(metric.heading for metric in metrics))
     note = f"{INTERVALS} Changes are against {evaluation.baseline}." if evaluation.others else INTERVALS
     note += _uncounted_note(evaluation, metrics)
+    if left_out := _left_out(evaluation):
+        note += f" Tasks{left_out}."
     return Table("overview", family_title(evaluation, family), columns, tuple(rows), (), labels=3, note=note)
 
 
@@ -134,6 +136,12 @@ def cost_table(evaluation: Evaluation, results: Results) -> Table:
 def shown_label(metric: Metric) -> str:
     """'mean pylint score', 'pass@1 (%)'."""
     return f"{metric.label} (%)" if metric.family.percent else metric.label
+
+
+def _left_out(evaluation: Evaluation) -> str:
+    """' (2 are left out by benchmark.exclude)', or nothing."""
+    count = len(evaluation.provenance.get("excluded") or ())
+    return f" ({count} left out by benchmark.exclude)" if count else ""
 
 
 def _uncounted_note(evaluation: Evaluation, metrics: Sequence[Metric]) -> str:

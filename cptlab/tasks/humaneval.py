@@ -12,7 +12,7 @@ import ast
 from typing import Any
 
 from cptlab.records import Task, Test
-from cptlab.tasks.benchmark import Benchmark, Fractions, divided
+from cptlab.tasks.benchmark import Benchmark, Exclude, Fractions, divided
 from cptlab.tasks.docstrings import docstring_prompt, docstring_tests
 from cptlab.tasks.evalplus import loop_tests
 from cptlab.tasks.files import DataDir, Source, make_tasks, read_rows
@@ -34,16 +34,16 @@ _WRONG_EXAMPLES = {
 }
 
 
-def humaneval(data_dir: DataDir = None, fractions: Fractions = None) -> Benchmark:
+def humaneval(data_dir: DataDir = None, fractions: Fractions = None, exclude: Exclude = ()) -> Benchmark:
     """Load the 164 tasks, all in split test unless `fractions` divide them."""
     tasks = make_tasks(read_rows(ORIGINAL, data_dir), lambda row: _task(row, "humaneval", check_units(row["test"])))
-    return Benchmark("humaneval", divided(tasks, fractions))
+    return Benchmark("humaneval", divided(tasks, fractions)).without(exclude)
 
 
-def humaneval_plus(data_dir: DataDir = None, fractions: Fractions = None) -> Benchmark:
+def humaneval_plus(data_dir: DataDir = None, fractions: Fractions = None, exclude: Exclude = ()) -> Benchmark:
     """Load HumanEval's tasks with EvalPlus's tests and corrected solutions, in split test unless `fractions` divide them."""
     tasks = make_tasks(read_rows(PLUS, data_dir), lambda row: _task(row, "humaneval_plus", loop_tests(row["test"])))
-    return Benchmark("humaneval_plus", divided(tasks, fractions))
+    return Benchmark("humaneval_plus", divided(tasks, fractions)).without(exclude)
 
 
 def _task(row: dict[str, Any], benchmark: str, tests: tuple[str, list[str]]) -> Task:

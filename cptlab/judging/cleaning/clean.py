@@ -61,6 +61,22 @@ def clean(raw: str, task: Task, is_solution: bool, special_tokens: Sequence[str]
     return _Function(task, is_solution, tokens).program(raw)
 
 
+def with_context(program: str, task: Task) -> str:
+    """Return the program with the imports and helpers of the prompt that it lacks; as it is where it lacks none."""
+    before = _before_entry(task)
+    if not before.strip() or not task.entry_point:
+        return program
+    return with_missing(program, [before], set(task.names) - {task.entry_point}, Parser())
+
+
+def _before_entry(task: Task) -> str:
+    """Return the prompt's code up to its entry point: imports and helpers."""
+    code = task.prompt.code
+    entry = re.escape(task.entry_point or task.names[0])
+    begin = re.search(rf"^(?:(?:async +)?def +{entry}\b|class +Solution\b)", code, re.MULTILINE)
+    return code[: begin.start()] if begin else code
+
+
 class _Script:
     """Clean programs that read stdin: any Python will do, and nothing is cut off behind it."""
 
@@ -203,7 +219,7 @@ class _Function:
         text = without(text, tree, dropped)
         if head or self.is_solution:
             return text
-        return with_missing(text, [self._before_entry()], self.roots - {self.entry}, self.parser)
+        return with_missing(text, [_before_entry(self.task)], self.roots - {self.entry}, self.parser)
 
     def _adds(self, statement: ast.stmt, start: tuple[int, int], repaired: bool) -> bool:
         """Whether the statement defines the entry point with code at `start` (line, column) or after it."""
@@ -234,9 +250,3 @@ class _Function:
             or (bool(body := self._body(s)) and all(isinstance(b, (ast.Pass, ast.Raise)) or is_inert(b) for b in body))
             for s in definers
         )
-
-    def _before_entry(self) -> str:
-        """Return the prompt's imports and helpers, for a completion that repeats the signature but not those."""
-        code = self.task.prompt.code
-        begin = re.search(rf"^(?:(?:async +)?def +{re.escape(self.entry)}\b|class +Solution\b)", code, re.MULTILINE)
-        return code[: begin.start()] if begin else code
