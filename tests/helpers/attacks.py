@@ -1657,6 +1657,7 @@ call(
                 os.chdir("d" * 100)
         return 2 * x
     """,
+    "roomy",
 )
 call(
     "names and modes that are hard to remove",
