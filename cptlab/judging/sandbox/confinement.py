@@ -109,11 +109,18 @@ def prepare(confinement: Confinement, limits: dict[str, Any]) -> None:
     _bound(resource.RLIMIT_NOFILE, 64)
     _bound(resource.RLIMIT_CORE, 0)
     sys.argv = [PROGRAM_FILE]
-    sys.stdin = sys.__stdin__ = io.TextIOWrapper(open(0, "rb", closefd=False), encoding="utf-8")
-    sys.stdout = sys.__stdout__ = io.TextIOWrapper(open(1, "wb", closefd=False), encoding="utf-8")
-    sys.stderr = sys.__stderr__ = io.TextIOWrapper(open(2, "wb", closefd=False), encoding="utf-8", write_through=True)
-    for stream, mode in ((sys.stdin, "r"), (sys.stdout, "w"), (sys.stderr, "w")):
-        setattr(stream, "mode", mode)  # noqa: B010 (typeshed has it read-only)
+    for name, mode in (("stdin", "rb"), ("stdout", "wb"), ("stderr", "wb")):
+        stream: Any = io.TextIOWrapper(_standard(name, mode), "utf-8", newline="\n", write_through=name == "stderr")
+        stream.mode = mode[0]
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+
+
+def _standard(name: str, mode: str) -> Any:
+    """Open a standard descriptor as an interpreter does for sys.stdin, sys.stdout and sys.stderr."""
+    binary: Any = open(("stdin", "stdout", "stderr").index(name), mode, closefd=False)
+    binary.raw.name = f"<{name}>"
+    return binary
 
 
 def enter(standard: tuple[int, ...], fd: int, limits: dict[str, Any], tests: int, confinement: Confinement) -> None:
