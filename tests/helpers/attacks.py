@@ -875,6 +875,58 @@ check(
         return 7
     """,
 )
+_WILD_ANSWERS = r"""
+    import gc
+    @QUIETLY@
+    VALUES = [{"same": -1}, {"same": 0}, {"same": 10 ** 30}, {"same": True}, {"same": "0"}, {"mine": [10 ** 30, "int"]},
+              {"namedtuple": ["P; import os", ["a"], [2]]}, {"namedtuple": ["P", ["__class__"], [2]]},
+              {"namedtuple": ["P", ["a", "a"], [2, 2]]}, {"namedtuple": ["P", ["__eq__", "index"], [2, 2]]},
+              {"enum": ["E", "IntEnum", [["__eq__", 1]], "__eq__"]}, {"enum": ["E", "int", [["mro", 2]], "mro"]},
+              {"enum": ["E", "Flag", [["A", 2]], "A"]}, {"enum": ["E", "str", [["A", [2]]], "A"]},
+              {"enum": ["E", "IntEnum", [["A", 2]], "B"]}, {"defaultdict": [{"yours": 0}, [[1, 2]]]},
+              {"defaultdict": [5, []]}, {"dict_keys": [[2]]}, {"dict_items": [2]}, {"memoryview": "zz"},
+              {"struct_time": [2]}, {"array": ["u", [2]]}, {"bytearray": [2]}, {"numpy": ["<i8", [-1], [2]]}]
+    CHANGES = [[], [[0, {"dict": []}]], [[0, {"same": 0}]], [[7, [2]]], [[-1, [2]]], [["0", [2]]], [[0, 2]], 2, {"a": 1},
+               [[0, {"mine": [0, "list"]}]], [[0, {"tuple": [2]}]], [[0, [[[2]]]]]]
+    NAMES = [["unittest.case.SkipTest"], ["builtins.BaseException"], ["a.b\ud800"], [2], 2, ["x.P; import os", "builtins.int"]]
+    ATTRIBUTES = [{"candidate": None}, {"args": 2, "__class__": 2, "__str__": 2}, {"with_traceback": 2}, [2], {"a": {"same": 0}}]
+    calls = [0]
+    def f(x):
+        calls[0] += 1
+        n = calls[0] * 7
+        for thing in gc.get_objects():
+            if type(thing).__name__ == "Connection":
+                for k in range(n, n + 7):
+                    value, change = VALUES[k % len(VALUES)], CHANGES[k % len(CHANGES)]
+                    quietly(thing.send, ["value", value, change])
+                    quietly(thing.send, ["raised", NAMES[k % len(NAMES)], "", value, ATTRIBUTES[k % 5], change])
+        return 7
+"""
+for _shift in range(5):  # the first answer ends the matter, so that each program tries others
+    _moved = _WILD_ANSWERS.replace("calls = [0]", f"calls = [{_shift}]")
+    check(f"wild answers on the connection ({_shift})", NOT_PASSED, _moved)
+    check(f"wild answers about its arguments ({_shift})", NOT_PASSED, _moved, "in_place")
+check(
+    "operators of what it was handed",
+    NOT_PASSED,
+    """
+    import copy, operator
+    @QUIETLY@
+    def f(thing, key):
+        found = [quietly(vars, thing), quietly(copy.copy, thing), quietly(copy.deepcopy, thing), quietly(dir, thing)]
+        for name in ("add", "eq", "lt", "mul", "mod", "getitem", "contains", "matmul", "neg"):
+            for arguments in ((thing, key), (key, thing), (thing, thing), (thing,)):
+                found.append(quietly(getattr(operator, name), *arguments))
+        for one in found:
+            for name in ("__dict__", "__globals__", "__closure__", "__self__", "__func__", "__class__", "value"):
+                found_there = quietly(getattr, one, name)
+                text = quietly(str, quietly(getattr, found_there, "SECRET") or quietly(operator.getitem, found_there, "SECRET"))
+                if text and text.startswith("sec" + "ret-"):
+                    return text
+        return 7
+    """,
+    "handed",
+)
 check(
     "deep nesting on the connection",
     NOT_PASSED,

@@ -37,7 +37,7 @@ def main(arguments: dict[str, Any]) -> None:
     for name in _PRELOADED:
         importlib.import_module(name)
     confinement = Confinement(arguments["scratch"], arguments["strongest"], arguments["limits"])
-    prepare(confinement, arguments["limits"])
+    prepare(confinement)
 
     examiner: _ExaminerProcess | None = None
 

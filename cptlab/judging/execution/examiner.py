@@ -185,5 +185,5 @@ def _attribute(target: Any, name: str, *value: Any) -> Any:
 
 
 _FOR_THE_PROGRAM = {name: OPERATIONS[name] for name in (
-    *"call len bool iter next str int float getitem setitem delitem contains enter exit copy deepcopy".split(), *OPERATORS
+    *"call len bool iter next repr str int float getitem setitem delitem contains enter exit copy deepcopy".split(), *OPERATORS
 )} | {"getattr": _attribute, "setattr": _attribute, "print": lambda text: sys.stdout.write(text)}  # fmt: skip

@@ -23,14 +23,13 @@ OPERATORS = (*_COMPARISONS, *_BINARY, "neg", "pos", "abs", "invert")
 
 
 class Proxy:
-    """Stands for an object of the other process. `number` names it there, `kind` is the name of its type."""
+    """Stands for an object of the other process. `number` names it there."""
 
-    __slots__ = ("__weakref__", "_connection", "_kind", "_number")  # so that __dict__ is asked of the object
+    __slots__ = ("__weakref__", "_connection", "_number")  # so that __dict__ is asked of the object
 
-    def __init__(self, connection: Requester, number: int, kind: str) -> None:
+    def __init__(self, connection: Requester, number: int) -> None:
         object.__setattr__(self, "_connection", connection)
         object.__setattr__(self, "_number", number)
-        object.__setattr__(self, "_kind", kind)
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         return self._connection.request("call", self, *arguments, **keywords)
@@ -57,9 +56,6 @@ class Proxy:
 
     def __hash__(self) -> int:
         return hash((Proxy, self._number))
-
-    def __repr__(self) -> str:
-        return f"<{self._kind} object of the program>"
 
     def __copy__(self) -> Any:
         return self._connection.request("copy", self)
@@ -103,11 +99,10 @@ def _reflect(kind: type[Proxy], operations: tuple[str, ...]) -> None:
         setattr(kind, f"__r{name.strip('_')}__", method(name))
 
 
-_forward(Proxy, ("len", "bool", "next", "str", "int", "float", "getitem"))
+_forward(Proxy, ("len", "bool", "next", "repr", "str", "int", "float", "getitem"))
 _forward(ExaminerObject, ("setitem", "delitem", "contains"))
 _forward(ExaminerObject, OPERATORS)
 _reflect(ExaminerObject, _BINARY)
-for _kind in (CandidateObject, ExaminerObject):
-    _kind.__doc__ = property(
-        lambda self: self._connection.request("getattr", self, "__doc__")
-    )  # and not that of the class
+setattr(  # noqa: B010 (and not that of the class)
+    CandidateObject, "__doc__", property(lambda self: self._connection.request("getattr", self, "__doc__"))
+)

@@ -45,14 +45,15 @@ def encode_error(error: BaseException, pack: Callable[[Any], Any]) -> list[Any]:
     return ["raised", names, text, arguments, attributes]
 
 
-def decode_error(names: Any, text: Any, arguments: Any, attributes: Any, unpack: Callable[[Any], Any]) -> BaseException:
-    """Return the nearest standard exception to the one that the other side raised, or a class of its name below that.
+def decode_error(data: list[Any], unpack: Callable[[Any], Any]) -> BaseException:
+    """Return the nearest standard exception to what `encode_error` wrote (but for its first word), or a class of its name below it.
 
     Its attribute `candidate` holds the name and text of the original.
     """
+    names, text, arguments, attributes = data
     names = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
     text = str(text)
-    kind: type[BaseException] = Exception
+    kind: Any = Exception
     for name in names:
         module, _, short = name.rpartition(".")
         if module.partition(".")[0] in sys.stdlib_module_names:

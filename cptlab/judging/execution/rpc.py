@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import _thread
 import copy
+import importlib
 import json
 import operator
 import os
@@ -25,8 +26,9 @@ from cptlab.judging.execution.wire_values import decode, replace_content
 _dumps, _loads = json.dumps, json.loads  # a program may replace the module's
 OPERATIONS: dict[str, Callable[..., Any]] = {
     "call": lambda function, *arguments, **keywords: function(*arguments, **keywords),
-    **{f.__name__: f for f in (getattr, setattr, len, bool, iter, next, str, int, float)},
+    **{f.__name__: f for f in (getattr, setattr, len, bool, iter, next, repr, str, int, float)},
     **{name: getattr(operator, name) for name in ("getitem", "setitem", "delitem", "contains", *OPERATORS)},
+    "run": lambda coroutine: importlib.import_module("asyncio").run(coroutine),
     "copy": copy.copy,
     "deepcopy": copy.deepcopy,
     "enter": lambda manager: type(manager).__enter__(manager),
@@ -136,7 +138,7 @@ class Connection:
                 return self._change(message[2], containers, message[1])
             if message[0] == "raised" and len(message) == 6:
                 self._change(message[5], containers)
-                error = decode_error(*message[1:5], self.unpack)
+                error = decode_error(message[1:5], self.unpack)
                 if isinstance(error, StopIteration) and operation != "next":
                     raise RuntimeError("the program raised StopIteration") from error  # would end a loop of the test's
                 raise error
@@ -196,12 +198,15 @@ class Connection:
             self.handed.append(value)  # and so it lives on, and its id stays its own
         return {"mine": [number, type(value).__name__]}
 
+    async def _awaited(self, coroutine: Proxy) -> Any:
+        return self.request("run", coroutine)
+
     def _resolve(self, kind: str, content: Any) -> Any:
         if kind == "mine":
             number = int(content[0])
             if number not in self.proxies:
-                self.proxies[number] = self.proxy(self, number, str(content[1])[:80])
-            return self.proxies[number]
+                self.proxies[number] = self.proxy(self, number)
+            return self._awaited(self.proxies[number]) if content[1] == "coroutine" else self.proxies[number]
         if kind == "yours" and type(content) is int and 0 <= content < len(self.handed):
             return self.handed[content]
         raise ValueError(f"an encoded {kind}")

@@ -143,12 +143,12 @@ class _Encoder:
     def _items(self, items: Iterable[Any], depth: int) -> list[Any]:
         return [self.encode(item, depth + 1) for item in items]
 
-    def _pairs(self, value: dict, depth: int) -> list[Any]:
+    def _pairs(self, value: Any, depth: int) -> list[Any]:
         ordered = issubclass(type(value), collections.OrderedDict)  # its order is not that of the dict below it
         items = collections.OrderedDict.items(value) if ordered else dict.items(value)
         return [[self.encode(key, depth + 1), self.encode(item, depth + 1)] for key, item in items]
 
-    def _special(self, value: Any, kind: type, depth: int) -> Any:
+    def _special(self, value: Any, kind: Any, depth: int) -> Any:
         """Encode a type that only an examiner gets as itself; None for other types."""
         if kind in (int, float, str, list, tuple, dict, set):
             return None
@@ -175,9 +175,9 @@ class _Encoder:
             return {kind.__name__: written(value)}
         if kind is type and value in _TYPE_NAMES:
             return {"type": _TYPE_NAMES[value]}
-        if issubclass(kind, tuple) and is_named(kind.__name__) and is_named(*getattr(kind, "_fields", "_")):
-            items = self._items(tuple.__iter__(value), depth)
-            return {"namedtuple": [kind.__name__, kind._fields, items]} if len(items) == len(kind._fields) else None
+        fields = getattr(kind, "_fields", ("_",)) if issubclass(kind, tuple) else ("_",)
+        if is_named(kind.__name__) and is_named(*fields) and len(fields) == tuple.__len__(value):
+            return {"namedtuple": [kind.__name__, list(fields), self._items(tuple.__iter__(value), depth)]}
         if type(kind) is enum.EnumMeta:
             return _encode_member(value, kind)
         numpy = sys.modules.get("numpy")
@@ -209,11 +209,12 @@ def is_named(*names: Any) -> bool:
 
 def _encode_member(value: Any, kind: Any) -> Any:
     """Encode a member of an enumeration of data (IntEnum, StrEnum, `class E(str, Enum)`) with its class; None for others."""
-    base = next((base for base in (int, str, float) if issubclass(kind, base)), None)
-    members = [(name, member._value_) for name, member in kind.__members__.items()]
-    if base is None or issubclass(kind, enum.Flag) or not is_named(kind.__name__) or not is_named(*dict(members)):
+    found = dict(kind.__members__)
+    base: Any = next((base for base in (int, str, float) if issubclass(kind, base)), None)
+    members = [(name, member._value_) for name, member in found.items()]
+    if base is None or issubclass(kind, enum.Flag) or not is_named(kind.__name__) or not is_named(*found):
         return None
-    if any(type(content) is not base or kind.__members__[name] != content for name, content in members):
+    if any(type(content) is not base or found[name] != content for name, content in members):
         return None
     made_by = next(
         (name for name in ("IntEnum", "StrEnum") if issubclass(kind, getattr(enum, name, ()))), base.__name__

@@ -28,7 +28,7 @@ def decode(data: Any, resolve: Resolve | None = None, containers: Containers | N
 
 def replace_content(container: Any, other: Any) -> None:
     """Give `container` the content of `other`. ValueError where that is not of the same kind."""
-    kind = type(other)
+    kind: Any = type(other)
     if not isinstance(container, kind):
         raise ValueError(f"{kind.__name__} in the place of {type(container).__name__}")
     if kind in (list, bytearray, array.array):
@@ -37,7 +37,7 @@ def replace_content(container: Any, other: Any) -> None:
         container.clear()
         container.extend(other)
     elif issubclass(kind, (dict, set)):  # not by the methods of a subclass, which may count or refuse
-        base = next(base for base in (collections.OrderedDict, dict, set) if isinstance(container, base))
+        base: Any = next(base for base in (collections.OrderedDict, dict, set) if isinstance(container, base))
         base.clear(container)
         base.update(container, other)
     elif container.shape == other.shape and container.flags.writeable:  # numpy arrays

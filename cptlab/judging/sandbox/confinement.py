@@ -92,7 +92,7 @@ class Confinement:
                 one.close()
 
 
-def prepare(confinement: Confinement, limits: dict[str, Any]) -> None:
+def prepare(confinement: Confinement) -> None:
     """Set up, once in the server, what every candidate finds: each object that a child changes costs it memory pages.
 
     The server itself reads and writes its descriptors directly, and draws no random number.
@@ -105,7 +105,6 @@ def prepare(confinement: Confinement, limits: dict[str, Any]) -> None:
     tempfile: Any = sys.modules.get("tempfile")
     if tempfile is not None:
         tempfile.tempdir = None
-    _bound(resource.RLIMIT_FSIZE, limits["output_mb"] << 20)
     _bound(resource.RLIMIT_NOFILE, 64)
     _bound(resource.RLIMIT_CORE, 0)
     sys.argv = [PROGRAM_FILE]
@@ -139,6 +138,7 @@ def enter(standard: tuple[int, ...], fd: int, limits: dict[str, Any], tests: int
     cpu = int(limits["cpu_seconds"] * (tests + 1)) + 2  # the server's clock decides; this is its backstop
     _bound(resource.RLIMIT_CPU, cpu)
     _bound(resource.RLIMIT_AS, limits["memory_mb"] << 20)
+    _bound(resource.RLIMIT_FSIZE, limits["output_mb"] << 20)  # not of the server, which writes a script's input
     if confinement.user_tasks:
         _bound(resource.RLIMIT_NPROC, confinement.user_tasks + limits["processes"])
     confinement.finish()
