@@ -35,9 +35,11 @@ def say(text: str) -> None:
 def check_sandbox(config: DictConfig) -> dict[str, Any]:
     """Probe the sandbox and report its level. Raises UserError if it is weaker than the setting `sandbox` asks for."""
     from cptlab.judging.execution.executor import probe_sandbox
+    from cptlab.judging.sandbox.levels import explanation
 
     found = probe_sandbox(config.sandbox)
-    say(f"Sandbox: {found['level']} (asked for: {config.sandbox} or stronger)")
+    why = explanation(found["level"], found["reasons"])
+    say(f"Sandbox: {found['level']} (asked for: {config.sandbox} or stronger){why and '. '}{why}")
     return found
 
 
