@@ -115,12 +115,16 @@ def _make_request(
     prefix_length = 0 if prefix is None else prefix.length
     longest = max(len(ids), 0 if second is None else len(second.ids))
     room = backbone.context_length - prefix_length - longest
-    if room < 1:
+    least = (
+        sampling.max_new_tokens if backbone.context_note else 1
+    )  # the model itself would go on beyond such a context
+    if room < least:
         behind = f" behind a prefix of {prefix_length}" if prefix_length else ""
+        note = f" ({backbone.context_note})" if backbone.context_note else ""
         raise UserError(
-            f"The prompt of task {task_id} has {longest} tokens{behind} and needs room for one more, but the "
-            f"context of {backbone.name} is {backbone.context_length}. Shorten or leave out that task, or use a "
-            "backbone with a longer context."
+            f"The prompt of task {task_id} has {longest} tokens{behind} and needs room for {least} more, but the "
+            f"context of {backbone.name} is {backbone.context_length}{note}. Shorten or leave out that task, lower "
+            "max_new_tokens, or use a backbone with a longer context."
         )
     limit = min(room, sampling.max_new_tokens + dropped)
     return Request(index, task_id, ids, second, guidance, limit, rest, prompt.code)
