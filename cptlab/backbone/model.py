@@ -18,7 +18,8 @@ from cptlab.backbone.decode_state import PREFIX_POSITION, DecodeState
 from cptlab.backbone.kv_cache import BufferedCache, PrefixLayer
 from cptlab.backbone.prefix_shape import KeyValuePrefix, context_length, prefix_shape, sliding_window, text_config
 from cptlab.backbone.small_batch_linear import use_small_batch_linear
-from cptlab.backbone.special_tokens import OPENING, eos_ids_of, mask_id_of, opening_tokens, token_id
+from cptlab.backbone.special_tokens import eos_ids_of, mask_id_of, token_id
+from cptlab.backbone.text_tokens import TextTokens
 from cptlab.errors import UserError
 
 SAMPLED = 1 << 16  # numbers of each weight tensor that the fingerprint reads
@@ -58,7 +59,7 @@ class Backbone:
         self.eos_id, pad_id = token_id(tokenizer.eos_token_id), token_id(tokenizer.pad_token_id)
         self.pad_id: int = next(i for i in (pad_id, self.eos_id, 0) if i is not None)
         self.mask_id = mask_id_of(tokenizer, mask_token)
-        self._opening = opening_tokens(tokenizer)
+        self.text_tokens = TextTokens(tokenizer)
 
     @property
     def model(self) -> PreTrainedModel:
@@ -93,8 +94,8 @@ class Backbone:
         return next(self.model.parameters()).dtype
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Return the token ids of a text that opens the input, with the tokenizer's special tokens."""
-        return self.tokenizer(text, verbose=False).input_ids
+        """Return the token ids of a text that opens the input, with the tokenizer's special tokens that open one."""
+        return self.text_tokens.prompt(text)
 
     def encode_completion(self, text: str) -> list[int]:
         """Return the token ids of a text that follows another one.
@@ -102,19 +103,11 @@ class Backbone:
         They have no special tokens, and lack the space that tokenizers such as Code Llama's put before the first word
         of a text.
         """
-        if self._opening:
-            ids = self.tokenizer(OPENING + text, add_special_tokens=False, verbose=False).input_ids
-            if ids[: len(self._opening)] == self._opening:
-                return ids[len(self._opening) :]
-        return self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+        return self.text_tokens.completion(text)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of a completion's token ids, without special tokens, but with its leading space, if any."""
-        text = self.tokenizer.decode(
-            self._opening + list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        assert isinstance(text, str)
-        return text[len(OPENING) :] if self._opening else text
+        return self.text_tokens.decode(ids)
 
     def logits(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, prefix: KeyValuePrefix | None = None

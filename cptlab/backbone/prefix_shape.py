@@ -112,7 +112,9 @@ def prefix_shape(config: PreTrainedConfig) -> PrefixShape:
     kind = config.model_type
     try:
         heads = getattr(config, "num_attention_heads", None)
-        kv_heads = 1 if getattr(config, "multi_query", False) else getattr(config, "num_key_value_heads", None) or heads
+        kv_heads: int = (
+            1 if getattr(config, "multi_query", False) else getattr(config, "num_key_value_heads", 0) or heads or 0
+        )
         head_dim = getattr(config, "head_dim", None)
     except AttributeError as error:  # transformers has layers that differ, and raises this for what they differ in
         raise UserError(
