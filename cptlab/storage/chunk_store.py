@@ -1,5 +1,7 @@
 """Long work cut into chunks, each written whole: killed at any moment, it loses the chunk in hand and nothing else.
 
+A chunk that itself takes long keeps its finished rows in a journal, and then a kill loses the rows in hand alone.
+
 Use it for results that take long, fit in records and depend on settings that can be named: drawn programs, scores,
 verdicts. Runs with the same work share the files.
 
@@ -21,6 +23,7 @@ from typing import Any
 
 from cptlab.errors import UserError
 from cptlab.storage.atomic import write_text
+from cptlab.storage.journal import Journal
 from cptlab.storage.jsonl import read_jsonl, write_jsonl
 from cptlab.storage.locks import locked
 
@@ -46,11 +49,18 @@ class ChunkStore:
         with locked(self.directory):
             for partial in self.directory.glob("*.partial"):  # of a killed run: who writes holds the lock
                 partial.unlink()
+            for key in self.keys:
+                if self.path(key).is_file():
+                    self._journal_path(key).unlink(missing_ok=True)
             self._check_manifest()
 
     def path(self, key: str) -> Path:
         """Return the file of one chunk's records, which exists once the chunk is done."""
         return self.directory / self._files[key]
+
+    def journal(self, key: str) -> Journal:
+        """Return the journal of a chunk, for the callback of `compute`. It is deleted when the chunk is written."""
+        return Journal(self._journal_path(key))
 
     def missing(self) -> list[str]:
         """Return the keys of the chunks that are not done, in order."""
@@ -64,6 +74,7 @@ class ChunkStore:
                 progress(len(self.keys) - len(missing))
             for key in missing:
                 write_jsonl(self.path(key), callback(key))
+                self._journal_path(key).unlink(missing_ok=True)
                 if progress is not None:
                     progress(1)
 
@@ -75,6 +86,9 @@ class ChunkStore:
         """Yield all records, in the order of the keys."""
         for key in self.keys:
             yield from self.read(key)
+
+    def _journal_path(self, key: str) -> Path:
+        return self.path(key).with_suffix(".journal")
 
     def _check_manifest(self) -> None:
         path = self.directory / "manifest.json"
