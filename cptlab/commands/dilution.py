@@ -130,7 +130,9 @@ def dilution(config: DictConfig, fresh: Path) -> None:
 
 
 def _check(config: DictConfig) -> None:
-    """Raise UserError if no benchmark or no backbone is named."""
+    """Raise UserError if no benchmark or no backbone is named, and for a decoding that runs tests."""
+    if config.decoding.get("second_try"):
+        raise UserError("No program is run on tests here, so none gets a second try. Set decoding.second_try=false.")
     for name in ("benchmark", "backbone"):
         if config.run is None and config.get(name) is None:
             usual = {"benchmark": "kata", "backbone": "kata_lm"}[name]

@@ -88,10 +88,11 @@ def check_system(system: LoadedSystem, tasks: Sequence[Task], n: int) -> None:
 
 
 def refuse_without_public_tests(tasks: Sequence[Task]) -> None:
-    """Raise UserError where a gate waits for failed public tests and some task has none."""
+    """Raise UserError where a second try waits for failed public tests and some task has none."""
     without = [task.id for task in tasks if not task.public_tests]
     if without:
         raise UserError(
-            f"decoding/gate=failed_tests asks for public tests, and {len(without)} of {len(tasks)} tasks have none, such "
-            f"as {without[0]}. Choose another gate, or another benchmark."
+            f"A second try after failed tests (decoding/gate=failed_tests, decoding=second_try) asks for public tests, and "
+            f"{len(without)} of {len(tasks)} tasks have none, such as {without[0]}. Choose another gate or decoding, or "
+            "another benchmark."
         )

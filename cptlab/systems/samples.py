@@ -26,6 +26,7 @@ from cptlab.systems.judged_programs import Cost, JudgedPrograms
 from cptlab.systems.loading import LoadedSystem, refuse_without_public_tests
 from cptlab.systems.system import Selection
 
+FRESH_SEED = 1 << 32  # added to the seed of a plain second try; seeds of first tries are smaller
 CHUNK_PROGRAMS = 640  # programs that are stored, scored and judged together
 
 
@@ -34,8 +35,8 @@ def sample_and_judge(
 ) -> JudgedPrograms:
     """Make `n` programs for each task, score them with pylint and run them on the tests.
 
-    With a guidance whose gate opens after a failure, a program is made without guidance first, and made again, with it,
-    where that fails a public test. With a selection, the tests run on the programs that are kept. Raises UserError where
+    With a guidance whose gate opens after a failure, a program is made without guidance first, and made again, with it
+    and the same random numbers, where that fails a public test. A plain second try has other random numbers. With a selection, the tests run on the programs that are kept. Raises UserError where
     a prompt does not fit the context, and for a choice that makes no sense here.
     """
     draws = n * system.draws
@@ -83,7 +84,9 @@ def _sample(system: LoadedSystem, chunks: TaskChunks, judge: Judge, seed: int) -
         refuse_without_public_tests(chunks.tasks)
         plainly = system.with_decoding(decoding.plain(), f"{system.name}, first answers")
         first = sample_and_judge(plainly, chunks.tasks, chunks.programs, judge, seed=seed)
-        work["tests"] = digest_of_tests(chunks.tasks)
+        work |= {"tests": digest_of_tests(chunks.tasks), "limits": asdict(judge.limits)}
+        if decoding.second_try:
+            work["seed"] = seed = seed + FRESH_SEED
     store = ChunkStore(judge.cache / "completions", Completion, work, chunks.keys)
 
     def sample(key: str, advance: Callable[[int], None]) -> list[Completion]:

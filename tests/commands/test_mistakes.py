@@ -71,6 +71,7 @@ BASE = ["run=null", "backbone=kata_lm", "benchmark=kata", "limit=2"]
         ("evaluate", [*BASE, "decoding=adadec", "n=2"], "n"),
         ("evaluate", [*BASE, "decoding=paper", "decoding/gate=entropy"], "error: "),
         ("train", ["decoding=spa"], "this decoding is for evaluate.py"),
+        ("train", ["decoding=second_try"], "this decoding is for evaluate.py"),
         ("evaluate", [], "python train.py"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 
 from cptlab.adapters import Policy
 from cptlab.backbone import load_backbone
-from cptlab.decoding import FailedTests, Guidance, Masked, Sampling, generate
+from cptlab.decoding import Sampling, generate
 from cptlab.decoding.strategies.beams import Beams
 from cptlab.systems import samples
 from cptlab.systems.decoding import Decoding
@@ -25,7 +25,7 @@ PLAIN = Decoding(Sampling())
 DECODINGS = {
     "plain": PLAIN,
     "beams": Decoding(Sampling(temperature=0), Beams(4)),
-    "after failed tests": Decoding(Sampling(), guidance=Guidance(Masked(("nl",)), 1.5, gate=FailedTests())),
+    "second try": Decoding(Sampling(), second_try=True),
 }
 
 
@@ -59,7 +59,7 @@ def test_no_finished_program_is_made_again(decoding, backbone, tasks, tmp_path, 
         def count(completion):
             nonlocal left
             ended(completion)
-            made.append((options["guidance"], completion.task_id, completion.sample))
+            made.append((options["seed"], completion.task_id, completion.sample))
             left -= 1
             if not left:
                 raise Killed
@@ -77,6 +77,20 @@ def test_no_finished_program_is_made_again(decoding, backbone, tasks, tmp_path, 
     assert stored(tmp_path / "torn") == stored(tmp_path / "whole"), "the same files, and no journal is left"
     assert len(made) == len(set(made)) >= N * len(tasks)
     assert decoding.after_failure or len(made) == N * len(tasks)
+
+
+def test_a_second_try_is_the_same_model_with_fresh_random_numbers(backbone, tasks, tmp_path):
+    judge, policy = Judge(tmp_path), Policy(backbone)
+    first = sample_and_judge(LoadedSystem("base", policy, PLAIN), tasks, N, judge, seed=7)
+    again = sample_and_judge(LoadedSystem("again", policy, DECODINGS["second try"]), tasks, N, judge, seed=7)
+    fresh = sample_and_judge(LoadedSystem("fresh", policy, PLAIN), tasks, N, judge, seed=7 + samples.FRESH_SEED)
+    rows = list(zip(first.completions, again.completions, fresh.completions, first.verdicts, strict=True))
+    failed = [verdict.public_passed < verdict.public_total for *_, verdict in rows]
+    assert 0 < sum(failed) < len(rows)
+    for (before, after, other, _), had_failed in zip(rows, failed, strict=True):
+        assert after.raw == (other if had_failed else before).raw  # which is equal up to rounding
+        assert not had_failed or after.raw != before.raw
+    assert again.cost.programs == (len(rows) + sum(failed)) / len(rows)
 
 
 JOB = """

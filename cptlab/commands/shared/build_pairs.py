@@ -84,7 +84,7 @@ def find_pairs(config: DictConfig, backbone: Any) -> Path | None:
 def _place(config: DictConfig, recipe: SampledPairs, backbone: Any) -> tuple[Path, list[Task], Decoding]:
     """Return where the pairs of these settings are kept, the tasks, and how programs are sampled."""
     decoding = build_decoding(config.decoding)
-    if decoding.guidance or decoding.strategy:
+    if decoding.guidance or decoding.strategy or decoding.second_try:
         raise UserError(
             "Pairs are made of the model's plain samples, so this decoding is for evaluate.py. Use decoding=paper "
             "or decoding=llm here."
@@ -99,6 +99,7 @@ def _place(config: DictConfig, recipe: SampledPairs, backbone: Any) -> tuple[Pat
         "sampling": dataclasses.asdict(decoding.sampling),
         "seed": recipe.seed,
         "limits": OmegaConf.to_container(config.judge),
+        "extra_disabled": sorted(config.extra_disabled),
     }
     return Path(config.paths.cache) / "pairs" / fingerprint(work), tasks, decoding
 

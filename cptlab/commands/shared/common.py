@@ -44,9 +44,7 @@ def build_judge(config: DictConfig) -> Judge:
     from cptlab.systems.judge import Judge
 
     limits = instantiate(config.judge, "judge")
-    return Judge(
-        Path(config.paths.cache), tuple(config.get("extra_disabled") or ()), config.workers, config.sandbox, limits
-    )
+    return Judge(Path(config.paths.cache), tuple(config.extra_disabled), config.workers, config.sandbox, limits)
 
 
 def begin(config: DictConfig, fresh: Path, task: str, **content: Any) -> RunDirectory:
