@@ -69,7 +69,12 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     # 2. The run directory.
     runs = {system.name: system.run for system in chosen if system.run is not None}
     omegas = {system.name: system.decoding.guidance.omega for system in systems if system.decoding.guidance}
-    run = begin(config, fresh, "evaluate", runs=runs, omegas=omegas)
+    made_of = {
+        "backbone": backbone.fingerprint,
+        "benchmark": benchmark.fingerprint(),
+        "adapters": {system.name: system.adapter_digest for system in systems},
+    }
+    run = begin(config, fresh, "evaluate", runs=runs, omegas=omegas, made_of=made_of)
     write_config(config, run)
     write_jsonl(run.directory / "tasks.jsonl", tasks)
 

@@ -69,7 +69,12 @@ def tune_omega(config: DictConfig, fresh: Path) -> Path:
 
     # 2. The run directory.
     runs = {system.name: system.run for system in chosen if system.run is not None}
-    run = begin(config, fresh, "omega", runs=runs)
+    made_of = {
+        "backbone": backbone.fingerprint,
+        "benchmark": benchmark.fingerprint(),
+        "adapters": {system.name: system.adapter_digest for system in systems},
+    }
+    run = begin(config, fresh, "omega", runs=runs, made_of=made_of)
     write_config(config, run)
 
     # 3. The search, system by system.

@@ -20,7 +20,7 @@ from cptlab.records import Completion, Quality, Task
 from cptlab.storage.chunk_store import ChunkStore
 from cptlab.storage.jsonl import from_json
 from cptlab.systems.chunks import TaskChunks
-from cptlab.systems.code_digest import code_digest
+from cptlab.systems.code_digest import code_digest, folder_digest, judging_digest
 from cptlab.systems.judge import Judge, digest_of_tests
 from cptlab.systems.judged_programs import Cost, JudgedPrograms
 from cptlab.systems.loading import LoadedSystem, refuse_without_public_tests
@@ -73,6 +73,7 @@ def _sample(system: LoadedSystem, chunks: TaskChunks, judge: Judge, seed: int) -
         "n": chunks.programs,
         "seed": seed,
         "tasks": [task.id for task in chunks.tasks],
+        "cleaning": folder_digest("judging/cleaning"),
     }
     if guidance is not None:
         work["mask"] = backbone.mask_id
@@ -84,7 +85,7 @@ def _sample(system: LoadedSystem, chunks: TaskChunks, judge: Judge, seed: int) -
         refuse_without_public_tests(chunks.tasks)
         plainly = system.with_decoding(decoding.plain(), f"{system.name}, first answers")
         first = sample_and_judge(plainly, chunks.tasks, chunks.programs, judge, seed=seed)
-        work |= {"tests": digest_of_tests(chunks.tasks), "limits": asdict(judge.limits)}
+        work["tests"] = [digest_of_tests(chunks.tasks), asdict(judge.limits), judge.level, judging_digest()]
         if decoding.second_try:
             work["seed"] = seed = seed + FRESH_SEED
     store = ChunkStore(judge.cache / "completions", Completion, work, chunks.keys)
