@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from cptlab.commands.shared.common import (
     METRICS_FILE,
     ROOT,
+    TOO_LONG,
     begin,
     build_judge,
     build_loggers,
@@ -20,6 +21,7 @@ from cptlab.commands.shared.common import (
     content_of,
     optimized,
     say,
+    say_left_out,
     write_config,
 )
 from cptlab.commands.shared.systems import build_backbone, choose_systems, shared_setting
@@ -45,7 +47,7 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     if config.completions is not None:
         return _evaluate_files(config, fresh)
     started = time.monotonic()
-    from cptlab.systems.loading import check_system, load_system
+    from cptlab.systems.loading import check_system, leave_out_long, load_system
     from cptlab.systems.samples import sample_and_judge
     from cptlab.systems.tuned_omega import with_stored_omega
 
@@ -58,11 +60,13 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     check_optimized(config, flat_names(tasks, [system.name for system in chosen], ks))
     backbone = build_backbone(config, chosen)
     cache = Path(config.paths.cache)
-    systems = []
-    for system in chosen:
-        loaded = load_system(system, backbone, decoding)
-        check_system(loaded, tasks, config.n)
-        systems.append(with_stored_omega(loaded, backbone, benchmark, tasks, cache))
+    systems = [load_system(system, backbone, decoding) for system in chosen]
+    of = len(tasks)
+    (tasks,), left_out = leave_out_long(systems, tasks)
+    say_left_out(left_out, of)
+    for system in systems:
+        check_system(system, tasks, config.n)
+    systems = [with_stored_omega(system, backbone, benchmark, tasks, cache) for system in systems]
     _say_who_is_decoded_plainly(chosen, systems, decoding)
     sandbox = check_sandbox(config)
 
@@ -94,6 +98,7 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
         split=config.split,
         benchmark=benchmark.name,
         benchmark_fingerprint=benchmark.fingerprint(),
+        left_out={TOO_LONG: left_out},
         backbone=backbone.name,
         backbone_fingerprint=backbone.fingerprint,
         training_run=next(iter(runs.values()), None),

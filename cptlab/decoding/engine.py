@@ -93,6 +93,23 @@ def generate(
     return _batched(backbone, requests, wanted, sampling, prefix, seed, token_budget, ended)
 
 
+def positions_needed(
+    backbone: Backbone,
+    prompt: Prompt,
+    sampling: Sampling,
+    *,
+    prefix: KeyValuePrefix | None = None,
+    guidance: Guidance | None = None,
+) -> int:
+    """Return how many positions of the context a program of this prompt takes at most.
+
+    These are the prefix, the longer of both streams, and `max_new_tokens`.
+    """
+    second = None if guidance is None else guidance.stream(backbone, prompt, prefix is not None)
+    read = max(len(backbone.encode_prompt(prompt.text)), 0 if second is None else len(second.ids))
+    return (0 if prefix is None else prefix.length) + read + sampling.max_new_tokens
+
+
 def _make_request(
     backbone: Backbone,
     index: int,
