@@ -12,6 +12,8 @@ from cptlab.adapters import Policy
 from cptlab.backbone import load_backbone
 from cptlab.decoding import Sampling, generate
 from cptlab.decoding.strategies.beams import Beams
+from cptlab.judging.verdicts.judge import judge_programs
+from cptlab.systems import judge as judging
 from cptlab.systems import samples
 from cptlab.systems.decoding import Decoding
 from cptlab.systems.judge import Judge
@@ -43,8 +45,8 @@ def tasks():
     return kata().split("validation", 4)
 
 
-def stored(cache: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(cache)): path.read_bytes() for path in sorted(cache.glob("completions-*/*"))}
+def stored(cache: Path, kind: str = "completions") -> dict[str, bytes]:
+    return {str(path.relative_to(cache)): path.read_bytes() for path in sorted(cache.glob(f"{kind}-*/*"))}
 
 
 @pytest.mark.parametrize("decoding", DECODINGS.values(), ids=DECODINGS)
@@ -77,6 +79,28 @@ def test_no_finished_program_is_made_again(decoding, backbone, tasks, tmp_path, 
     assert stored(tmp_path / "torn") == stored(tmp_path / "whole"), "the same files, and no journal is left"
     assert len(made) == len(set(made)) >= N * len(tasks)
     assert decoding.after_failure or len(made) == N * len(tasks)
+
+
+def test_no_verdict_is_reached_again(backbone, tasks, tmp_path, monkeypatch):
+    system = LoadedSystem("base", Policy(backbone), PLAIN)
+    whole = sample_and_judge(system, tasks, N, Judge(tmp_path / "whole"))
+    judged = []
+
+    def dying(items, *, ended, **options):
+        def count(place, verdict):
+            ended(place, verdict)
+            judged.append(items[place])
+            if len(judged) == 4:
+                raise Killed
+
+        return judge_programs(items, ended=count, **options)
+
+    monkeypatch.setattr(judging, "judge_programs", dying)
+    with pytest.raises(Killed):
+        sample_and_judge(system, tasks, N, Judge(tmp_path / "torn"))
+    assert sample_and_judge(system, tasks, N, Judge(tmp_path / "torn")) == whole
+    assert len(judged) == N * len(tasks)
+    assert stored(tmp_path / "torn", "verdicts") == stored(tmp_path / "whole", "verdicts")
 
 
 def test_a_second_try_is_the_same_model_with_fresh_random_numbers(backbone, tasks, tmp_path):
