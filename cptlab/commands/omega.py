@@ -36,6 +36,7 @@ from cptlab.reporting.omega_curve import make_omega_report, print_curve
 from cptlab.reporting.omega_sweep import read_curve
 from cptlab.settings.entry import hydra_command
 from cptlab.settings.instantiate import instantiate
+from cptlab.settings.output_directory import check_directory
 from cptlab.storage.atomic import write_json
 from cptlab.storage.jsonl import write_jsonl
 from cptlab.systems import tuned_omega as store
@@ -155,6 +156,7 @@ def tune_omega(config: DictConfig, fresh: Path) -> Path:
 def check(config: DictConfig) -> tuple[float, ...]:
     """Return the grid of ω. Raises UserError for a setting that cannot be, before anything is loaded."""
     check_metric(config.metric, config.n)
+    check_directory(Path(config.paths.cache) / store.FOLDER, "paths.cache")
     if not config.decoding.get("guidance"):
         raise UserError("This decoding has no guidance, so it has no ω. Use decoding=spa or another with guidance.")
     return omega_grid(config.low, config.high, config.step)

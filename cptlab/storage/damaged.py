@@ -40,17 +40,21 @@ def set_aside(path: Path, reason: str) -> None:
 
 
 def usable_place(directory: Path) -> Path:
-    """Return `directory`, or where this user may not write to it, one beside it that is this user's own.
+    """Return `directory`, or where this user may not write to it or make it, one of this user's own beside it.
 
     What is no directory is set aside.
     """
-    if not os.path.lexists(directory):
-        return directory
-    if not directory.is_dir():
+    if os.path.lexists(directory) and not directory.is_dir():
         set_aside(directory, "it is no directory")
-    elif not writable(directory, directory / LOCK_FILE):
-        return directory.with_name(f"{directory.name}-of-user-{os.geteuid()}")
+    if directory.is_dir() and not writable(directory, directory / LOCK_FILE):
+        directory = _own(directory)
+    if not directory.is_dir() and not writable(directory.parent):
+        directory = _own(directory.parent) / directory.name
     return directory
+
+
+def _own(directory: Path) -> Path:
+    return directory.with_name(f"{directory.name}-of-user-{os.geteuid()}")
 
 
 def writable(*paths: Path) -> bool:

@@ -24,6 +24,7 @@ from cptlab.systems.loading import LoadedSystem
 from cptlab.tasks.benchmark import Benchmark
 
 COMMAND = "cptlab omega"
+FOLDER = "omega"  # below the cache
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,11 @@ class OmegaSetting:
 
     def file(self, cache: Path) -> Path:
         rest = json.dumps([self.tasks, self.template, self.decoding, self.parts])
-        return cache / "omega" / f"{self._stem()}{hashlib.sha256(rest.encode()).hexdigest()[:16]}.json"
+        return cache / FOLDER / f"{self._stem()}{hashlib.sha256(rest.encode()).hexdigest()[:16]}.json"
 
     def like(self, cache: Path) -> list[Path]:
         """Return the files of this model and benchmark in any other way of decoding."""
-        return sorted((cache / "omega").glob(f"{self._stem()}*.json"))
+        return sorted((cache / FOLDER).glob(f"{self._stem()}*.json"))
 
     def _stem(self) -> str:
         benchmark = re.sub(r"\W", "_", self.benchmark)
@@ -127,11 +128,16 @@ def _read(file: Path) -> dict[str, Any] | None:
         return None
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
-        float(record["omega"]), record["setting"].get("tasks"), record["validation_tasks"].values()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        sound = (
+            float(record["omega"])
+            and isinstance(record["setting"], dict)
+            and isinstance(record["validation_tasks"], dict)
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        sound = False
+    if not sound:
         set_aside(file, "it is not as it was written")
-        return None
-    return record
+    return record if sound else None
 
 
 def stored_omega(cache: Path, setting: OmegaSetting, tasks: Iterable[Task], command: str = COMMAND) -> float:
