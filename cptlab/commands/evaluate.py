@@ -10,9 +10,9 @@ from typing import Any
 from omegaconf import DictConfig
 
 from cptlab.commands.shared.common import (
+    EXCLUDED,
     METRICS_FILE,
     ROOT,
-    EXCLUDED,
     TOO_LONG,
     begin,
     build_judge,
