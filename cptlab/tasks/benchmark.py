@@ -24,9 +24,7 @@ Fractions = Annotated[
     ),
 ]
 
-Exclude = Annotated[
-    Sequence[str | int], Setting("Ids of tasks to leave out, such as [HumanEval/3,HumanEval/7], or their numbers.")
-]
+Exclude = Annotated[Sequence[str], Setting("Ids of tasks to leave out, such as [HumanEval/3,HumanEval/7].")]
 
 
 @dataclass(frozen=True)

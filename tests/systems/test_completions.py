@@ -130,8 +130,8 @@ def test_an_evaluation_of_given_programs_leaves_the_record_of_a_model_s(judged):
         (json.dumps({"task_id": CALLS[0].id, "text": ""}), "line 3: there is no field completion or solution"),
         (json.dumps({"task_id": CALLS[0].id, "completion": 3}), "line 3: the field completion is not text"),
         (
-            json.dumps({"task_id": CALLS[0].id, "solution": None, "completion": ""}),
-            "line 3: the field solution is not text",
+            json.dumps({"task_id": CALLS[0].id, "solution": None, "completion": None}),
+            "line 3: there is no field completion or solution",
         ),
         ("[" * 100_000, "line 3 is not JSON"),
         (b"\xff\xfe", "line 3 is not JSON"),
