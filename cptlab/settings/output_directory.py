@@ -33,8 +33,7 @@ class OutputDirectory(Callback):
         """Look at the directory of a single run."""
         with _refusing():
             check_paths(config)
-            directory = Path(str(config.hydra.run.dir))
-            check_directory(directory, "hydra.run.dir")
+            directory = _directory(config, "hydra.run.dir")
             refuse_other_run(directory, finished=True)
             note_new(directory)
 
@@ -42,12 +41,19 @@ class OutputDirectory(Callback):
         """Look at the directory of a sweep."""
         with _refusing():
             check_paths(config)
-            directory = Path(str(config.hydra.sweep.dir))
-            check_directory(directory, "hydra.sweep.dir")
+            directory = _directory(config, "hydra.sweep.dir")
             _refuse_other_sweep(directory, config)
             refuse_other_run(directory)
             _refuse_shared_directory(config)
             note_new(directory)
+
+
+def _directory(config: DictConfig, name: str) -> Path:
+    value = str(OmegaConf.select(config, name))
+    if not value:
+        raise UserError(f"{name}= cannot be: it must name a directory. Give one, or leave it out.")
+    check_directory(Path(value), name)
+    return Path(value)
 
 
 def check_paths(config: DictConfig) -> None:

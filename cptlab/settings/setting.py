@@ -76,6 +76,8 @@ class Declaration:
 
     def _remedy(self, name: str, value: Any) -> str:
         """How to write the value that was probably meant."""
+        if value == "":
+            return "Give it a value, or leave it out."
         if isinstance(value, str):
             read = _read(value)
             if not isinstance(read, str) and _fits(read, self.type, self.setting):

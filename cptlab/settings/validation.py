@@ -58,6 +58,11 @@ def _check_node(node: Any, place: str, settings: type) -> None:
     own, inner = parts(settings), nodes(settings)
     _fill(node, declarations(settings))
     _fill_parts(node, own)
+    for name, inside in inner.items():  # before the parts, which may refer to what is in there
+        if name not in node:
+            OmegaConf.update(node, name, {}, force_add=True)
+        if isinstance(node[name], DictConfig) and not node[name]._is_none():
+            _fill(node[name], declarations(inside))
     _check_values(node, before, declarations(settings), _names(settings))
     _check_parts(node, before, own)
     required = [
@@ -65,8 +70,6 @@ def _check_node(node: Any, place: str, settings: type) -> None:
     ]  # a default is an attribute of the class
     _check_there(node, before, required)
     for name, inside in inner.items():
-        if name not in node:
-            OmegaConf.update(node, name, {}, force_add=True)
         _check_node(node[name], f"{before}{name}", inside)
     if settings is NODES["decoding"]:
         check_decoding(node, place)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,10 @@ class Journal:
         self._places: dict[int, int] = {}  # row -> byte offset
 
     def __enter__(self) -> Journal:
-        if self.path.is_dir():
-            set_aside(self.path, "it is a directory")
+        if self.path.exists() and not (
+            self.path.is_file() and os.access(self.path, os.R_OK | os.W_OK, effective_ids=True)
+        ):
+            set_aside(self.path, "it is no file that may be read and written")
         self._file = open(self.path, "a+b")
         self._file.seek(0)
         self._end, damaged = 0, False

@@ -128,16 +128,13 @@ def _read(file: Path) -> dict[str, Any] | None:
         return None
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
-        sound = (
-            float(record["omega"])
-            and isinstance(record["setting"], dict)
-            and isinstance(record["validation_tasks"], dict)
-        )
+        kinds = {"omega": (int, float), "setting": dict, "validation_tasks": dict}
+        if all(isinstance(record[name], kind) for name, kind in kinds.items()):
+            return record
     except (OSError, ValueError, KeyError, TypeError):
-        sound = False
-    if not sound:
-        set_aside(file, "it is not as it was written")
-    return record if sound else None
+        pass
+    set_aside(file, "it is not as it was written")
+    return None
 
 
 def stored_omega(cache: Path, setting: OmegaSetting, tasks: Iterable[Task], command: str = COMMAND) -> float:

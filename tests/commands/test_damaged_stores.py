@@ -54,6 +54,8 @@ def test_a_damaged_omega_is_none(tmp_path, capsys):
     from cptlab.systems.tuned_omega import OmegaSetting, store, stored
 
     setting = OmegaSetting("backbone", None, "kata", "tasks", None, "decoding")
+    store(tmp_path, setting, [], 0.0)
+    assert stored(tmp_path, setting)["omega"] == 0
     file = store(tmp_path, setting, [], 1.2)
     assert stored(tmp_path, setting)["omega"] == 1.2
     whole = file.read_text()

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from files_on_disk import DAMAGE, needs_root, open_to_all, other_user
+from files_on_disk import DAMAGE, NOBODY, needs_root, open_to_all, other_user
 
 from cptlab.judging.lint.score_cache import ScoreCache
 from cptlab.records import Message, Quality
@@ -103,3 +103,16 @@ def test_a_full_disk_is_done_without(tmp_path, capsys):
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout == "None\n" and done.stderr.count("quality.sqlite") == 1
+
+
+@needs_root
+def test_a_file_of_ones_own_that_may_not_be_read_is_set_aside(tmp_path, capsys):
+    os.chown(tmp_path, NOBODY, NOBODY)
+    open_to_all(tmp_path)
+    with other_user():
+        path = filled(tmp_path / "pylint")
+        path.chmod(0)
+        assert found(tmp_path / "pylint") == {}
+        filled(tmp_path / "pylint")
+        assert found(tmp_path / "pylint") == QUALITIES
+    assert capsys.readouterr().err.count(f"{path} is damaged") == 1

@@ -115,9 +115,20 @@ def test_a_group_without_a_name_is_named(group):
     [
         (
             "train",
-            ["logger", "tags", "callbacks", "paths", "paths.cache", "seed", "print_config", "estimate", "ablation"],
+            [
+                "logger",
+                "tags",
+                "callbacks",
+                "paths",
+                "paths.cache",
+                "paths.data_dir",
+                "seed",
+                "print_config",
+                "estimate",
+                "ablation",
+            ],
         ),
-        ("evaluate", ["logger", "tags", "extra_disabled", "paths", "paths.cache", "n", "run"]),
+        ("evaluate", ["logger", "tags", "extra_disabled", "paths", "paths.cache", "paths.data_dir", "n", "run"]),
         ("pairs", ["paths.cache", "experiment_name", "decoding.token_budget"]),
         ("omega", ["tags", "extra_disabled", "low", "decoding.sampling.stop"]),
         ("dilution", ["compare", "gradient", "paths.data_dir"]),
@@ -130,6 +141,7 @@ def test_what_is_removed_has_its_declared_default(command, names):
         validate(config)
         parent, _, key = name.rpartition(".")
         value = OmegaConf.select(config, name)
+        validate(compose_config(command, f"~{name}", *(["benchmark=kata"] if command in ("evaluate", "omega") else [])))
         assert name in ("ablation",) or key in (OmegaConf.select(config, parent) if parent else config), name
         if name in ("logger", "callbacks", "tags", "extra_disabled", "compare"):
             assert not value, name

@@ -83,6 +83,13 @@ def test_a_place_that_cannot_be_a_directory_is_named(tmp_path, monkeypatch, caps
     assert contents(tmp_path) == {"f": b"mine"} and not (tmp_path / "logs").exists()
 
 
+@pytest.mark.parametrize("name", ["hydra.run.dir", "hydra.sweep.dir"])
+def test_a_directory_without_a_name_is_refused(tmp_path, monkeypatch, capsys, where, name):
+    sweep = ["-m"] if "sweep" in name else []
+    code, steps, said = run(monkeypatch, capsys, *sweep, *where, f"{name}=")
+    assert (code, steps) == (2, []) and f"{name}= cannot be" in said and contents(tmp_path) == {}
+
+
 @needs_root
 def test_a_place_that_cannot_be_written_to_is_named(tmp_path):
     open_to_all(tmp_path, 0o755)

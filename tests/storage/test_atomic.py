@@ -1,5 +1,6 @@
 """A file is the old one or the new one, whatever happens while it is written."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -39,6 +40,16 @@ def test_an_exception_leaves_the_old_content(tmp_path):
         assert path.read_text() == "old"
         raise KeyError
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_names_the_file(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError) as error:
+        write_text(tmp_path / "file", "new")
+    assert error.value.filename == str(tmp_path / "file") and not list(tmp_path.iterdir())
 
 
 def test_a_kill_leaves_the_old_content_and_a_partial_file(tmp_path):

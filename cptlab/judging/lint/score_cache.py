@@ -12,7 +12,7 @@ import sqlite3
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from cptlab.records import Quality
 from cptlab.storage.damaged import set_aside
@@ -24,6 +24,8 @@ BESIDE = ("-journal", "-wal", "-shm")  # SQLite would play a damaged file's jour
 
 class ScoreCache:
     """Scores under `context`: a text that names everything that a score depends on besides the program."""
+
+    _said: ClassVar[set[str]] = set()
 
     def __init__(self, directory: str | os.PathLike, context: str) -> None:
         self.path = Path(directory) / "quality.sqlite"
@@ -89,7 +91,7 @@ class ScoreCache:
         if self._base is not None:
             self._base.close()
             self._base = None
-        if code not in DAMAGED or self._renewed:
+        if not (code in DAMAGED or self._is_own_and_closed()) or self._renewed:
             self._do_without(str(error))
             return
         self._renewed = True
@@ -100,13 +102,23 @@ class ScoreCache:
                 set_aside(beside, f"it belongs to {self.path.name}")
         self._open()
 
+    def _is_own_and_closed(self) -> bool:
+        """Whether the file is this user's and may not be read; another user's is left alone."""
+        try:
+            return self.path.stat().st_uid == os.geteuid() and not os.access(self.path, os.R_OK, effective_ids=True)
+        except OSError:
+            return False
+
     def _do_without(self, reason: str | None) -> None:
         self._keeps = False
         self._say(f"{self.path} cannot be used ({reason}): programs are scored without it.")
 
-    @staticmethod
-    def _say(text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+    @classmethod
+    def _say(cls, text: str) -> None:
+        """Once in a process, though a cache is opened for every chunk of programs."""
+        if text not in cls._said:
+            cls._said.add(text)
+            print(text, file=sys.stderr, flush=True)
 
     def _key(self, program: str) -> bytes:
         return hashlib.sha256(f"{self.context}\0{program}".encode("utf-8", "surrogatepass")).digest()
