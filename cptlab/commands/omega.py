@@ -19,7 +19,16 @@ from omegaconf import DictConfig
 
 from cptlab.analysis.omega.search import omega_grid
 from cptlab.analysis.omega.tuning import Draw, check_metric, sentences, tune
-from cptlab.commands.shared.common import ROOT, begin, build_judge, check_sandbox, say, write_config
+from cptlab.commands.shared.common import (
+    ROOT,
+    TOO_LONG,
+    begin,
+    build_judge,
+    check_sandbox,
+    say,
+    say_left_out,
+    write_config,
+)
 from cptlab.commands.shared.systems import build_backbone, choose_systems, shared_setting
 from cptlab.errors import UserError
 from cptlab.records import Task
@@ -27,6 +36,7 @@ from cptlab.reporting.omega_curve import make_omega_report, print_curve
 from cptlab.reporting.omega_sweep import read_curve
 from cptlab.settings.entry import hydra_command
 from cptlab.settings.instantiate import instantiate
+from cptlab.settings.output_directory import check_directory
 from cptlab.storage.atomic import write_json
 from cptlab.storage.jsonl import write_jsonl
 from cptlab.systems import tuned_omega as store
@@ -41,7 +51,7 @@ if TYPE_CHECKING:
 def tune_omega(config: DictConfig, fresh: Path) -> Path:
     """Tune and store the ω of every system; return the run directory with omega.json, omega_curve.* and omega_test.csv."""
     started = time.monotonic()
-    from cptlab.systems.loading import check_system, load_system
+    from cptlab.systems.loading import check_system, leave_out_long, load_system
 
     # 1. What is tuned. Every mistake in it is found here, before any work.
     grid = check(config)
@@ -59,6 +69,9 @@ def tune_omega(config: DictConfig, fresh: Path) -> Path:
         )
     backbone = build_backbone(config, chosen)
     systems = with_omega_to_tune([load_system(system, backbone, decoding) for system in chosen])
+    of = len(validation) + len(test)
+    (validation, test), left_out = leave_out_long(systems, validation, test)
+    say_left_out(left_out, of)
     for system in systems:
         check_system(system, [*validation, *test], config.n)
     sandbox = check_sandbox(config)
@@ -69,7 +82,12 @@ def tune_omega(config: DictConfig, fresh: Path) -> Path:
 
     # 2. The run directory.
     runs = {system.name: system.run for system in chosen if system.run is not None}
-    run = begin(config, fresh, "omega", runs=runs)
+    made_of = {
+        "backbone": backbone.fingerprint,
+        "benchmark": benchmark.fingerprint(),
+        "adapters": {system.name: system.adapter_digest for system in systems},
+    }
+    run = begin(config, fresh, "omega", runs=runs, made_of=made_of)
     write_config(config, run)
 
     # 3. The search, system by system.
@@ -119,6 +137,7 @@ def tune_omega(config: DictConfig, fresh: Path) -> Path:
         "sandbox": sandbox,
         "validation_tasks": [task.id for task in validation],
         "test_tasks": [task.id for task in test],
+        "left_out": {TOO_LONG: left_out},
         "in_both_and_left_out": [task.id for task in in_both],
     }
     write_jsonl(run.directory / "tasks.jsonl", [*validation, *test])
@@ -137,6 +156,7 @@ def tune_omega(config: DictConfig, fresh: Path) -> Path:
 def check(config: DictConfig) -> tuple[float, ...]:
     """Return the grid of ω. Raises UserError for a setting that cannot be, before anything is loaded."""
     check_metric(config.metric, config.n)
+    check_directory(Path(config.paths.cache) / store.FOLDER, "paths.cache")
     if not config.decoding.get("guidance"):
         raise UserError("This decoding has no guidance, so it has no ω. Use decoding=spa or another with guidance.")
     return omega_grid(config.low, config.high, config.step)

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from cptlab.errors import UserError
+from cptlab.settings.output_directory import check_directory
 
 USAGE = "Use output=DIR and any of steps=N, batch=N, seed=N."
 
@@ -23,12 +24,13 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     try:
         output, options = parse(given)
+        check_directory(output, "output")
+        from cptlab.training.kata_lm import pretrain  # torch takes seconds to import, and a mistake should show at once
+
+        pretrain(output, **options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    from cptlab.training.kata_lm import pretrain  # torch takes seconds to import, and a mistake should show at once
-
-    pretrain(output, **options)
     return 0
 
 

@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections import Counter, OrderedDict, namedtuple
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,32 @@ def script_task(*tests):
 def check_task(setup, *tests):
     tests = tuple(Test(code=code) for code in tests)
     return Task("c", "b", "test", "", "check", Prompt("p"), "f", hidden_tests=tests, setup=setup)
+
+
+def test_tests_that_do_not_count_change_no_verdict():
+    """Not by failing, not by ending the process, not by what they leave behind in it."""
+    own = ("assert candidate(2) == 4", "assert candidate(3) == 6")
+    other = ("assert candidate(1) == 2", "assert candidate(0) == 0")
+    programs = {
+        "def f(x):\n    return 2 * x": ("passed", "passed", 2),
+        "def f(x):\n    return 2 * x if x else 1": ("passed", "failed", 1),
+        "def f(x):\n    while x == 1:\n        pass\n    return 2 * x": ("passed", "timeout", 0),
+        "def f(x):\n    if x == 1:\n        __import__('os')._exit(0)\n    return 2 * x": ("passed", "error", 0),
+        "seen = []\ndef f(x):\n    seen.append(x)\n    return 2 * x * (1 not in seen)": ("passed", "failed", 1),
+        "def f(x):\n    return 2 * x * (x < 3)": ("failed", "passed", 2),
+        "def f(x:": ("not_parsed", "not_parsed", 0),
+    }
+    for part in ("public", "hidden"):
+        task = replace(check_task("", *own), public_tests=tuple(Test(code=code) for code in other), uncounted="public")
+        if part == "hidden":
+            task = replace(task, public_tests=task.hidden_tests, hidden_tests=task.public_tests, uncounted="hidden")
+        verdicts = judge_programs([(program, task) for program in programs], limits=LIMITS)
+        for verdict, (status, on_others, passed) in zip(verdicts, programs.values(), strict=True):
+            assert (verdict.status, verdict.by_rule) == (status, {part: on_others})
+            assert (verdict.public_total, verdict.hidden_total) == (2, 2)
+            if part == "public":
+                assert verdict.public_passed == passed
+        assert judge_programs([("def f(x):\n    return 2 * x", replace(task, uncounted=""))])[0].by_rule == {}
 
 
 DOUBLE = call_task(((1,), 2), ((2,), 4), ((3,), 6))
@@ -448,13 +475,13 @@ def test_judging_from_a_process_with_threads():
         stop.set()
 
 
-def test_equal_items_are_run_once_and_progress_counts_all():
+def test_equal_items_are_run_once_and_each_verdict_is_told():
     seen = []
     program = "import time\ndef f(x):\n    return 2 * x"
     items = [(program, DOUBLE), ("", DOUBLE), (program, call_task(((1,), 3)))] + 3 * [(program, DOUBLE)]
-    verdicts = judge_programs(items, progress=seen.append)
+    verdicts = judge_programs(items, ended=lambda place, verdict: seen.append((place, verdict)))
     assert [v.status for v in verdicts] == ["passed", "error", "failed", "passed", "passed", "passed"]
-    assert sorted(seen) == [1, 1, 4]
+    assert dict(seen) == dict(enumerate(verdicts)) and len(seen) == len(verdicts)
     assert judge_programs([]) == []
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from cptlab.errors import UserError
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from cptlab.systems.judge import Judge
 
 ROOT = Path(__file__).resolve().parents[3]
+HYDRAS = ".hydra"  # where Hydra's tools look
+# why tasks and pairs are left out, as metrics.json and tables have it
+TOO_LONG, EXCLUDED = "too long for the context", "excluded by benchmark.exclude"
 PAIRS_FILE, STATISTICS_FILE, METRICS_FILE = "pairs.jsonl", "statistics.json", "metrics.json"
 
 
@@ -28,6 +32,15 @@ def say(text: str) -> None:
     """Print a line for the user on stderr, from the main process alone."""
     if is_main_process():
         print(text, file=sys.stderr, flush=True)
+
+
+def say_left_out(left_out: Sequence[str], of: int, what: str = "tasks") -> None:
+    """Say how many of the tasks or pairs are too long, and which is the first."""
+    if left_out:
+        say(
+            f"Left out, because they are {TOO_LONG}: {len(left_out)} of {of} {what}, such as {left_out[0]}. "
+            "metrics.json lists them."
+        )
 
 
 def check_sandbox(config: DictConfig) -> dict[str, Any]:
@@ -46,9 +59,7 @@ def build_judge(config: DictConfig) -> Judge:
     from cptlab.systems.judge import Judge
 
     limits = instantiate(config.judge, "judge")
-    return Judge(
-        Path(config.paths.cache), tuple(config.get("extra_disabled") or ()), config.workers, config.sandbox, limits
-    )
+    return Judge(Path(config.paths.cache), tuple(config.extra_disabled), config.workers, config.sandbox, limits)
 
 
 def begin(config: DictConfig, fresh: Path, task: str, **content: Any) -> RunDirectory:
@@ -59,8 +70,13 @@ def begin(config: DictConfig, fresh: Path, task: str, **content: Any) -> RunDire
 
 
 def write_config(config: DictConfig, run: RunDirectory) -> None:
-    """Write the run's settings, their references resolved, as its config.yaml."""
+    """Write the run's settings, their references resolved, as its config.yaml, and Hydra's own records to .hydra."""
     write_text(run.directory / CONFIG_FILE, OmegaConf.to_yaml(config, resolve=True))
+    if HydraConfig.initialized():
+        own = HydraConfig.get()
+        records = {"config": config, "hydra": OmegaConf.create({"hydra": own}), "overrides": own.overrides.task}
+        for name, record in records.items():
+            write_text(run.directory / HYDRAS / f"{name}.yaml", OmegaConf.to_yaml(record))
 
 
 def content_of(config: DictConfig) -> dict[str, Any]:

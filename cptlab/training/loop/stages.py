@@ -24,7 +24,8 @@ from cptlab.backbone import Backbone
 from cptlab.errors import UserError
 from cptlab.settings.setting import Setting, check_settings
 from cptlab.storage.atomic import write_json
-from cptlab.training.loop.callbacks import CHECKPOINT, AtomicCheckpointIO, CurveWriter, StageCheckpoint
+from cptlab.storage.damaged import set_aside
+from cptlab.training.loop.callbacks import CHECKPOINT, AtomicCheckpointIO, CurveWriter, StageCheckpoint, is_readable
 from cptlab.training.loop.datamodule import PairDataModule
 from cptlab.training.loop.module import STAGES, AdapterTraining
 from cptlab.training.objectives.base import Objective
@@ -172,7 +173,10 @@ def _run_stage(
     checkpoint = directory / CHECKPOINT
     for left_over in directory.glob("*.partial"):
         left_over.unlink(missing_ok=True)
-    if (directory / FINISHED).exists():
+    if checkpoint.exists() and not is_readable(checkpoint):
+        set_aside(checkpoint, "it is no checkpoint")
+        (directory / FINISHED).unlink(missing_ok=True)
+    if (directory / FINISHED).exists() and checkpoint.exists():
         state = AtomicCheckpointIO().load_checkpoint(checkpoint)
         module.on_load_checkpoint(state)
         module.load_state_dict(state["state_dict"])
