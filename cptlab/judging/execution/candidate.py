@@ -99,7 +99,7 @@ def run_script(prelude: str, source: str) -> None:
     """Report ["ended"] or a failure."""
     code = _compiled(source)
     modules = [_module("__main__", source)]
-    sys.path.insert(0, os.getcwd())  # as `python program.py` has it
+    sys.path.append(os.getcwd())  # `python program.py` has it first; last costs less, and an examiner must not have it
     exec(prelude, modules[0].__dict__)
 
     def run() -> None:
@@ -145,27 +145,21 @@ def _flush(stream: Any) -> None:
 def _module(name: str, source: str) -> types.ModuleType:
     module = sys.modules[name] = types.ModuleType(name)
     module.__file__ = PROGRAM_FILE
-    module.__loader__ = _Loader(source)  # type: ignore[assignment] (asked for the source alone)
-    sys.setrecursionlimit(sys.getrecursionlimit() + _depth() + 2)
+    _LOADER.source = source
+    module.__loader__ = _LOADER  # type: ignore[assignment] (asked for the source alone)
     return module
 
 
 class _Loader:
     """Where `inspect` and tracebacks find the source of a program."""
 
-    def __init__(self, source: str) -> None:
-        self.source = source
+    source = ""
 
     def get_source(self, _: str) -> str:
         return self.source
 
 
-def _depth() -> int:
-    """Return how many frames lie below a program's here, and do not where it is started by itself."""
-    frame, depth = sys._getframe(), 0
-    while frame.f_back is not None:
-        frame, depth = frame.f_back, depth + 1
-    return depth
+_LOADER = _Loader()
 
 
 def _compiled(source: str) -> types.CodeType:

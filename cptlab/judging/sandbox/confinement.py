@@ -19,6 +19,7 @@ from cptlab.judging.sandbox.thread_semaphore import replace_semaphores
 from cptlab.judging.workers.fork_server import remove_pool_folder
 
 PROGRAM_FILE = "program.py"  # the name in tracebacks; there is no such file
+_FRAMES = 13  # of the judge, below those of a program: it can recurse as deeply as by itself
 REPORT = 3  # the descriptor of the pipe to the server, or of the socket to the examiner
 
 
@@ -99,6 +100,7 @@ def prepare(confinement: Confinement) -> None:
     """
     atexit._clear()
     random.seed(0)
+    sys.setrecursionlimit(sys.getrecursionlimit() + _FRAMES)
     os.environ["TMPDIR"] = os.environ["HOME"] = confinement.scratch
     if confinement.level == "landlock":
         replace_semaphores()
