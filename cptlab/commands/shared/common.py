@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[3]
 HYDRAS = ".hydra"  # where Hydra's tools look
-TOO_LONG = "too long for the context"  # why tasks and pairs are left out, as metrics.json and tables have it
+# why tasks and pairs are left out, as metrics.json and tables have it
+TOO_LONG, EXCLUDED = "too long for the context", "excluded by benchmark.exclude"
 PAIRS_FILE, STATISTICS_FILE, METRICS_FILE = "pairs.jsonl", "statistics.json", "metrics.json"
 
 
@@ -45,9 +46,11 @@ def say_left_out(left_out: Sequence[str], of: int, what: str = "tasks") -> None:
 def check_sandbox(config: DictConfig) -> dict[str, Any]:
     """Probe the sandbox and report its level. Raises UserError if it is weaker than the setting `sandbox` asks for."""
     from cptlab.judging.execution.executor import probe_sandbox
+    from cptlab.judging.sandbox.levels import explanation
 
     found = probe_sandbox(config.sandbox)
-    say(f"Sandbox: {found['level']} (asked for: {config.sandbox} or stronger)")
+    why = explanation(found["level"], found["reasons"])
+    say(f"Sandbox: {found['level']} (asked for: {config.sandbox} or stronger){why and '. '}{why}")
     return found
 
 

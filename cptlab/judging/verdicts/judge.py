@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from cptlab.judging.execution.executor import Executor
@@ -58,16 +59,46 @@ def judge_stream(
 ) -> Iterator[tuple[Any, Verdict]]:
     """Yield (key, verdict) for each (key, program, task), in the order in which the verdicts are ready.
 
-    Items are taken as workers become free, so any number is judged in bounded memory. Otherwise as `judge_programs`.
+    Items are taken as workers become free, so any number is judged in bounded memory. Tests that do not count run in a
+    process of their own, so that they change no verdict. Otherwise as `judge_programs`.
     """
-    made: dict[int, TaskRequests] = {}  # it holds the task, so that the task's id stays its own
+    made: dict[int, tuple[Task, list[TaskRequests]]] = {}  # it holds the task, so that the task's id stays its own
+    waiting: dict[int, dict[int, Verdict]] = {}  # the parts of a verdict that are ready, by the number of the item
 
     def requests() -> Iterator[tuple[Any, ExecutionRequest]]:
-        for key, source, task in items:
+        for number, (key, source, task) in enumerate(items):
             if id(task) not in made:
-                made[id(task)] = TaskRequests(task)
-            yield (key, task), made[id(task)].request(source)
+                made[id(task)] = task, [TaskRequests(part) for part in _parts(task)]
+            for part, tests in enumerate(made[id(task)][1]):
+                yield (number, key, task, part), tests.request(source)
 
     with Executor(workers, limits, at_least) as executor:
-        for (key, task), results in executor.run(requests()):
-            yield key, verdict_of(task, results)
+        for (number, key, task, part), results in executor.run(requests()):
+            tests = made[id(task)][1]
+            ready = waiting.setdefault(number, {})
+            ready[part] = verdict_of(tests[part].task, results)
+            if len(ready) == len(tests):
+                yield key, _joined(task, [ready[part] for part in sorted(waiting.pop(number))])
+
+
+def _parts(task: Task) -> list[Task]:
+    """Return the task with the tests that count, and the same with the others if there are any."""
+    if not task.uncounted_tests:
+        return [task]
+    public, hidden = replace(task, hidden_tests=()), replace(task, public_tests=())
+    return [hidden, public] if task.uncounted == "public" else [public, hidden]
+
+
+def _joined(task: Task, parts: Sequence[Verdict]) -> Verdict:
+    if len(parts) == 1:
+        return parts[0]
+    counted, other = parts
+    public, hidden = (other, counted) if task.uncounted == "public" else (counted, other)
+    return replace(
+        counted,
+        public_passed=public.public_passed,
+        public_total=public.public_total,
+        hidden_passed=hidden.hidden_passed,
+        hidden_total=hidden.hidden_total,
+        by_rule=counted.by_rule | {task.uncounted: other.status},
+    )
