@@ -18,6 +18,7 @@ from cptlab.adapters.base import Adapter, Policy, tensor_digest
 from cptlab.adapters.peft_format import write_extra
 from cptlab.backbone import Backbone
 from cptlab.backbone.loading import no_progress_bars
+from cptlab.backbone.prefix_shape import text_config
 from cptlab.backbone.quantization import QuantizedLinear
 from cptlab.errors import UserError
 from cptlab.storage.atomic import replacing_directory
@@ -79,7 +80,7 @@ def load_full(directory: str | os.PathLike, backbone: Backbone) -> FullFineTunin
             )
     except (OSError, ValueError) as error:
         raise UserError(f"The model in {directory} cannot be read ({error}). Give <train run>/full.") from None
-    wanted, found = backbone.config.to_dict(), model.config.to_dict()
+    wanted, found = backbone.config.to_dict(), text_config(model.config).to_dict()
     shape = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers")
     if any(wanted.get(name) != found.get(name) for name in shape):
         raise UserError(

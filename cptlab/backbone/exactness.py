@@ -6,7 +6,7 @@ import torch
 
 from cptlab.backbone.foreign_errors import raised_outside
 from cptlab.backbone.model import Backbone
-from cptlab.backbone.prefix_shape import REMEDY, FixedPrefix, PrefixShape, text_config
+from cptlab.backbone.prefix_shape import REMEDY, FixedPrefix, PrefixShape
 from cptlab.errors import UserError
 
 TOKENS, PADDING, STEPS = 12, 4, 2  # of a row, of the padded row, decoded one by one
@@ -81,7 +81,7 @@ def _faults(backbone: Backbone) -> dict[str, bool]:
 
 def _with_narrow_window(backbone: Backbone, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the logits [B, T, V] of the model's own forward pass, and ours, with a sliding window of `WINDOW` tokens."""
-    config, window = text_config(backbone.config), backbone.window
+    config, window = backbone.config, backbone.window
     try:
         config.sliding_window = backbone.window = WINDOW
         return backbone.model(input_ids=ids).logits, backbone.logits(ids, torch.ones_like(ids))

@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from cptlab.backbone.prefix_shape import text_config
 from cptlab.errors import UserError
 
 
@@ -40,7 +41,7 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
 
     Raises UserError if there is none.
     """
-    count = model.config.num_hidden_layers
+    count = text_config(model.config).num_hidden_layers
     lists = [
         (name.count("."), module)
         for name, module in model.named_modules()

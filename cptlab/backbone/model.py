@@ -28,7 +28,7 @@ SAMPLED = 1 << 16  # numbers of each weight tensor that the fingerprint reads
 class Backbone:
     """A frozen causal language model (`model`, in eval mode) and its `tokenizer`.
 
-    Hugging Face can load it again from `path`, and tables call it `name`. The tokens `eos_ids` end a text, `pad_id`
+    `config` is that of its text part. Hugging Face can load it again from `path`, and tables call it `name`. The tokens `eos_ids` end a text, `pad_id`
     fills batches, and `mask_id` (or None) replaces anchored tokens in Selective Prompt Anchoring. It takes
     `context_length` positions, and `context_note` is "" or says why they are fewer than the model's own.
     """
@@ -48,13 +48,12 @@ class Backbone:
         self.tokenizer = tokenizer
         self.name, self.path, self.revision = name, path or name, revision
         self.prompt_template = prompt_template
-        self.config = model.config
-        text = text_config(model.config)
-        self.vocab_size: int = text.vocab_size
-        self.hidden_size: int = text.hidden_size
-        self.shape = prefix_shape(text)
-        self.context_length, self.context_note = context_length(text)
-        self.window, self._mixed = sliding_window(text)
+        self.config = text_config(model.config)
+        self.vocab_size: int = self.config.vocab_size
+        self.hidden_size: int = self.config.hidden_size
+        self.shape = prefix_shape(self.config)
+        self.context_length, self.context_note = context_length(self.config)
+        self.window, self._mixed = sliding_window(self.config)
         self.eos_ids = eos_ids_of(model, tokenizer)
         self.eos_id, pad_id = token_id(tokenizer.eos_token_id), token_id(tokenizer.pad_token_id)
         self.pad_id: int = next(i for i in (pad_id, self.eos_id, 0) if i is not None)
@@ -78,7 +77,7 @@ class Backbone:
         """
         other = copy.copy(self)
         vars(other).pop("fingerprint", None)
-        other.model, other.config = model.eval(), model.config
+        other.model, other.config = model.eval(), text_config(model.config)
         return other
 
     @property

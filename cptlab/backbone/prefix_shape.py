@@ -78,8 +78,10 @@ def text_config(config: PreTrainedConfig) -> PreTrainedConfig:
     try:
         part = config.get_text_config(decoder=True)
         sized = all(getattr(part, name, None) for name in ("vocab_size", "hidden_size", "num_hidden_layers"))
-    except (AttributeError, ValueError) as error:  # a size that differs between layers, several text parts
-        raise UserError(f"A {config.model_type} model has no text part of one shape ({error}). {REMEDY}") from None
+    except (RuntimeError, ValueError) as error:  # of transformers: a size that differs by layer, several text parts
+        raise UserError(
+            f"A {config.model_type} model has no text part of one shape ({_sentence(error)}). {REMEDY}"
+        ) from None
     if not sized:
         raise UserError(f"The config of a {config.model_type} model does not describe a language model. {REMEDY}")
     return part
@@ -93,10 +95,8 @@ def context_length(config: PreTrainedConfig) -> tuple[int, str]:
     """
     length = config.max_position_embeddings
     rope = getattr(config, "rope_parameters", None) or {}
-    for part in (
-        rope,
-        *(part for part in rope.values() if isinstance(part, dict)),
-    ):  # one, or one for each kind of layer
+    kinds = [part for part in rope.values() if isinstance(part, dict)]  # where each kind of layer has its own
+    for part in (rope, *kinds):
         original = part.get("original_max_position_embeddings")
         original = original or getattr(config, "original_max_position_embeddings", None)
         if part.get("rope_type") == "longrope" and original and original < length:
@@ -116,9 +116,9 @@ def prefix_shape(config: PreTrainedConfig) -> PrefixShape:
             1 if getattr(config, "multi_query", False) else getattr(config, "num_key_value_heads", 0) or heads or 0
         )
         head_dim = getattr(config, "head_dim", None)
-    except AttributeError as error:  # transformers has layers that differ, and raises this for what they differ in
+    except RuntimeError as error:  # of transformers, for what differs by layer, as in Gemma 4
         raise UserError(
-            f"A {kind} model has layers of several shapes, so no prefix fits it ({error}). {REMEDY}"
+            f"A {kind} model has layers of several shapes, so no prefix fits it ({_sentence(error)}). {REMEDY}"
         ) from None
     if not heads or not getattr(config, "max_position_embeddings", None):
         raise UserError(f"A {kind} model has no attention with numbered positions, so no prefix fits it. {REMEDY}")
@@ -129,6 +129,11 @@ def prefix_shape(config: PreTrainedConfig) -> PrefixShape:
         raise UserError(f"A {kind} model has layers ({', '.join(sorted(foreign))}) that would lose a prefix. {REMEDY}")
     cached = config.num_hidden_layers - (getattr(config, "num_kv_shared_layers", None) or 0)  # the last ones share keys
     return PrefixShape(cached, kv_heads, head_dim or config.hidden_size // heads)
+
+
+def _sentence(error: Exception) -> str:
+    """Return the first sentence of an error's text."""
+    return str(error).partition(". ")[0]
 
 
 def sliding_window(config: PreTrainedConfig) -> tuple[int | None, bool]:

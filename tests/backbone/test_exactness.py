@@ -7,6 +7,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from cptlab.backbone import Backbone
 from cptlab.backbone.exactness import check_exact
+from cptlab.backbone.gradient_checkpointing import decoder_layers
 from cptlab.decoding import Guidance, Masked, Sampling, generate
 from cptlab.errors import UserError
 from cptlab.records import Prompt, Span
@@ -131,9 +132,17 @@ def test_of_a_composite_config_the_text_part_is_taken():
     assert (backbone.vocab_size, backbone.shape.num_layers, backbone.window) == (VOCAB, 4, 12)
     (row,) = tokens(24)
     torch.testing.assert_close(alone(backbone, row, None), backbone.model(input_ids=row[None]).logits[0], **CLOSE)
+    assert len(decoder_layers(backbone.model)) == 4
 
 
 @pytest.mark.parametrize("kind", ["llama4", "qwen3_5"])
 def test_a_text_part_that_loses_a_prefix_is_refused(kind):
     with pytest.raises(UserError, match="layers .* that would lose a prefix"):
         backbone_of(kind, text_config={"vocab_size": VOCAB, "num_hidden_layers": 4, "hidden_size": 32, "head_dim": 8})
+
+
+def test_layers_of_several_shapes_are_refused():
+    """Gemma 4: layers that see everything have wider heads."""
+    more = {"global_head_dim": 16, "vocab_size_per_layer_input": VOCAB, "hidden_size_per_layer_input": 8}
+    with pytest.raises(UserError, match="has layers of several shapes, so no prefix fits it"):
+        backbone_of("gemma4_text", **GROUPED | MIXED | more)
