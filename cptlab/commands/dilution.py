@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cptlab.commands.shared.common import ROOT, write_config
 from cptlab.errors import UserError
+from cptlab.process.ends import exit_with
 from cptlab.settings.entry import hydra_command
 from cptlab.settings.instantiate import instantiate
 from cptlab.storage.atomic import write_bytes, write_text
@@ -185,4 +186,4 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 main = hydra_command("dilution", dilution)
 
 if __name__ == "__main__":
-    main()
+    exit_with(main())

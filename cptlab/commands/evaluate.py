@@ -25,6 +25,7 @@ from cptlab.commands.shared.common import (
 from cptlab.commands.shared.systems import build_backbone, choose_systems, shared_setting
 from cptlab.errors import UserError
 from cptlab.metrics.summary import allowed_ks, compare, flat, flat_names, summarise
+from cptlab.process.ends import exit_with
 from cptlab.settings.entry import hydra_command
 from cptlab.settings.instantiate import instantiate
 from cptlab.storage.atomic import write_json
@@ -205,4 +206,4 @@ def _say_who_is_decoded_plainly(chosen: list[System], systems: list[Any], decodi
 main = hydra_command("evaluate", evaluate)
 
 if __name__ == "__main__":
-    main()
+    exit_with(main())

@@ -22,6 +22,7 @@ from cptlab.analysis.omega.tuning import Draw, check_metric, sentences, tune
 from cptlab.commands.shared.common import ROOT, begin, build_judge, check_sandbox, say, write_config
 from cptlab.commands.shared.systems import build_backbone, choose_systems, shared_setting
 from cptlab.errors import UserError
+from cptlab.process.ends import exit_with
 from cptlab.records import Task
 from cptlab.reporting.omega_curve import make_omega_report, print_curve
 from cptlab.reporting.omega_sweep import read_curve
@@ -172,4 +173,4 @@ def draw_with(system: LoadedSystem, n: int, judge: Judge, seed: int, directory: 
 main = hydra_command("omega", tune_omega)
 
 if __name__ == "__main__":
-    main()
+    exit_with(main())

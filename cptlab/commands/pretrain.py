@@ -11,21 +11,19 @@ import sys
 from pathlib import Path
 
 from cptlab.errors import UserError
+from cptlab.process.ends import command, exit_with
 
 USAGE = "Use output=DIR and any of steps=N, batch=N, seed=N."
 
 
+@command(lambda: "The steps up to the last checkpoint are kept. The same command goes on from there.")
 def main(arguments: list[str] | None = None) -> int:
     """Run the command with `name=value` arguments, and return its exit code."""
     given = sys.argv[1:] if arguments is None else arguments
     if "-h" in given or "--help" in given:
         print(__doc__)
         return 0
-    try:
-        output, options = parse(given)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    output, options = parse(given)
     from cptlab.training.kata_lm import pretrain  # torch takes seconds to import, and a mistake should show at once
 
     pretrain(output, **options)
@@ -52,4 +50,4 @@ def parse(arguments: list[str]) -> tuple[Path, dict[str, int]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main())

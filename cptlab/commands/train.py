@@ -25,6 +25,7 @@ from cptlab.commands.shared.common import (
 )
 from cptlab.commands.shared.estimate import print_estimate, say_estimate
 from cptlab.errors import UserError
+from cptlab.process.ends import exit_with
 from cptlab.progress import is_main_process
 from cptlab.settings.entry import hydra_command
 from cptlab.settings.instantiate import instantiate
@@ -157,4 +158,4 @@ def _read_json(path: Path) -> dict[str, Any]:
 main = hydra_command("train", train)
 
 if __name__ == "__main__":
-    main()
+    exit_with(main())
