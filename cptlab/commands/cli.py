@@ -27,7 +27,7 @@ COMMANDS = {
 OVERRIDES = "train, evaluate, pairs, omega and dilution take Hydra's overrides: name=value, -m for sweeps, --cfg job."
 
 
-@command()
+@command(lambda: "Nothing was begun.")
 def main(arguments: list[str] | None = None) -> int:
     """Run the command that is named first; return its exit code."""
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]

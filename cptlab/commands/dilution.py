@@ -85,8 +85,9 @@ def dilution(config: DictConfig, fresh: Path) -> None:
     total = sum(len(program.tokens) for program in programs.values())
 
     options = {"prefix": prefix, "gradient": config.gradient, "top_logits": config.top_logits}
-    with progress_bar("measuring attention on the prompt", total, "tokens") as advance:
-        advance(total - sum(waiting.values()))
+    with progress_bar(
+        "measuring attention on the prompt", total, "tokens", done=total - sum(waiting.values())
+    ) as advance:
         measured.compute(lambda task_id: [compute_shares(backbone, programs[task_id], progress=advance, **options)])
 
     shares = list(measured.records())

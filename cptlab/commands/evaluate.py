@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from cptlab.commands.shared.common import (
     build_loggers,
     check_optimized,
     check_sandbox,
-    content_of,
+    finished_before,
     optimized,
     say,
     write_config,
@@ -33,7 +34,7 @@ from cptlab.storage.jsonl import write_jsonl
 from cptlab.storage.run_directory import RunDirectory
 from cptlab.systems import System
 from cptlab.systems.decoding import build_decoding
-from cptlab.tracking.loggers import finished_at_the_end, log_evaluation, mirror_without_lightning
+from cptlab.tracking.mirrors import check_mirrors, closed_at_the_end
 from cptlab.tracking.provenance import collect_provenance
 
 
@@ -43,6 +44,7 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     Leaves programs, scores, verdicts, tables, figures and report in the run directory; returns the value of
     `optimized_metric`.
     """
+    check_mirrors(config.logger, config.tags)
     if config.completions is not None:
         return _evaluate_files(config, fresh)
     started = time.monotonic()
@@ -70,7 +72,10 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     # 2. The run directory.
     runs = {system.name: system.run for system in chosen if system.run is not None}
     omegas = {system.name: system.decoding.guidance.omega for system in systems if system.decoding.guidance}
-    run = begin(config, fresh, "evaluate", runs=runs, omegas=omegas)
+    content = {"runs": runs, "omegas": omegas}
+    if finished := finished_before(config, **content):
+        return _stored(config, finished)
+    run = begin(config, fresh, "evaluate", **content)
     write_config(config, run)
     write_jsonl(run.directory / "tasks.jsonl", tasks)
 
@@ -99,10 +104,7 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
         wall_seconds=round(time.monotonic() - started, 1),
         resumed=run.resumed,
     )
-    metrics, report = _report(run, tasks, outcomes, ks, cost, facts)
-    loggers = build_loggers(config, run, "evaluate")
-    with finished_at_the_end(loggers):
-        log_evaluation(loggers, metrics)
+    metrics, report = _report(config, run, tasks, outcomes, ks, cost, facts)
     print(f"\nRun directory: {run.directory}\nReport: {report}")
     return optimized(config, metrics)
 
@@ -128,8 +130,10 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
     if len(files) > 1:
         say(f"The figures are over the {len(shared)} tasks that both files have rows for.")
     sandbox = check_sandbox(config)
-    digests = {system: file.digest for system, file in files.items()}
-    run = begin(config, fresh, "evaluate", benchmark=benchmark.fingerprint(), **digests)
+    content = {"benchmark": benchmark.fingerprint()} | {system: file.digest for system, file in files.items()}
+    if finished := finished_before(config, **content):
+        return _stored(config, finished)
+    run = begin(config, fresh, "evaluate", **content)
     write_config(config, run)
     write_jsonl(run.directory / "tasks.jsonl", present)
     outcomes, limits = {}, instantiate(config.judge, "judge")
@@ -157,15 +161,15 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
         wall_seconds=round(time.monotonic() - started, 1),
         resumed=run.resumed,
     )
-    metrics, report = _report(run, shared, outcomes, ks, {}, facts)
+    metrics, report = _report(config, run, shared, outcomes, ks, {}, facts)
     for system in files:
         drop_journals(run.directory / system)
-    mirror_without_lightning(config.logger or {}, run.directory, metrics, list(config.tags), content_of(config))
     print(f"\nRun directory: {run.directory}\nReport: {report}\nOne line a row: {run.directory / 'verdicts.jsonl'}")
     return optimized(config, metrics)
 
 
 def _report(
+    config: DictConfig,
     run: RunDirectory,
     tasks: list,
     outcomes: Mapping[str, Any],
@@ -173,7 +177,8 @@ def _report(
     cost: dict[str, Any],
     facts: dict[str, Any],
 ) -> tuple[dict[str, float], Path]:
-    """Write metrics.json, tables, figures and report of a run, and finish it; return its metrics by name, and the report.
+    """Write metrics.json, tables, figures and report of a run, finish it, mirror and print it; return its metrics by name,
+    and the report.
 
     `outcomes` are the (qualities, verdicts) of each system. Changes are counted against the first of them.
     """
@@ -186,8 +191,18 @@ def _report(
     write_json(run.directory / METRICS_FILE, content | facts)
     report = make_report(run.directory)
     run.finish()
+    metrics, loggers = flat(results), build_loggers(config, run, "evaluate")
+    with closed_at_the_end(loggers):
+        for logger in loggers:
+            logger.log_metrics(metrics)
+            logger.save()
     print_tables(run.directory)
-    return flat(results), report
+    return metrics, report
+
+
+def _stored(config: DictConfig, run: Path) -> float | None:
+    """Return the metric that a sweep optimises, of a run that is finished."""
+    return optimized(config, flat(json.loads((run / METRICS_FILE).read_text(encoding="utf-8"))["results"]))
 
 
 def _say_who_is_decoded_plainly(chosen: list[System], systems: list[Any], decoding: Any) -> None:

@@ -16,7 +16,7 @@ from cptlab.process.ends import command, exit_with
 USAGE = "Use output=DIR and any of steps=N, batch=N, seed=N."
 
 
-@command(lambda: "The steps up to the last checkpoint are kept. The same command goes on from there.")
+@command(lambda: "What is trained is kept up to the last checkpoint; the same command goes on from there.")
 def main(arguments: list[str] | None = None) -> int:
     """Run the command with `name=value` arguments, and return its exit code."""
     given = sys.argv[1:] if arguments is None else arguments

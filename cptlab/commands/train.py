@@ -19,6 +19,7 @@ from cptlab.commands.shared.common import (
     STATISTICS_FILE,
     begin,
     build_loggers,
+    finished_before,
     optimized,
     say,
     write_config,
@@ -31,7 +32,7 @@ from cptlab.settings.entry import hydra_command
 from cptlab.settings.instantiate import instantiate
 from cptlab.storage.atomic import write_json
 from cptlab.storage.run_directory import discard
-from cptlab.tracking.loggers import finished_at_the_end
+from cptlab.tracking.mirrors import check_mirrors, closed_at_the_end
 from cptlab.tracking.provenance import collect_provenance
 
 OPPOSITE = 1_000_003  # added to the seed of the second adapter, where an objective has one
@@ -50,6 +51,7 @@ def train(config: DictConfig, fresh: Path) -> float | None:
             print_estimate(config, _adapters)
         discard(fresh)
         return None
+    check_mirrors(config.logger, config.tags)
     from cptlab.reporting.curves import last_epochs
     from cptlab.training import choose_step, make_trainer, train_stages
 
@@ -63,6 +65,8 @@ def train(config: DictConfig, fresh: Path) -> float | None:
     make_trainer(trainer, logger=False)  # a machine without the devices is found now, not after the pairs
     mine = config.data.pairs_file  # with what it holds, so that a corrected file is a new run
     content = {"backbone": backbone.fingerprint} | ({"pairs": hashlib.sha256(_bytes(mine)).hexdigest()} if mine else {})
+    if finished := finished_before(config, **content):
+        return optimized(config, _read_json(finished / METRICS_FILE)["metrics"])
     run = begin(config, fresh, "train", **content)
     main_process = is_main_process()
     if main_process:
@@ -85,7 +89,7 @@ def train(config: DictConfig, fresh: Path) -> float | None:
             say=say if main_process else _say_what_is_computed,
         )
     loggers = build_loggers(config, run, "train") if main_process else []
-    with finished_at_the_end(loggers):
+    with closed_at_the_end(loggers):
         try:
             train_stages(
                 backbone,

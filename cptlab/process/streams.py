@@ -10,7 +10,6 @@ import contextlib
 import errno
 import io
 import os
-import select
 import sys
 import unicodedata
 from typing import Any
@@ -64,24 +63,33 @@ def _unfailing(stream: Any, number: int) -> io.TextIOWrapper:
     """Return a stream in the place of `stream`, which is None where the descriptor was closed at the start."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         stream.flush()
-    raw = _UnfailingFile(os.open(os.devnull, os.O_WRONLY) if stream is None else number, "wb", closefd=False)
-    encoding = "utf-8" if stream is None else stream.encoding
-    at_once = raw.isatty() or number == 2
-    return io.TextIOWrapper(io.BufferedWriter(raw), encoding=encoding, errors=ERRORS, line_buffering=at_once)
+    target = os.open(os.devnull, os.O_WRONLY) if stream is None else number
+    os.set_blocking(target, True)  # a pipe that does not wait for its reader loses what is printed
+    raw = io.FileIO(target, "wb", closefd=False)
+    encoding, by_line = "utf-8" if stream is None else stream.encoding, raw.isatty() or number == 2
+    return _UnfailingStream(io.BufferedWriter(raw), encoding=encoding, errors=ERRORS, line_buffering=by_line)
 
 
-class _UnfailingFile(io.FileIO):
-    """A file descriptor to which every write succeeds: after the first that fails, it is /dev/null."""
+class _UnfailingStream(io.TextIOWrapper):
+    """A text stream to which every write succeeds: after the first that fails, its descriptor is /dev/null."""
 
-    def write(self, data: Any, /) -> int:
+    def write(self, text: str, /) -> int:
         try:
-            while (written := super().write(data)) is None:  # the descriptor does not block: a pipe is full
-                select.select([], [self.fileno()], [])
-            return written
+            return super().write(text)
         except OSError as error:
-            null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, self.fileno())
-            os.close(null)
-            if error.errno != errno.EPIPE and self.fileno() == 1:  # whoever closed a pipe knows it
-                print(f"warning: standard output: {error.strerror}. Nothing more is printed there.", file=sys.stderr)
-            return memoryview(data).nbytes
+            self._give_up(error)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, self.fileno())
+        os.close(null)
+        super().flush()
+        if error.errno != errno.EPIPE and self.fileno() == 1:  # whoever closed a pipe knows it
+            print(f"warning: standard output: {error.strerror}. Nothing more is printed there.", file=sys.stderr)

@@ -66,7 +66,8 @@ def hydra_command(name: str, step: Callable[[DictConfig, Path], Any]) -> Callabl
 def _kept() -> str:
     """What a command that is stopped says of its work."""
     directory = os.environ.get(OPEN_RUN)
-    return f"What is finished is kept{f' in {directory}' if directory else ''}. The same command goes on from there."
+    where = f" in {directory}" if directory else ""
+    return f"What is finished is kept{where}; the same command goes on from there."
 
 
 def entry(main: Callable[[], Any], command: str) -> None:
