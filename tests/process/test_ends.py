@@ -24,6 +24,7 @@ def main(arguments=None):
 
 exit_with(main())
 """
+CLEANING = "finally: print('cleaning', flush=True); time.sleep(60)"
 
 
 def started(tmp_path, body, before=""):
@@ -53,9 +54,11 @@ def test_a_signal_ends_a_command_with_one_sentence(number, code, sentence, times
 
 
 def test_a_second_signal_does_not_wait_for_cleaning_up(tmp_path):
-    process = started(tmp_path, "try: time.sleep(60)\n    finally: print('cleaning', flush=True); time.sleep(60)")
+    process = started(tmp_path, "try: print('trying', flush=True); time.sleep(60)\n    " + CLEANING)
+    assert process.stdout is not None and process.stdout.readline() == "trying\n"
+    time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    assert process.stdout is not None and process.stdout.readline() == "cleaning\n"
+    assert process.stdout.readline() == "cleaning\n"
     process.send_signal(signal.SIGINT)
     assert process.communicate()[1] == "Stopped by SIGTERM. All is kept.\n" and process.returncode == 143
 
