@@ -12,15 +12,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from cptlab.errors import UserError
 from cptlab.process.ends import FAILURE, MISTAKE, sentence_of
 from cptlab.progress import is_main_process
-from cptlab.storage.sweep_directory import SweepDirectory, finished_job, unfinished_sweep
+from cptlab.storage.sweep_directory import SweepDirectory, finished_jobs, unfinished_sweep
 
 RESOLVER = "cptlab.sweep"  # ${cptlab.sweep:<directory of sweeps>,<name of a new one>} in conf/hydra/default.yaml
+
+_finished_before: dict[
+    str, Path
+] = {}  # by digest: what an earlier process finished of the sweep that this one goes on with
 
 
 class Sweep:
@@ -28,8 +31,10 @@ class Sweep:
 
     def __init__(self, arguments: Sequence[str]) -> None:
         self.arguments = list(arguments)
+        self.begun = False
         self.directory: SweepDirectory | None = None
         self.failures: list[tuple[str, str, int]] = []  # job, sentence, exit code
+        _finished_before.clear()
         OmegaConf.register_new_resolver(RESOLVER, self._place, replace=True, use_cache=True)
 
     def _place(self, sweeps: str, fresh: str) -> str:
@@ -40,9 +45,11 @@ class Sweep:
         return str(earlier or Path(sweeps) / fresh)
 
     def begin_job(self) -> None:
-        """Hold the directory of the sweep from the first job on."""
-        if self.directory is None and is_main_process():
-            self.directory = SweepDirectory(Path(HydraConfig.get().sweep.dir), self.arguments)
+        """Before the first job: note what an earlier process finished, and hold the directory of the sweep."""
+        if not self.begun:
+            self.begun, directory = True, Path(HydraConfig.get().sweep.dir)
+            _finished_before.update(finished_jobs(directory))
+            self.directory = SweepDirectory(directory, self.arguments) if is_main_process() else None
 
     def note_failure(self, error: Exception) -> None:
         """Name the job that failed, with its overrides and the reason."""
@@ -67,11 +74,6 @@ class Sweep:
         return max((code for _, _, code in self.failures if code == FAILURE), default=MISTAKE)
 
 
-def is_sweep() -> bool:
-    """Whether this process runs the job of a sweep."""
-    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
-
-
 def job_finished_before(digest: str) -> Path | None:
-    """Return the run of this sweep that has finished with settings of this digest; None outside of sweeps."""
-    return finished_job(Path(HydraConfig.get().sweep.dir), digest) if is_sweep() else None
+    """Return the run that an earlier process finished, in this sweep, with settings of this digest."""
+    return _finished_before.get(digest)

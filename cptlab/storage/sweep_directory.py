@@ -2,7 +2,7 @@
 
     earlier = unfinished_sweep(logs / "train" / "multiruns", arguments)    # None: begin a new one
     sweep = SweepDirectory(directory, arguments)                           # holds it until `close`
-    done = finished_job(directory, digest)                                 # a job is not repeated
+    done = finished_jobs(directory)                                        # they are not repeated
     sweep.close(finished=True)
 
 `sweep.json` holds the arguments of the command and whether every job finished.
@@ -56,13 +56,10 @@ def unfinished_sweep(sweeps: Path, arguments: Sequence[str]) -> Path | None:
     return None
 
 
-def finished_job(sweep: Path, digest: str) -> Path | None:
-    """Return the run in the directory of a sweep that finished with settings of this digest."""
-    for file in sorted(sweep.rglob(RUN_FILE)):
-        record = _read(file)
-        if record.get("digest") == digest and record.get("finished"):
-            return file.parent
-    return None
+def finished_jobs(sweep: Path) -> dict[str, Path]:
+    """Return the finished runs in the directory of a sweep, by the digest of their settings."""
+    records = {file.parent: _read(file) for file in sorted(sweep.rglob(RUN_FILE))}
+    return {str(record.get("digest")): run for run, record in records.items() if record.get("finished")}
 
 
 def _read(file: Path) -> dict[str, Any]:
