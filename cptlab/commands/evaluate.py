@@ -72,7 +72,15 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     # 2. The run directory.
     runs = {system.name: system.run for system in chosen if system.run is not None}
     omegas = {system.name: system.decoding.guidance.omega for system in systems if system.decoding.guidance}
-    content = {"runs": runs, "omegas": omegas}
+    content = {
+        "runs": runs,
+        "omegas": omegas,
+        "made_of": {
+            "backbone": backbone.fingerprint,
+            "benchmark": benchmark.fingerprint(),
+            "adapters": {system.name: system.adapter_digest for system in systems},
+        },
+    }
     if finished := finished_before(config, **content):
         return _stored(config, finished)
     run = begin(config, fresh, "evaluate", **content)

@@ -28,6 +28,7 @@ from cptlab.reporting.omega_curve import make_omega_report, print_curve
 from cptlab.reporting.omega_sweep import read_curve
 from cptlab.settings.entry import hydra_command
 from cptlab.settings.instantiate import instantiate
+from cptlab.settings.output_directory import check_directory
 from cptlab.storage.atomic import write_json
 from cptlab.storage.jsonl import write_jsonl
 from cptlab.systems import tuned_omega as store
@@ -70,7 +71,12 @@ def tune_omega(config: DictConfig, fresh: Path) -> Path:
 
     # 2. The run directory.
     runs = {system.name: system.run for system in chosen if system.run is not None}
-    run = begin(config, fresh, "omega", runs=runs)
+    made_of = {
+        "backbone": backbone.fingerprint,
+        "benchmark": benchmark.fingerprint(),
+        "adapters": {system.name: system.adapter_digest for system in systems},
+    }
+    run = begin(config, fresh, "omega", runs=runs, made_of=made_of)
     write_config(config, run)
 
     # 3. The search, system by system.
@@ -138,6 +144,7 @@ def tune_omega(config: DictConfig, fresh: Path) -> Path:
 def check(config: DictConfig) -> tuple[float, ...]:
     """Return the grid of ω. Raises UserError for a setting that cannot be, before anything is loaded."""
     check_metric(config.metric, config.n)
+    check_directory(Path(config.paths.cache) / store.FOLDER, "paths.cache")
     if not config.decoding.get("guidance"):
         raise UserError("This decoding has no guidance, so it has no ω. Use decoding=spa or another with guidance.")
     return omega_grid(config.low, config.high, config.step)

@@ -5,10 +5,7 @@ Set CPTLAB_TRACEBACK=1 to see where it came from.
 
 from __future__ import annotations
 
-import contextlib
-import difflib
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,14 +21,15 @@ from omegaconf.errors import OmegaConfBaseException
 from cptlab.errors import UserError
 from cptlab.process.ends import command
 from cptlab.progress import is_main_process
-from cptlab.settings.commands import COMMANDS
 from cptlab.settings.config_source import config_directory, use_declared_defaults
 from cptlab.settings.debug import shrink
-from cptlab.settings.listing import groups, names_of, options
+from cptlab.settings.explanations import explain, refused_group
+from cptlab.settings.output_directory import check_paths
 from cptlab.settings.sweep import Sweep
 from cptlab.settings.tree import print_tree
 from cptlab.settings.validation import validate
 from cptlab.storage.run_directory import SHARED as OPEN_RUN
+from cptlab.storage.run_directory import discard
 
 
 def hydra_command(name: str, step: Callable[[DictConfig, Path], Any]) -> Callable[..., int]:
@@ -84,7 +82,7 @@ def entry(main: Callable[[], Any], command: str) -> None:
     except ValueError as error:
         if not str(error).startswith("Config group override"):  # how Hydra refuses adapter=null and the like
             raise
-        print(f"error: {error}. Name one of the group's files.", file=sys.stderr)
+        print(f"error: {refused_group(sys.argv[1:])}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -103,15 +101,15 @@ def job(run: Callable[[DictConfig], Any], config: DictConfig, sweep: Sweep) -> A
                 "Under -m, a job cannot start its other processes by itself: they would run the whole sweep again. "
                 "Launch with torchrun, or use trainer=cpu or trainer=gpu."
             )
-        if config.task_name != HydraConfig.get().job.config_name:
+        if config.get("task_name") != HydraConfig.get().job.config_name:
             raise UserError(
-                f"task_name={config.task_name} cannot be: the command gives its own name. Leave task_name out."
+                f"task_name={config.get('task_name')} cannot be: the command gives its own name. Leave task_name out."
             )
         prepare(config)
         return run(config)
     except Exception as error:
-        with contextlib.suppress(OSError):
-            os.rmdir(HydraConfig.get().runtime.output_dir)  # nothing was begun in it
+        if isinstance(error, UserError):
+            discard(Path(HydraConfig.get().runtime.output_dir))
         if mode == RunMode.MULTIRUN:
             sweep.note_failure(error)
             return None
@@ -124,39 +122,9 @@ def job(run: Callable[[DictConfig], Any], config: DictConfig, sweep: Sweep) -> A
 def prepare(config: DictConfig) -> None:
     """Validate a composed config, shrink it where debug=… asks for it, and print it as a tree. Raises UserError."""
     validate(config)
+    check_paths(config)
     if config.get("debug") is not None:
         shrink(config)
         validate(config)
     if config.print_config and is_main_process():
         print_tree(config)
-
-
-def explain(error: BaseException, command: str) -> str:
-    """One or two sentences for an error of the user's, Hydra's or OmegaConf's."""
-    cause = error.__cause__
-    while cause is not None:
-        if isinstance(cause, UserError):
-            return str(cause)
-        cause = cause.__cause__
-    text = str(error)
-    missing = re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", text)
-    if missing and missing.group(1) in groups():
-        group, value = missing.groups()
-        return f"There is no {group}={value}. Choose one of: {', '.join(option.name for option in options(group))}."
-    unknown = re.search(r"Could not (?:override|append to config)[^']*'([^']+)'", text)
-    if unknown:
-        return _no_setting(unknown.group(1), command)
-    return " ".join(line.strip() for line in text.splitlines() if line.strip())
-
-
-def _no_setting(name: str, command: str) -> str:
-    """Why a command does not know a name that was overridden, and what to do."""
-    if name in groups() and "/" in name:
-        group = name.split("/")[0]
-        return f"This {group} has no {name}. Choose another {group} first, such as {group}=guided, or leave it out."
-    users = [f"cptlab {other}" for other in COMMANDS if name in names_of(other)]
-    if users and f"cptlab {command}" not in users:
-        return f"cptlab {command} has no {name}: it belongs to {' and '.join(users)}. Leave it out."
-    near = difflib.get_close_matches(name, names_of(command), 1)
-    hint = f"Did you mean {near[0]}?" if near and near[0] != name else "`cptlab settings` lists them."
-    return f"There is no setting {name!r} here. {hint}"

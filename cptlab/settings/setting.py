@@ -72,7 +72,31 @@ class Declaration:
         """One sentence about a value that cannot be, or None."""
         if _fits(value, self.type, self.setting):
             return None
-        return f"{name}={shown(value)} cannot be: it must be {self.expected}. Correct that value."
+        return f"{name}={_as_given(value)} cannot be: it must be {self.expected}. {self._remedy(name, value)}"
+
+    def _remedy(self, name: str, value: Any) -> str:
+        """How to write the value that was probably meant."""
+        if isinstance(value, str):
+            read = _read(value)
+            if not isinstance(read, str) and _fits(read, self.type, self.setting):
+                return f"Quotes make it a text: write {name}={value}."
+            if _fits([value], self.type, self.setting):
+                return f"Write {name}=[{value}]."
+        elif value is not None and _is_scalar(value) and _fits(shown(value), self.type, self.setting):
+            kind = "true or false" if isinstance(value, bool) else "a number"
+            text = value if type(value) is int else "…"  # others lose their spelling
+            return (
+                f"Without quotes it is read as {kind}: write '{name}=\"{text}\"', with both quotes; a path can begin with "
+                "./ instead."
+            )
+        elif isinstance(value, float) and value.is_integer() and _fits(int(value), self.type, self.setting):
+            return f"Write {name}={int(value)}."
+        elif isinstance(value, list) and value and all(map(_is_scalar, value)):
+            texts = [one if isinstance(one, str) else shown(one) for one in value]
+            if _fits(texts, self.type, self.setting):
+                quoted = ",".join(f'"{text}"' for text in texts)
+                return f"Without quotes some are read as numbers: write '{name}=[{quoted}]', with both quotes."
+        return "Correct that value."
 
     @property
     def expected(self) -> str:
@@ -199,6 +223,30 @@ def _range(setting: Setting) -> str:
 def _listed(choices: Sequence[Any]) -> str:
     words = [shown(choice) for choice in choices]
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+def _is_scalar(value: Any) -> bool:
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def _read(text: str) -> Any:
+    """What a text would be without quotes: true, false, null, a number, or itself."""
+    word = {"true": True, "false": False, "null": None}.get(text.lower(), text)
+    if word is not text:
+        return word
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _as_given(value: Any) -> str:
+    """A value as the user gave it: a text that reads like something else in its quotes."""
+    if isinstance(value, str) and not isinstance(_read(value), str):
+        return repr(value)
+    return shown(value)
 
 
 def shown(value: Any) -> str:

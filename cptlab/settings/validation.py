@@ -24,7 +24,7 @@ HYDRAS_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_")
 
 def validate(config: DictConfig) -> None:
     """Raise UserError for the first setting that is unknown, of a wrong type, out of its range, or contradicts another."""
-    command = config.task_name
+    command = config.get("task_name")
     if command not in COMMANDS:
         raise UserError(f"task_name={shown(command)} cannot be: the command gives its own name. Leave task_name out.")
     check_ablation(config)
@@ -56,6 +56,8 @@ def _check_node(node: Any, place: str, settings: type) -> None:
         )
     before = f"{place}." if place else ""
     own, inner = parts(settings), nodes(settings)
+    _fill(node, declarations(settings))
+    _fill_parts(node, own)
     _check_values(node, before, declarations(settings), _names(settings))
     _check_parts(node, before, own)
     required = [
@@ -63,9 +65,26 @@ def _check_node(node: Any, place: str, settings: type) -> None:
     ]  # a default is an attribute of the class
     _check_there(node, before, required)
     for name, inside in inner.items():
+        if name not in node:
+            OmegaConf.update(node, name, {}, force_add=True)
         _check_node(node[name], f"{before}{name}", inside)
     if settings is NODES["decoding"]:
         check_decoding(node, place)
+
+
+def _fill(node: DictConfig, settings: Mapping[str, Declaration]) -> None:
+    """Give what was removed, as by ~tags, its declared default, as what a file leaves out has it."""
+    for name, declaration in settings.items():
+        if name not in node and declaration.default is not REQUIRED:
+            default = declaration.default
+            OmegaConf.update(node, name, list(default) if isinstance(default, tuple) else default, force_add=True)
+
+
+def _fill_parts(node: DictConfig, own: Mapping[str, Part]) -> None:
+    """The same for parts: none where null will do, or no name, as by ~logger."""
+    for name, part in own.items():
+        if name not in node and (part.optional or part.many == "names"):
+            OmegaConf.update(node, name, None if part.optional else {}, force_add=True)
 
 
 def _check_there(node: DictConfig, before: str, required: Collection[str], meaning: str = "") -> None:
@@ -125,6 +144,7 @@ def _check_object(node: Any, place: str, part: Part) -> None:
             if isinstance(node[key], DictConfig) and "_target_" in node[key]:
                 _check_object(node[key], f"{place}.{key}", Part(partial=bool(node[key].get("_partial_"))))
         return
+    _fill(node, found.settings)
     _check_values(node, f"{place}.", found.settings, None if found.is_open else found.names)
     for name in found.settings:
         if found.settings[name].default is REQUIRED:
@@ -142,7 +162,10 @@ def _check_values(
     """
     content: dict[str, Any] = OmegaConf.to_container(node)  # type: ignore[assignment]
     for key, raw in content.items():
-        if key in HYDRAS_KEYS or (key in settings and re.fullmatch(r"\$\{[^:{}]+\}", str(raw))):
+        if key in HYDRAS_KEYS:
+            continue
+        if key in settings and re.fullmatch(r"\$\{[^:{}]+\}", str(raw)):
+            _ = node[key]  # which raises where nothing is there
             continue
         if key in settings:
             value = node[key]

@@ -7,7 +7,9 @@ verdicts. Runs with the same work share the files.
     store.compute(sample_chunk)           # calls sample_chunk(key) for each chunk that is not there yet, in order
     completions = list(store.records())   # of all chunks, in the order of the keys
 
-A chunk may depend on `work` and its key alone; then a resumed run leaves the same files as an undisturbed one.
+A chunk may depend on `work` and its key alone; then a resumed run leaves the same files as an undisturbed one. The last
+line of a chunk's file is its seal: the fingerprint of the work, the number of records and their SHA-256. A file that it
+does not fit is never read.
 """
 
 from __future__ import annotations
@@ -15,14 +17,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cptlab.errors import UserError
-from cptlab.storage.atomic import write_text
-from cptlab.storage.jsonl import read_jsonl, write_jsonl
+from cptlab.storage.atomic import write_lines, write_text
+from cptlab.storage.damaged import set_aside, usable_place
+from cptlab.storage.jsonl import from_json, to_json
 from cptlab.storage.locks import locked
+
+FORMAT = 2  # of the files; another one has other directories
+MANIFEST = "manifest.json"
 
 
 class ChunkStore:
@@ -31,7 +37,8 @@ class ChunkStore:
     `kind` is the dataclass of the records. `work` is plain JSON data that names everything the results depend on. `keys`
     name the chunks and are fixed up front; the records of the i-th are in `<i>.jsonl`. All three go into the fingerprint,
     so other work has another directory. Several processes may open the same store: one computes, the others wait for it
-    and find the chunks done. Raises UserError if the directory is damaged: its manifest is not that of this work.
+    and find the chunks done. What is damaged is set aside and made anew (damaged.py). A complete store is only read, so it
+    may be another user's; in the place of an unfinished one that cannot be written to, this user gets one of their own.
     """
 
     def __init__(self, root: str | os.PathLike, kind: type, work: Mapping[str, Any], keys: Sequence[str]) -> None:
@@ -39,14 +46,21 @@ class ChunkStore:
         self.kind = kind
         self.keys = list(keys)
         self._files = {key: f"{i:05d}.jsonl" for i, key in enumerate(self.keys)}
-        self._manifest = json.dumps({"kind": kind.__name__, "work": work, "keys": self.keys}, sort_keys=True) + "\n"
+        content = {"format": FORMAT, "kind": kind.__name__, "work": work, "keys": self.keys}
+        self._manifest = json.dumps(content, sort_keys=True) + "\n"
         self.fingerprint = hashlib.sha256(self._manifest.encode()).hexdigest()
         root = Path(root)
         self.directory = root.with_name(f"{root.name}-{self.fingerprint[:16]}")
+        if not self._damage() and not self.missing():
+            return
+        self.directory = usable_place(self.directory)
         with locked(self.directory):
             for partial in self.directory.glob("*.partial"):  # of a killed run: who writes holds the lock
                 partial.unlink()
-            self._check_manifest()
+            for path, reason in self._damage().items():
+                set_aside(path, reason)
+            if not (self.directory / MANIFEST).exists():
+                write_text(self.directory / MANIFEST, self._manifest)
 
     def path(self, key: str) -> Path:
         """Return the file of one chunk's records, which exists once the chunk is done."""
@@ -56,36 +70,69 @@ class ChunkStore:
         """Return the keys of the chunks that are not done, in order."""
         return [key for key in self.keys if not self.path(key).is_file()]
 
-    def compute(self, callback: Callable[[str], Sequence[Any]], progress: Callable[[int], None] | None = None) -> None:
+    def compute(self, callback: Callable[[str], Iterable[Any]], progress: Callable[[int], None] | None = None) -> None:
         """Compute every missing chunk with `callback(key)`, in order. `progress` is called with numbers of finished chunks."""
+        if not self.missing():
+            if progress is not None:
+                progress(len(self.keys))
+            return
         with locked(self.directory):
             missing = self.missing()
             if progress is not None:
                 progress(len(self.keys) - len(missing))
             for key in missing:
-                write_jsonl(self.path(key), callback(key))
+                write_lines(self.path(key), self._sealed(map(to_json, callback(key))))
                 if progress is not None:
                     progress(1)
 
     def read(self, key: str) -> list[Any]:
-        """Return the records of one chunk. Raises UserError, naming file and line, for a malformed row."""
-        return list(read_jsonl(self.path(key), self.kind))
+        """Return the records of one chunk. Raises UserError, naming the file, where it was damaged since it was opened."""
+        try:
+            return self._read(self.path(key))
+        except ValueError as error:
+            raise UserError(f"{self.path(key)} is damaged: {error}. Run the same command again.") from None
 
     def records(self) -> Iterator[Any]:
         """Yield all records, in the order of the keys."""
         for key in self.keys:
             yield from self.read(key)
 
-    def _check_manifest(self) -> None:
-        path = self.directory / "manifest.json"
-        if path.is_file():
-            whole = path.read_bytes() == self._manifest.encode()
-        else:
-            whole = not any(self.directory.glob("*.jsonl"))
-        if not whole:
-            raise UserError(
-                f"{self.directory} is damaged: its manifest.json is not that of the work its name stands for. "
-                "Delete that directory and run the same command again."
-            )
-        if not path.is_file():
-            write_text(path, self._manifest)
+    def _damage(self) -> dict[Path, str]:
+        """Return the files that are not what they should be, each with the reason."""
+        found: dict[Path, str] = {}
+        manifest = self.directory / MANIFEST
+        try:
+            if manifest.read_bytes() != self._manifest.encode():
+                found[manifest] = "it is not that of the work its directory is named for"
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            found[manifest] = str(error.strerror)
+        for path in map(self.path, self.keys):
+            try:
+                if os.path.lexists(path):
+                    self._read(path)
+            except ValueError as error:
+                found[path] = str(error)
+            except OSError as error:
+                found[path] = str(error.strerror)
+        return found
+
+    def _sealed(self, lines: Iterable[str]) -> Iterator[str]:
+        digest, count = hashlib.sha256(), 0
+        for line in lines:
+            digest.update(line.encode() + b"\n")
+            count += 1
+            yield line
+        yield self._seal(count, digest.hexdigest())
+
+    def _seal(self, count: int, checksum: str) -> str:
+        return json.dumps({"work": self.fingerprint, "records": count, "sha256": checksum})
+
+    def _read(self, path: Path) -> list[Any]:
+        """Return the records of a file. Raises ValueError where its seal does not fit."""
+        *lines, seal, rest = [b"", *path.read_bytes().split(b"\n")]
+        checksum = hashlib.sha256(b"".join(line + b"\n" for line in lines[1:])).hexdigest()
+        if rest or seal != self._seal(len(lines) - 1, checksum).encode():
+            raise ValueError("it is not as it was written")
+        return [from_json(self.kind, line.decode()) for line in lines[1:]]

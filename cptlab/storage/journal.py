@@ -7,35 +7,48 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cptlab.storage.jsonl import dump_line, to_json
+from cptlab.storage.atomic import write_bytes
+from cptlab.storage.damaged import set_aside
+from cptlab.storage.jsonl import dump_line, from_json, to_json
 
 
 class Journal:
     """A file of finished rows, one JSON line each, in the order in which they came.
 
-        with Journal(path) as journal:
+        with Journal(path, Verdict) as journal:
             if row not in journal:
                 journal.add(row, record)
 
-    A torn last line, which a killed process leaves, is dropped when the journal is opened.
+    A torn last line, which a killed process leaves, is dropped when the journal is opened. Any other line that is no row
+    with a record of dataclass `kind` is damage: the file is set aside, and the rows before that line are kept.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, kind: type) -> None:
         self.path = path
+        self.kind = kind
         self._places: dict[int, int] = {}  # row -> byte offset
 
     def __enter__(self) -> Journal:
+        if self.path.is_dir():
+            set_aside(self.path, "it is a directory")
         self._file = open(self.path, "a+b")
         self._file.seek(0)
-        end = 0
+        self._end, damaged = 0, False
         for line in self._file:
-            row = _row_of(line)
+            row = self._row_of(line)
             if row is None:
+                damaged = line.endswith(b"\n")
                 break
-            self._places[row] = end
-            end += len(line)
-        self._file.truncate(end)
-        self._end = end
+            self._places[row] = self._end
+            self._end += len(line)
+        if damaged:
+            self._file.seek(0)
+            sound = self._file.read(self._end)
+            self._file.close()
+            set_aside(self.path, f"line {len(self._places) + 1} is not as it was written")
+            write_bytes(self.path, sound)
+            self._file = open(self.path, "a+b")
+        self._file.truncate(self._end)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -51,7 +64,7 @@ class Journal:
         return len(self._places)
 
     def add(self, row: int, record: Any) -> None:
-        """Keep the record (a dataclass) of a finished row; it outlives this process as soon as this returns."""
+        """Keep the record of a finished row; it outlives this process as soon as this returns."""
         line = f'{{"row": {row}, "record": {to_json(record)}}}\n'.encode()
         self._file.write(line)
         self._file.flush()
@@ -63,10 +76,13 @@ class Journal:
         self._file.seek(self._places[row])
         return dump_line(json.loads(self._file.readline())["record"])
 
-
-def _row_of(line: bytes) -> int | None:
-    """Return the row that a line belongs to; None for a torn line."""
-    try:
-        return json.loads(line)["row"] if line.endswith(b"\n") else None
-    except (ValueError, KeyError, TypeError):
-        return None
+    def _row_of(self, line: bytes) -> int | None:
+        """Return the row that a line belongs to; None for a line that is torn or damaged."""
+        try:
+            entry = json.loads(line) if line.endswith(b"\n") else None
+            if not isinstance(entry, dict) or set(entry) != {"row", "record"} or type(entry["row"]) is not int:
+                return None
+            from_json(self.kind, json.dumps(entry["record"]))
+        except ValueError:
+            return None
+        return entry["row"]

@@ -18,7 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-LOCK_FILE = "lock"
+from cptlab.storage.damaged import LOCK_FILE, set_aside
+
 _held: weakref.WeakSet[TextIO] = weakref.WeakSet()
 
 
@@ -46,6 +47,18 @@ def try_lock(directory: Path, *, shared: bool = False) -> Lock | None:
     return Lock(file)
 
 
+def is_locked(directory: Path) -> bool:
+    """Whether another process holds `directory`, as far as this user may know. Makes nothing."""
+    try:
+        with open(directory / LOCK_FILE, "r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 @contextmanager
 def locked(directory: Path, *, shared: bool = False, waiting: Callable[[], None] | None = None) -> Iterator[None]:
     """Make `directory` and hold it within the block; wait while another process holds it.
@@ -68,7 +81,10 @@ def locked(directory: Path, *, shared: bool = False, waiting: Callable[[], None]
 
 def _open(directory: Path) -> TextIO:
     directory.mkdir(parents=True, exist_ok=True)
-    return open(directory / LOCK_FILE, "a+")  # NFS asks for a file that is open for reading and writing
+    path = directory / LOCK_FILE
+    if path.is_dir():
+        set_aside(path, "it is a directory")
+    return open(path, "a+")  # NFS asks for a file that is open for reading and writing
 
 
 def _kind(shared: bool) -> int:

@@ -19,6 +19,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from cptlab.storage.atomic import write_text
+from cptlab.storage.damaged import set_aside
 
 BLOCK = 1 << 20  # bytes read at a time
 
@@ -44,7 +45,7 @@ class PieceFile:
     def check(self) -> tuple[dict[int, str], set[int]]:
         """The pieces that are there, with their checksums, and those that were but are damaged. Reads all of them."""
         entered = self._entered()
-        if not self.path.exists():
+        if not self.path.is_file():
             return {}, set(entered)
         with ThreadPoolExecutor() as pool:  # hashlib lets other threads run
             found = dict(zip(entered, pool.map(self._checksum, entered), strict=True))
@@ -53,6 +54,9 @@ class PieceFile:
 
     def begin(self, sound: dict[int, str]) -> None:
         """Take the disk space, and leave in the journal what `check` found. OSError where there is no space."""
+        for path in (self.path, self.journal):
+            if path.is_dir():
+                set_aside(path, "it is a directory")
         with open(self.path, "ab") as file:
             if self.size:
                 os.posix_fallocate(file.fileno(), 0, self.size)
@@ -79,7 +83,7 @@ class PieceFile:
 
     def _entered(self) -> dict[int, str]:
         entered = {}
-        for line in self.journal.read_text().splitlines() if self.journal.exists() else ():
+        for line in self.journal.read_bytes().splitlines() if self.journal.is_file() else ():
             try:
                 entry = json.loads(line)
                 entered[entry["piece"]] = entry["sha256"]

@@ -5,15 +5,16 @@
     run.finish()
 
 `run.json` in a run directory holds the digest of its settings and whether it finished. A command whose settings match
-an unfinished run that no process holds goes on in that directory. The processes of one DDP job share one directory.
-docs/results-format.md says what the directories hold.
+an unfinished run that no process holds goes on in that directory, if this user may write to it. A directory that holds any
+other run is refused, and left as it is. The processes of one DDP job share one directory. docs/results-format.md says what
+the directories hold.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,12 +23,27 @@ from typing import Any
 
 from cptlab.errors import UserError
 from cptlab.storage.atomic import write_json
-from cptlab.storage.locks import LOCK_FILE, Lock, try_lock
+from cptlab.storage.damaged import writable
+from cptlab.storage.locks import Lock, is_locked, try_lock
 
 RUN_FILE, CONFIG_FILE = "run.json", "config.yaml"
 SHARED = "CPTLAB_RUN_DIR"  # how processes that Lightning starts learn the directory of the first
 WAIT_SECONDS = 600
 ADAPTER_KINDS = ("prefix", "lora", "full")  # each the name of a folder in a training run
+# what no new run may find in its directory: an earlier run's files, or a user's own of the same name
+RESULTS = (
+    *(
+        RUN_FILE,
+        CONFIG_FILE,
+        "metrics.json",
+        "omega.json",
+        "dilution.json",
+        "tasks.jsonl",
+        "verdicts.jsonl",
+        "training",
+    ),
+    *ADAPTER_KINDS,
+)
 # settings that change no result, so runs that differ in them alone are the same run
 INCIDENTAL = (
     *("paths", "logger", "print_config", "tags", "callbacks", "task_name", "workers", "optimized_metric", "compute"),
@@ -55,25 +71,51 @@ class RunDirectory:
 def open_run(fresh: Path, logs: Path, digest: str) -> RunDirectory:
     """Open the run directory for settings with this digest: an unfinished one below `logs`, or `fresh`.
 
-    Raises UserError if another process writes to `fresh`.
+    An unfinished run in `fresh` itself comes first. Raises UserError, before anything is written, if `fresh` holds any
+    other run or is in use by another process.
     """
     if _rank() > 0:
         return RunDirectory(_directory_of_rank_zero(logs, digest), digest, False, None)
-    for file in sorted(logs.glob(f"*runs/**/{RUN_FILE}")):
-        record = _read(file)
-        if record.get("digest") != digest or record.get("finished"):
+    for directory in (fresh, *(file.parent for file in sorted(logs.glob(f"*runs/**/{RUN_FILE}")))):
+        if not _is_unfinished(directory, digest) or not writable(directory, *directory.rglob("*")):
             continue
-        lock = try_lock(file.parent)
+        lock = try_lock(directory)
         if lock is None:
             continue  # another process is at work on it
-        if fresh != file.parent:
+        if not _is_unfinished(directory, digest):
+            lock.release()
+            continue  # another process has just been done with it
+        if fresh != directory:
             discard(fresh)
-        return _begin(file.parent, digest, True, lock)
+        return _begin(directory, digest, True, lock)
+    refuse_other_run(fresh)
     fresh.mkdir(parents=True, exist_ok=True)
     lock = try_lock(fresh)
     if lock is None:
-        raise UserError(f"Another process writes to {fresh}. Wait for it, or name another directory: hydra.run.dir=….")
+        raise UserError(
+            f"{fresh} is in use by another process. Wait for it, or name another directory: hydra.run.dir=…."
+        )
+    try:
+        refuse_other_run(fresh)  # another process may just have been done with it
+    except UserError:
+        lock.release()
+        raise
     return _begin(fresh, digest, False, lock)
+
+
+def refuse_other_run(directory: Path, *, finished: bool = False) -> None:
+    """Raise UserError if a directory holds a run. `finished`: an unfinished one is passed over, as it may be gone on with."""
+    there = [name for name in RESULTS if os.path.lexists(directory / name)]
+    record = _read(directory / RUN_FILE)
+    if not there or (finished and "digest" in record and not record.get("finished")):
+        return
+    if record.get("finished"):
+        what = "holds a finished run"
+    elif "digest" in record:
+        what = "is in use by another process" if is_locked(directory) else "holds another run, which is not finished"
+    else:
+        what = f"already has {there[0]}, which a run would replace"
+    raise UserError(f"{directory} {what}. Name another directory, or none: then a new one is made.")
 
 
 def finished_runs(logs: Path) -> list[Path]:
@@ -120,6 +162,11 @@ def _begin(directory: Path, digest: str, resumed: bool, lock: Lock) -> RunDirect
     return RunDirectory(directory, digest, resumed, lock)
 
 
+def _is_unfinished(directory: Path, digest: str) -> bool:
+    record = _read(directory / RUN_FILE)
+    return record.get("digest") == digest and not record.get("finished")
+
+
 def _rank() -> int:
     return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0)
 
@@ -144,18 +191,27 @@ def _directory_of_rank_zero(logs: Path, digest: str) -> Path:
     raise UserError("The first process of this job made no run directory. Look at its output for the reason.")
 
 
+_made: set[Path] = set()  # directories that were not there before this process
+
+
+def note_new(directory: Path) -> None:
+    """Remember that this process is about to make a directory, if it does."""
+    if not os.path.lexists(directory):
+        _made.add(directory.absolute())
+
+
 def discard(directory: Path) -> None:
-    """Remove a directory that Hydra made for a job, unless it holds results."""
-    if directory.is_dir() and not _has_results(directory):
-        shutil.rmtree(directory)
-
-
-def _has_results(directory: Path) -> bool:
-    return any(child.name not in (".hydra", LOCK_FILE) and child.suffix != ".log" for child in directory.iterdir())
+    """Remove an empty directory that this process made, as `note_new` knows; any other stays as it is."""
+    directory = directory.absolute()
+    if _made.intersection((directory, *directory.parents)):
+        with contextlib.suppress(OSError):  # it is not there, or it holds something
+            os.rmdir(directory)
 
 
 def _read(file: Path) -> dict[str, Any]:
+    """Return the content of a run.json; nothing where it cannot be read."""
     try:
-        return json.loads(file.read_text())
-    except (OSError, json.JSONDecodeError):
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return {}
+    return record if isinstance(record, dict) else {}

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
+from functools import cached_property
 from pathlib import Path
 
+from cptlab.judging.execution.executor import probe_sandbox
 from cptlab.judging.lint.pylint_score import score_programs
 from cptlab.judging.sandbox.limits import Limits
 from cptlab.judging.verdicts.judge import judge_programs
 from cptlab.records import Prompt, Quality, Task, Verdict
 from cptlab.storage.chunk_store import ChunkStore
 from cptlab.systems.chunks import TaskChunks
+from cptlab.systems.code_digest import judging_digest
 from cptlab.tasks.benchmark import digest_of
 
 
@@ -30,11 +32,16 @@ class Judge:
     sandbox: str = "landlock"
     limits: Limits = field(default_factory=Limits)
 
+    @cached_property
+    def level(self) -> str:
+        """The sandbox level that programs are run at: the strongest of this machine, which verdicts may depend on."""
+        return probe_sandbox(self.sandbox)["level"]
+
     def score(self, programs: ChunkStore, chunks: TaskChunks, title: str) -> ChunkStore:
         """Score stored completions with pylint; the store of their Quality."""
         work = {
             "completions": programs.fingerprint,
-            "pylint": version("pylint"),
+            "judging": judging_digest(),
             "off": sorted(self.extra_disabled),
         }
         scored = ChunkStore(self.cache / "quality", Quality, work, chunks.keys)
@@ -58,6 +65,8 @@ class Judge:
             "completions": programs.fingerprint,
             "tests": digest_of_tests(chunks.tasks),
             "limits": asdict(self.limits),
+            "sandbox": self.level,
+            "judging": judging_digest(),
         }
         judged = ChunkStore(self.cache / "verdicts", Verdict, work, chunks.keys)
 

@@ -1,7 +1,8 @@
 """Judge a file of programs that other tools made, as a model's own programs are judged.
 
 Texts and results stay on disk: memory grows by about a kilobyte a row. Every finished program is a line of a journal, so
-a killed run goes on where it was and ends with the same files.
+a killed run goes on where it was and ends with the same files. `judged_with.json` says what each file of results was made
+of, and its SHA-256: one that was made of anything else is never read.
 """
 
 from __future__ import annotations
@@ -16,18 +17,24 @@ from pathlib import Path
 from typing import Any
 
 from cptlab.judging.cleaning.clean import clean
+from cptlab.judging.execution.executor import probe_sandbox
 from cptlab.judging.lint.pylint_score import score_stream
 from cptlab.judging.sandbox.limits import Limits
 from cptlab.judging.verdicts.judge import judge_stream
 from cptlab.progress import progress_bar
 from cptlab.records import Completion, Quality, Task, Verdict
 from cptlab.storage.atomic import write_json, write_lines
+from cptlab.storage.checksums import file_digest
+from cptlab.storage.damaged import set_aside
+from cptlab.storage.digests import fingerprint
 from cptlab.storage.journal import Journal
 from cptlab.storage.jsonl import dump_line, to_json
+from cptlab.systems.code_digest import folder_digest, judging_digest
 from cptlab.systems.completions import CompletionsFile, TaskIds, read_rows
+from cptlab.tasks.benchmark import digest_of
 
 COMPLETIONS, QUALITY, VERDICTS = "completions.jsonl", "quality.jsonl", "verdicts.jsonl"
-JUDGED_WITH = "judged_with.json"  # the limits of the verdicts, and the checks left out of the scores
+JUDGED_WITH = "judged_with.json"
 Todo = Iterable[tuple[int, dict[str, Any]]]  # rows and their completions
 
 
@@ -45,18 +52,27 @@ def judge_file(
 ) -> None:
     """Write completions, quality and verdicts of the file's rows into `directory`, line i of each for row i.
 
-    Go on with what an earlier call left there for the same file and tasks; results under other limits or other checks
-    are made anew. Equal programs for a task are run once, equal programs linted once. `sandbox`: the weakest level that
-    will do (judging/sandbox/levels.py). `limits`: of each program, by default `Limits()`.
+    Go on with what an earlier call left there for the same file, tasks, limits, checks, sandbox level and code; all other
+    results are made anew. Equal programs for a task are run once, equal programs linted once. `sandbox`: the weakest level
+    that will do (judging/sandbox/levels.py). `limits`: of each program, by default `Limits()`.
     """
     limits = limits or Limits()
     by_id = {task.id: task for task in tasks}
     directory.mkdir(parents=True, exist_ok=True)
-    _drop_other_results(directory, {VERDICTS: asdict(limits), QUALITY: sorted(extra_disabled)})
-    completions = directory / COMPLETIONS
-    if not completions.exists():
+    programs = [file.digest, digest_of(task for task in tasks if task.id in file.counts)]
+    programs.append(folder_digest("judging/cleaning"))
+    level = probe_sandbox(sandbox)["level"]
+    results = _Results(
+        directory,
+        {
+            COMPLETIONS: fingerprint(programs),
+            VERDICTS: fingerprint([programs, asdict(limits), level, judging_digest()]),
+            QUALITY: fingerprint([programs, sorted(extra_disabled), judging_digest()]),
+        },
+    )
+    if not results.has(COMPLETIONS):
         with progress_bar(f"{title}: cleaning programs", file.rows, "programs") as advance:
-            write_lines(completions, _counted(_completions(file, by_id), advance))
+            results.write(COMPLETIONS, _counted(_completions(file, by_id), advance))
 
     def verdicts(todo: Todo) -> Iterator[tuple[int, Verdict]]:
         items = ((row, completion["program"], by_id[completion["task_id"]]) for row, completion in todo)
@@ -66,19 +82,8 @@ def judge_file(
         items = ((row, completion["program"]) for row, completion in todo)
         return score_stream(items, workers=workers, extra_disabled=extra_disabled, cache_dir=cache / "pylint")
 
-    _write_results(completions, directory / VERDICTS, ("task_id", "program"), verdicts, f"{title}: running the tests")
-    _write_results(completions, directory / QUALITY, ("program",), qualities, f"{title}: scoring with pylint")
-
-
-def _drop_other_results(directory: Path, options: dict[str, Any]) -> None:
-    """Drop results that were made with other options. `options`: what the results in the file of each name depend on."""
-    note = directory / JUDGED_WITH
-    earlier = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}
-    for name in options:
-        if name in earlier and earlier[name] != options[name]:
-            (directory / name).unlink(missing_ok=True)
-            journal_of(directory / name).unlink(missing_ok=True)
-    write_json(note, options)
+    results.make(VERDICTS, Verdict, ("task_id", "program"), verdicts, f"{title}: running the tests")
+    results.make(QUALITY, Quality, ("program",), qualities, f"{title}: scoring with pylint")
 
 
 def _completions(file: CompletionsFile, by_id: dict[str, Task]) -> Iterator[str]:
@@ -89,32 +94,74 @@ def _completions(file: CompletionsFile, by_id: dict[str, Task]) -> Iterator[str]
         samples[task_id] += 1
 
 
-def _write_results(
-    completions: Path, results: Path, same: Sequence[str], work: Callable[[Todo], Iterator[tuple[int, Any]]], title: str
-) -> None:
-    """Write `results`, a record for each completion. Those whose fields `same` are equal are worked on once."""
-    if results.exists():
-        return
-    first: dict[bytes, int] = {}  # the first row of equal programs
-    rows = array("q")
-    for completion in _read(completions):
-        key = hashlib.sha256(repr([completion[name] for name in same]).encode()).digest()[:16]
-        rows.append(first.setdefault(key, len(rows)))
-    equals = Counter(rows)
-    del first
-    with Journal(journal_of(results)) as journal:
-        todo = (
-            (row, completion)
-            for row, completion in enumerate(_read(completions))
-            if rows[row] == row and row not in journal
-        )
-        done = sum(equals[row] for row in journal)
-        with progress_bar(title, len(rows), "programs", done=done) as advance:
-            if len(journal) < len(equals):
-                for row, record in work(todo):
-                    journal.add(row, record)
-                    advance(equals[row])
-        write_lines(results, (journal.read(row) for row in rows))
+class _Results:
+    """The files of results in a directory, of which each is kept only if it was made of what its name has in `made_of`."""
+
+    def __init__(self, directory: Path, made_of: dict[str, str]) -> None:
+        self.directory, self.made_of = directory, made_of
+        self._note = directory / JUDGED_WITH
+        found = self._read_note()
+        self._known = {name: found[name] for name in made_of if found.get(name, {}).get("made_of") == made_of[name]}
+        for name in made_of:
+            path = directory / name
+            if path.is_dir():
+                set_aside(path, "it is a directory")
+            if name not in self._known:
+                path.unlink(missing_ok=True)
+                journal_of(path).unlink(missing_ok=True)
+                self._known[name] = {"made_of": made_of[name]}
+            elif path.exists() and self._known[name].get("sha256", "") not in ("", file_digest(path)):
+                set_aside(path, "it is not as it was written")
+        write_json(self._note, self._known)
+
+    def has(self, name: str) -> bool:
+        """Whether a file is there, whole."""
+        return "sha256" in self._known[name] and (self.directory / name).exists()
+
+    def write(self, name: str, lines: Iterable[str]) -> None:
+        write_lines(self.directory / name, lines)
+        self._known[name]["sha256"] = file_digest(self.directory / name)
+        write_json(self._note, self._known)
+
+    def make(
+        self, name: str, kind: type, same: Sequence[str], work: Callable[[Todo], Iterator[tuple[int, Any]]], title: str
+    ) -> None:
+        """Write a record of `kind` for each completion. Those whose fields `same` are equal are worked on once."""
+        if self.has(name):
+            return
+        completions = self.directory / COMPLETIONS
+        first: dict[bytes, int] = {}  # the first row of equal programs
+        rows = array("q")
+        for completion in _read(completions):
+            key = hashlib.sha256(repr([completion[name] for name in same]).encode()).digest()[:16]
+            rows.append(first.setdefault(key, len(rows)))
+        equals = Counter(rows)
+        del first
+        with Journal(journal_of(self.directory / name), kind) as journal:
+            todo = (
+                (row, completion)
+                for row, completion in enumerate(_read(completions))
+                if rows[row] == row and row not in journal
+            )
+            done = sum(equals[row] for row in journal)
+            with progress_bar(title, len(rows), "programs", done=done) as advance:
+                if len(journal) < len(equals):
+                    for row, record in work(todo):
+                        journal.add(row, record)
+                        advance(equals[row])
+            self.write(name, (journal.read(row) for row in rows))
+
+    def _read_note(self) -> dict[str, Any]:
+        if not self._note.exists():
+            return {}
+        try:
+            found = json.loads(self._note.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            found = None
+        if isinstance(found, dict) and all(isinstance(one, dict) for one in found.values()):
+            return found
+        set_aside(self._note, "it is not as it was written")
+        return {}
 
 
 def journal_of(results: Path) -> Path:

@@ -18,7 +18,7 @@ from cptlab.decoding import generate
 from cptlab.records import Completion, Quality, Task
 from cptlab.storage.chunk_store import ChunkStore
 from cptlab.systems.chunks import TaskChunks
-from cptlab.systems.code_digest import code_digest
+from cptlab.systems.code_digest import code_digest, folder_digest, judging_digest
 from cptlab.systems.judge import Judge, digest_of_tests
 from cptlab.systems.judged_programs import Cost, JudgedPrograms
 from cptlab.systems.loading import LoadedSystem, refuse_without_public_tests
@@ -70,6 +70,7 @@ def _sample(system: LoadedSystem, chunks: TaskChunks, judge: Judge, seed: int) -
         "n": chunks.programs,
         "seed": seed,
         "tasks": [task.id for task in chunks.tasks],
+        "cleaning": folder_digest("judging/cleaning"),
     }
     if guidance is not None:
         work["mask"] = backbone.mask_id
@@ -81,7 +82,7 @@ def _sample(system: LoadedSystem, chunks: TaskChunks, judge: Judge, seed: int) -
         refuse_without_public_tests(chunks.tasks)
         plainly = system.with_decoding(decoding.plain(), f"{system.name}, first answers")
         first = sample_and_judge(plainly, chunks.tasks, chunks.programs, judge, seed=seed)
-        work["tests"] = digest_of_tests(chunks.tasks)
+        work["tests"] = [digest_of_tests(chunks.tasks), judge.level, judging_digest()]
     store = ChunkStore(judge.cache / "completions", Completion, work, chunks.keys)
 
     def sample(key: str, advance: Callable[[int], None]) -> list[Completion]:

@@ -18,11 +18,13 @@ from cptlab.backbone import Backbone
 from cptlab.errors import UserError
 from cptlab.records import Task
 from cptlab.storage.atomic import write_json
+from cptlab.storage.damaged import set_aside
 from cptlab.storage.locks import locked
 from cptlab.systems.loading import LoadedSystem
 from cptlab.tasks.benchmark import Benchmark
 
 COMMAND = "cptlab omega"
+FOLDER = "omega"  # below the cache
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,11 @@ class OmegaSetting:
 
     def file(self, cache: Path) -> Path:
         rest = json.dumps([self.tasks, self.template, self.decoding, self.parts])
-        return cache / "omega" / f"{self._stem()}{hashlib.sha256(rest.encode()).hexdigest()[:16]}.json"
+        return cache / FOLDER / f"{self._stem()}{hashlib.sha256(rest.encode()).hexdigest()[:16]}.json"
 
     def like(self, cache: Path) -> list[Path]:
         """Return the files of this model and benchmark in any other way of decoding."""
-        return sorted((cache / "omega").glob(f"{self._stem()}*.json"))
+        return sorted((cache / FOLDER).glob(f"{self._stem()}*.json"))
 
     def _stem(self) -> str:
         benchmark = re.sub(r"\W", "_", self.benchmark)
@@ -102,21 +104,35 @@ def store(cache: Path, setting: OmegaSetting, tasks: Sequence[Task], omega: floa
 def stored(cache: Path, setting: OmegaSetting, command: str = COMMAND) -> dict[str, Any]:
     """Return what `store` kept for this setting. Raises UserError with the command to run where there is nothing."""
     file = setting.file(cache)
-    if file.is_file():
-        return json.loads(file.read_text(encoding="utf-8"))
+    record = _read(file)
+    if record is not None:
+        return record
     what = "with this adapter" if setting.adapter else "without an adapter"
-    others = setting.like(cache)
+    others = [(path, found) for path in setting.like(cache) if (found := _read(path)) is not None]
     hint = ""
     if others:
-        there = json.loads(others[0].read_text(encoding="utf-8"))["setting"]
+        there = others[0][1]["setting"]
         mine = dataclasses.asdict(setting)
         differ = [name for name in ("tasks", "template", "decoding", "parts") if there.get(name) != mine[name]]
-        hint = f" (One was tuned for another {' and '.join(differ)}: {others[0]}.)"
+        hint = f" (One was tuned for another {' and '.join(differ)}: {others[0][0]}.)"
     raise UserError(
         f"No ω was tuned for this backbone {what} on {setting.benchmark} in this way of decoding.{hint} Run {command} "
         "with the same run, backbone, benchmark and decoding (its other settings are in conf/omega.yaml), or give "
         "decoding.omega a number."
     )
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    """Return what is stored in a file; None if it is not there. A damaged file is set aside."""
+    if not file.exists():
+        return None
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        float(record["omega"]), record["setting"].get("tasks"), record["validation_tasks"].values()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        set_aside(file, "it is not as it was written")
+        return None
+    return record
 
 
 def stored_omega(cache: Path, setting: OmegaSetting, tasks: Iterable[Task], command: str = COMMAND) -> float:

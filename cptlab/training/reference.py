@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import warnings
 from collections.abc import Callable, Sequence
@@ -29,6 +28,7 @@ from torch import Tensor
 from cptlab.backbone import Backbone
 from cptlab.errors import UserError
 from cptlab.progress import progress_bar
+from cptlab.storage.damaged import usable_place
 from cptlab.storage.locks import locked
 from cptlab.storage.piece_file import PieceFile
 from cptlab.training.objectives.base import Objective
@@ -78,26 +78,34 @@ def open_reference(
     float16.
     """
     layout = Layout.of(pairs, backbone.hidden_size, precision, backbone.head.weight.dtype)
-    directory = directory / "reference" / _key(backbone, pairs, layout.state_dtype)
-    files = [PieceFile(directory / "scores.bin", layout.score_bytes)]
-    files += [PieceFile(directory / "states.bin", layout.state_bytes)] if states else []
-    reference = Reference(directory, layout, files)
-    amount = readable(sum(file.size for file in files))
+    shared = directory / "reference" / _key(backbone, pairs, layout.state_dtype)
+
+    def at(place: Path) -> Reference:
+        files = [
+            PieceFile(place / "scores.bin", layout.score_bytes),
+            PieceFile(place / "states.bin", layout.state_bytes),
+        ]
+        return Reference(place, layout, files if states else files[:1])
+
+    reference = at(shared)
+    amount = readable(sum(file.size for file in reference.files))
 
     def waiting() -> None:
-        say(f"Reference: waiting for another process that is at work in {directory}")
+        say(f"Reference: waiting for another process that is at work in {reference.directory}")
 
     try:
-        with locked(directory, shared=True, waiting=waiting) if _writable(directory) else nullcontext():
-            complete = all(len(file.check()[0]) == len(layout.groups) for file in files)
+        directory = usable_place(shared)
+        with locked(directory, shared=True, waiting=waiting) if directory == shared else nullcontext():
+            complete = all(len(file.check()[0]) == len(layout.groups) for file in reference.files)
         if not complete:
+            reference = at(directory)
             with locked(directory, waiting=waiting):
                 complete = _complete(reference, backbone, pairs, amount, say, progress)
     except OSError as error:
-        remedy = _remedy(reference)
-        raise UserError(f"The reference cannot be kept in {directory}: {error.strerror or error}. {remedy}") from error
+        reason = f"{error.strerror or error}. {_remedy(reference)}"
+        raise UserError(f"The reference cannot be kept in {reference.directory}: {reason}") from error
     if complete:
-        say(f"Reference: found in {directory} ({amount})")
+        say(f"Reference: found in {reference.directory} ({amount})")
     return reference
 
 
@@ -248,11 +256,6 @@ def _numbers(file: PieceFile, start: int, count: int, dtype: torch.dtype) -> Ten
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*buffer is not writable")
         return torch.frombuffer(file.content, dtype=dtype, count=count, offset=start * dtype.itemsize)
-
-
-def _writable(directory: Path) -> bool:
-    """Whether a lock can be taken. A cache that nobody can write to needs none to be read."""
-    return not directory.exists() or os.access(directory, os.W_OK)
 
 
 def _check_space(reference: Reference, amount: str) -> None:

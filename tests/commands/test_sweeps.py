@@ -56,7 +56,9 @@ def test_every_failing_job_is_named_and_only_what_is_missing_is_done_again(sweep
     assert "error: 1 of the sweep's jobs failed." in said
 
     write("one.jsonl", 4), write("nope2.jsonl", 5)  # the same name, other content: a finished job of another input
-    assert sweep(jobs)[1].count("Finished before") == 2
+    code, said, judged = sweep(jobs)
+    assert code == 2 and judged == ["nope2.jsonl"] and said.count("Finished before") == 2
+    assert "one.jsonl" in said.splitlines()[-1] and "holds a finished run" in said.splitlines()[-1]
 
 
 def test_a_finished_sweep_is_begun_anew(sweep, tmp_path):
@@ -68,7 +70,7 @@ def test_a_finished_sweep_is_begun_anew(sweep, tmp_path):
         assert code == 0 and judged == ["one.jsonl", "two.jsonl"] and "error" not in said
     code, said, judged = sweep("completions=one.jsonl,two.jsonl", "hydra.sweep.dir=mine")
     assert code == 0 and judged == ["one.jsonl", "two.jsonl"]
-    code, said, judged = sweep("completions=two.jsonl,one.jsonl", "hydra.sweep.dir=mine")
+    code, said, judged = sweep("completions=one.jsonl,two.jsonl", "hydra.sweep.dir=mine")
     assert code == 0 and judged == [] and said.count("Finished before") == 2
 
 

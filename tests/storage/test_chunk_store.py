@@ -1,5 +1,6 @@
 """A ChunkStore resumes after SIGKILL with the files of an undisturbed run, and computes no finished chunk again."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from files_on_disk import DAMAGE, NOBODY, contents, needs_root, other_user
 
 from cptlab.errors import UserError
 from cptlab.records import Span
@@ -126,22 +128,86 @@ def test_other_work_has_another_directory(tmp_path):
     assert len({path.name for path in tmp_path.iterdir()}) == 3
 
 
-@pytest.mark.parametrize("damage", ["changed", "deleted"])
-def test_a_damaged_directory_is_refused(tmp_path, damage):
+@pytest.mark.parametrize("damage", [*DAMAGE, "line lost", "of other work"])
+def test_a_damaged_chunk_is_set_aside_and_made_anew(tmp_path, capsys, damage):
     store = store_at(tmp_path)
     store.compute(one_span)
-    manifest = store.directory / "manifest.json"
-    if damage == "changed":
-        manifest.write_text(manifest.read_text().replace('"seed": 0', '"seed": 7'))
+    whole = contents(store.directory)
+    path, other = store.path(KEYS[1]), store_at(tmp_path, seed=1)
+    if damage == "line lost":  # what is left is a file of records, too
+        path.write_bytes(path.read_bytes().split(b"\n", 1)[1])
+    elif damage == "of other work":
+        other.compute(one_span)
+        path.write_bytes(other.path(KEYS[1]).read_bytes())
     else:
-        manifest.unlink()
-    with pytest.raises(UserError, match=r"is damaged.*Delete that directory and run the same command again"):
-        store_at(tmp_path)
+        DAMAGE[damage](path)
+    again, made = store_at(tmp_path), []
+    assert str(path) in capsys.readouterr().err and path.with_name(f"{path.name}.damaged").exists()
+    again.compute(lambda key: made.append(key) or one_span(key))
+    assert made == [KEYS[1]]
+    after = contents(store.directory)
+    assert {name: after[name] for name in whole} == whole
 
 
-def test_a_broken_chunk_is_named(tmp_path):
+@pytest.mark.parametrize("damage", [*DAMAGE, "deleted"])
+def test_a_damaged_manifest_loses_no_chunk(tmp_path, damage):
+    store = store_at(tmp_path)
+    store.compute(one_span)
+    whole = contents(store.directory)
+    manifest = store.directory / "manifest.json"
+    manifest.unlink() if damage == "deleted" else DAMAGE[damage](manifest)
+    again = store_at(tmp_path)
+    again.compute(lambda key: pytest.fail("nothing is left to compute"))
+    after = contents(store.directory)
+    assert {name: after.get(name) for name in whole if name != "manifest.json" or damage != "deleted"} == {
+        name: content for name, content in whole.items() if name != "manifest.json" or damage != "deleted"
+    }
+
+
+def test_a_file_in_the_place_of_the_directory_is_set_aside(tmp_path):
+    directory = store_at(tmp_path).directory
+    shutil.rmtree(directory)
+    directory.write_text("mine")
+    store_at(tmp_path).compute(one_span)
+    assert directory.with_name(f"{directory.name}.damaged").read_text() == "mine"
+
+
+def test_a_chunk_that_is_damaged_while_the_store_is_open_is_named(tmp_path):
     store = store_at(tmp_path)
     store.compute(one_span)
     store.path(KEYS[1]).write_text('{"name": "x"}\n')
-    with pytest.raises(UserError, match=r"00001\.jsonl, line 1: "):
+    with pytest.raises(UserError, match=r"00001\.jsonl is damaged"):
         list(store.records())
+
+
+@needs_root
+def test_another_users_store_is_read_and_not_written(tmp_path):
+    for path in (tmp_path, *tmp_path.parents[:2]):
+        path.chmod(0o777)
+    store_at(tmp_path, seed=1).compute(one_span)  # complete
+    begun = store_at(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        begun.compute(lambda key: one_span(key) if key == KEYS[0] else interrupt())
+    before = contents(tmp_path)
+    with other_user():
+        assert store_at(tmp_path, seed=1).directory == store_at(tmp_path, seed=1).directory
+        assert len(list(store_at(tmp_path, seed=1).records())) == len(KEYS) - 1
+        mine = store_at(tmp_path)
+        mine.compute(one_span)
+        assert mine.directory != begun.directory and len(list(store_at(tmp_path).records())) == len(KEYS) - 1
+    assert {name: contents(tmp_path)[name] for name in before} == before
+
+
+@needs_root
+def test_below_another_users_directory_this_user_gets_one_beside_it(tmp_path):
+    store_at(tmp_path / "pairs", seed=1).compute(one_span)
+    for path in (tmp_path, *tmp_path.parents[:2]):
+        path.chmod(0o777)
+    with other_user():
+        mine = store_at(tmp_path / "pairs")
+        mine.compute(one_span)
+    assert mine.directory.parent == tmp_path / f"pairs-of-user-{NOBODY}" and not mine.missing()
+
+
+def interrupt():
+    raise KeyboardInterrupt

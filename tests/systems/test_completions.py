@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from files_on_disk import DAMAGE
 from run_commands import ROOT, command
 
 from cptlab.errors import UserError
@@ -283,6 +284,53 @@ def test_results_under_other_limits_or_checks_are_made_anew(tmp_path, monkeypatc
     assert again(limits=Limits(cpu_seconds=1.0)) == [("verdict", 1.0)]
     assert again(limits=Limits(cpu_seconds=1.0), extra_disabled=("E0602",)) == [("quality", ("E0602",))]
     assert again(limits=Limits(cpu_seconds=1.0), extra_disabled=("E0602",)) == []
+
+
+def test_a_result_that_was_made_of_anything_else_is_never_read(tmp_path, monkeypatch, capsys):
+    """Other rows, another benchmark, sandbox level, limits, checks, code: and damaged files are made anew, too."""
+    asked = []
+
+    def judge(items, **_):
+        for row, program, task in items:
+            asked.append("verdict")
+            yield row, Verdict("passed" if program.startswith("p = 1") and task.entry_point else "failed")
+
+    def score(items, **_):
+        for row, _program in items:
+            asked.append("quality")
+            yield row, Quality(1.0, 1, False)
+
+    monkeypatch.setattr(judge_completions, "judge_stream", judge)
+    monkeypatch.setattr(judge_completions, "score_stream", score)
+    level = "namespaces"
+    monkeypatch.setattr(judge_completions, "probe_sandbox", lambda _: {"level": level})
+    given, names = tmp_path / "given", ("completions.jsonl", "quality.jsonl", "verdicts.jsonl")
+
+    def again(text="p = 1", tasks=TASKS, **options):
+        asked.clear()
+        path = write(tmp_path / "mine.jsonl", [{"task_id": CALLS[0].id, "solution": text}])
+        judge_completions.judge_file(check_file(path, tasks), tasks, given, cache=tmp_path, **options)
+        return sorted(asked)
+
+    both = ["quality", "verdict"]
+    assert again() == both and again() == []
+    assert again("p = 2") == both and lines(given / "verdicts.jsonl")[0]["status"] == "failed"
+    other = [replace(task, hidden_tests=task.hidden_tests[:1]) if task.id == CALLS[0].id else task for task in TASKS]
+    assert again("p = 2", other) == both and again("p = 2") == both
+    level = "landlock"
+    assert again("p = 2") == ["verdict"] and again("p = 2") == []
+    monkeypatch.setattr(judge_completions, "judging_digest", lambda: "another version")
+    assert again("p = 2") == both
+    whole = {name: (given / name).read_bytes() for name in names}
+    for name in (*names, "judged_with.json"):
+        for damage in DAMAGE.values():
+            capsys.readouterr()
+            damage(given / name)
+            again("p = 2")
+            assert {name: (given / name).read_bytes() for name in names} == whole
+            assert str(given / name) in capsys.readouterr().err
+    (given / "judged_with.json").unlink()  # nobody knows what the results were made of
+    assert again("p = 2") == both
 
 
 def test_odd_texts_are_judged(tmp_path):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -13,13 +15,21 @@ from cptlab import pairs
 from cptlab.commands.shared.common import PAIRS_FILE, STATISTICS_FILE, build_judge, say
 from cptlab.errors import UserError
 from cptlab.pairs import FilterCounts, ReadyPairs, SampledPairs
-from cptlab.records import Task
+from cptlab.records import Pair, Task
 from cptlab.settings.instantiate import instantiate
 from cptlab.storage.atomic import write_json
+from cptlab.storage.checksums import is_sound, set_unsound_aside, write_checksums
+from cptlab.storage.damaged import usable_place
 from cptlab.storage.digests import fingerprint
 from cptlab.storage.locks import locked
+from cptlab.systems.code_digest import judging_digest
 from cptlab.systems.decoding import Decoding, build_decoding
 from cptlab.tasks.benchmark import digest_of
+
+if TYPE_CHECKING:
+    from cptlab.systems.judge import Judge
+
+FILES = (PAIRS_FILE, STATISTICS_FILE)
 
 
 def build_pairs(config: DictConfig, backbone: Any = None) -> Path:
@@ -36,11 +46,11 @@ def build_pairs(config: DictConfig, backbone: Any = None) -> Path:
     recipe = instantiate(config.pairs, "pairs")
     if isinstance(recipe, ReadyPairs):
         return _ready_pairs(config, recipe, backbone)
-    directory, tasks, decoding = _place(config, recipe, backbone)
-    system = LoadedSystem("pairs", Policy(backbone), decoding)
     judge = build_judge(config)
-    with locked(directory):
-        if (directory / STATISTICS_FILE).is_file():
+    directory, tasks, decoding = _place(config, recipe, backbone, judge)
+    system = LoadedSystem("pairs", Policy(backbone), decoding)
+    with _making(directory) as directory:
+        if is_sound(directory, FILES):
             say(f"Pairs: found in {directory}")
             return directory
         judged = sample_and_judge(system, tasks, recipe.n, judge, seed=recipe.seed)
@@ -66,8 +76,7 @@ def build_pairs(config: DictConfig, backbone: Any = None) -> Path:
             raise pairs.no_pairs_left(counts, recipe.selection)
         statistics = pairs.pair_statistics(found, backbone.encode_completion, backbone.decode)
         statistics |= {"filters": dataclasses.asdict(counts)}
-        pairs.write_pairs(directory / PAIRS_FILE, found)
-        write_json(directory / STATISTICS_FILE, statistics)
+        _write(directory, found, statistics)
     say(f"Pairs: {len(found)} from {len(tasks)} tasks and {counts.samples} programs, in {directory}")
     return directory
 
@@ -77,11 +86,29 @@ def find_pairs(config: DictConfig, backbone: Any) -> Path | None:
     recipe = instantiate(config.pairs, "pairs")
     if isinstance(recipe, ReadyPairs):
         return _ready_pairs(config, recipe, backbone) / PAIRS_FILE
-    directory = _place(config, recipe, backbone)[0]
-    return directory / PAIRS_FILE if (directory / STATISTICS_FILE).is_file() else None
+    directory = _place(config, recipe, backbone, build_judge(config))[0]
+    return directory / PAIRS_FILE if is_sound(directory, FILES) else None
 
 
-def _place(config: DictConfig, recipe: SampledPairs, backbone: Any) -> tuple[Path, list[Task], Decoding]:
+@contextmanager
+def _making(directory: Path) -> Iterator[Path]:
+    """Hold the directory of the pairs, or this user's own beside it; damaged files are set aside. None is held to read."""
+    if is_sound(directory, FILES):
+        yield directory
+        return
+    directory = usable_place(directory)
+    with locked(directory):
+        set_unsound_aside(directory, FILES)
+        yield directory
+
+
+def _write(directory: Path, found: list[Pair], statistics: dict[str, Any]) -> None:
+    pairs.write_pairs(directory / PAIRS_FILE, found)
+    write_json(directory / STATISTICS_FILE, statistics)
+    write_checksums(directory, FILES)
+
+
+def _place(config: DictConfig, recipe: SampledPairs, backbone: Any, judge: Judge) -> tuple[Path, list[Task], Decoding]:
     """Return where the pairs of these settings are kept, the tasks, and how programs are sampled."""
     decoding = build_decoding(config.decoding)
     if decoding.guidance or decoding.strategy:
@@ -99,6 +126,8 @@ def _place(config: DictConfig, recipe: SampledPairs, backbone: Any) -> tuple[Pat
         "sampling": dataclasses.asdict(decoding.sampling),
         "seed": recipe.seed,
         "limits": OmegaConf.to_container(config.judge),
+        "sandbox": judge.level,
+        "judging": judging_digest(),
     }
     return Path(config.paths.cache) / "pairs" / fingerprint(work), tasks, decoding
 
@@ -111,11 +140,10 @@ def _ready_pairs(config: DictConfig, recipe: ReadyPairs, backbone: Any) -> Path:
     )
     content = hashlib.sha256(repr(found).encode()).hexdigest()
     directory = Path(config.paths.cache) / "pairs" / fingerprint({"ready": content})
-    with locked(directory):
-        if not (directory / STATISTICS_FILE).is_file():
+    with _making(directory) as directory:
+        if not is_sound(directory, FILES):
             statistics = pairs.pair_statistics(found, backbone.encode_completion, backbone.decode)
-            pairs.write_pairs(directory / PAIRS_FILE, found)
-            write_json(directory / STATISTICS_FILE, statistics | {"filters": counts})
+            _write(directory, found, statistics | {"filters": counts})
     said = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())
     say(f"Pairs: {len(found)} ({said}), in {directory}")
     return directory

@@ -9,6 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from cptlab.errors import UserError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from cptlab.systems.judge import Judge
 
 ROOT = Path(__file__).resolve().parents[3]
+HYDRAS = ".hydra"  # where Hydra's tools look
 PAIRS_FILE, STATISTICS_FILE, METRICS_FILE = "pairs.jsonl", "statistics.json", "metrics.json"
 
 
@@ -60,8 +62,13 @@ def begin(config: DictConfig, fresh: Path, task: str, **content: Any) -> RunDire
 
 
 def write_config(config: DictConfig, run: RunDirectory) -> None:
-    """Write the run's settings, their references resolved, as its config.yaml."""
+    """Write the run's settings, their references resolved, as its config.yaml, and Hydra's own records to .hydra."""
     write_text(run.directory / CONFIG_FILE, OmegaConf.to_yaml(config, resolve=True))
+    if HydraConfig.initialized():
+        own = HydraConfig.get()
+        records = {"config": config, "hydra": OmegaConf.create({"hydra": own}), "overrides": own.overrides.task}
+        for name, record in records.items():
+            write_text(run.directory / HYDRAS / f"{name}.yaml", OmegaConf.to_yaml(record))
 
 
 def content_of(config: DictConfig) -> dict[str, Any]:

@@ -92,6 +92,7 @@ class Executor:
         return self._test_files[tests]
 
 
+@functools.cache  # it starts a server
 def probe_sandbox(at_least: str = LEVELS[0]) -> dict[str, Any]:
     """Probe the sandbox and report its level: {"level": one of LEVELS, "protections": {protection: whether it holds}}.
 

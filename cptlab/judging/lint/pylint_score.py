@@ -140,11 +140,13 @@ def quality_of(answer: dict[str, Any] | None) -> Quality:
     return Quality(score, answer["statements"], counts["F"] > 0, messages, answer["pragmas"])
 
 
-def _cache_context(extra_disabled: Sequence[str]) -> str:
+def installed_packages() -> list[str]:
+    """Return `name==version` of every installed package but cptlab, as a program may import any."""
     packages = {f"{found.name}=={found.version}" for found in importlib.metadata.distributions()}
-    packages -= {
-        name for name in packages if name.startswith("cptlab==")
-    }  # a clone may list cptlab twice, or not at all
-    return " ".join(
-        [CHECKS_VERSION, platform.python_version(), *sorted(packages), *pylint_flags(sorted(extra_disabled))]
-    )
+    # a clone may list cptlab twice, or not at all
+    return sorted(name for name in packages if not name.startswith("cptlab=="))
+
+
+def _cache_context(extra_disabled: Sequence[str]) -> str:
+    flags = pylint_flags(sorted(extra_disabled))
+    return " ".join([CHECKS_VERSION, platform.python_version(), *installed_packages(), *flags])

@@ -1,0 +1,115 @@
+"""The directories that Hydra makes for runs and sweeps, looked at before it does: nothing of an earlier run is replaced.
+
+Hydra calls `OutputDirectory` (conf/hydra/default.yaml) once a command is composed. The jobs of a sweep have directories
+that only Hydra knows; those are looked at when a job opens its run (storage/run_directory.py).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from cptlab.errors import UserError
+from cptlab.progress import is_main_process
+from cptlab.storage.damaged import writable
+from cptlab.storage.run_directory import note_new, refuse_other_run
+
+SWEEP_FILE = "multirun.yaml"  # Hydra's own record of a sweep
+
+
+class OutputDirectory(Callback):
+    """Refuses a directory that a run cannot have, with one sentence and exit code 2."""
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Look at the directory of a single run."""
+        with _refusing():
+            check_paths(config)
+            directory = Path(str(config.hydra.run.dir))
+            check_directory(directory, "hydra.run.dir")
+            refuse_other_run(directory, finished=True)
+            note_new(directory)
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Look at the directory of a sweep."""
+        with _refusing():
+            check_paths(config)
+            directory = Path(str(config.hydra.sweep.dir))
+            check_directory(directory, "hydra.sweep.dir")
+            _refuse_other_sweep(directory, config)
+            refuse_other_run(directory)
+            _refuse_shared_directory(config)
+            note_new(directory)
+
+
+def check_paths(config: DictConfig) -> None:
+    """Raise UserError for the first directory of group paths that a command cannot write to."""
+    for name in ("logs", "cache"):
+        value = OmegaConf.select(config, f"paths.{name}")
+        if isinstance(value, str) and value:  # what it must be is checked with all other settings
+            check_directory(Path(value), f"paths.{name}")
+
+
+def check_directory(directory: Path, name: str) -> None:
+    """Raise UserError, naming the setting, if a directory is not there and cannot be made, or cannot be written to."""
+    place = directory.absolute()
+    while not os.path.lexists(place):
+        place = place.parent
+    if not place.is_dir():
+        raise UserError(f"{name}={directory} cannot be: {place} is no directory. Name another one.")
+    if not writable(place):
+        raise UserError(
+            f"{name}={directory} cannot be: {place} cannot be written to by this user. Name another directory, or change "
+            "its permissions."
+        )
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """End the process at a UserError: Hydra would make a warning of it, and go on."""
+    if not is_main_process():
+        yield  # the others of a job share the first one's directory, which looked at it
+        return
+    try:
+        yield
+    except UserError as error:
+        if os.environ.get("CPTLAB_TRACEBACK"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _refuse_other_sweep(directory: Path, config: DictConfig) -> None:
+    """A sweep that is started again has the same overrides, and goes on in its directory."""
+    path = directory / SWEEP_FILE
+    if not path.is_file():
+        return
+    try:
+        earlier = yaml.safe_load(path.read_text(encoding="utf-8"))["hydra"]["overrides"]["task"]
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
+        earlier = None
+    if earlier != list(config.hydra.overrides.task):
+        raise UserError(
+            f"{directory} holds another sweep ({SWEEP_FILE}). Name another directory, or leave out hydra.sweep.dir."
+        )
+
+
+def _refuse_shared_directory(config: DictConfig) -> None:
+    """Two jobs of a sweep must not have one directory."""
+    subdir = OmegaConf.to_container(config.hydra.sweep, resolve=False)["subdir"]  # type: ignore[index,call-overload]
+    if "${" in str(subdir):
+        return
+    overrides = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+    if any(override.is_sweep_override() for override in overrides):
+        raise UserError(
+            f"hydra.sweep.subdir={subdir} gives all jobs of the sweep one directory. Leave it out, or number them: "
+            "'hydra.sweep.subdir=${hydra.job.num}'."
+        )
