@@ -10,6 +10,7 @@ import json
 import netrc
 import os
 import secrets
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -117,9 +118,12 @@ def start_wandb(save_dir: str, **options: Any) -> Any:
     resume = None if mode == "offline" else "allow"  # offline, the id alone makes the parts one run
     try:
         return wandb.init(mode=mode, resume=resume, settings=quiet, **options)
-    except (Error, TimeoutError):  # no network, or a key that the server refuses
+    except (Error, TimeoutError) as error:  # no network, or a key that the server refuses
         if mode == "offline":
             raise
+        reason = " ".join(str(error).split())
+        print(f"W&B did not take the run, which is kept offline for `wandb sync` ({reason}).", file=sys.stderr, flush=True)
+        wandb.teardown()  # or it would hold the id
         return wandb.init(mode="offline", settings=quiet, **options)
 
 
