@@ -54,7 +54,9 @@ def _occupy_descriptors() -> None:
             os.fstat(number)
         except OSError:
             opened = os.open(os.devnull, os.O_RDWR)
-            if opened != number:
+            if opened == number:
+                os.set_inheritable(number, True)  # worker processes have standard streams, too
+            else:
                 os.dup2(opened, number)
                 os.close(opened)
 

@@ -87,3 +87,13 @@ def test_closed_descriptors_are_not_given_to_files(tmp_path):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run(["bash", "-c", f'{sys.executable} -c "$0" >&- <&-', code], env=environment, check=True)
     assert target.read_text() == ""
+
+
+def test_worker_processes_have_standard_streams_too(tmp_path):
+    code = (
+        "from cptlab.process.streams import protect_streams; protect_streams()\n"
+        "import subprocess, sys; worker = 'import os; [os.fstat(number) for number in range(3)]'\n"
+        "subprocess.run([sys.executable, '-c', worker], check=True)"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run(["bash", "-c", f'{sys.executable} -c "$0" >&- <&- 2>&-', code], env=environment, check=True)
