@@ -122,7 +122,9 @@ def start_wandb(save_dir: str, **options: Any) -> Any:
         if mode == "offline":
             raise
         reason = " ".join(str(error).split())
-        print(f"W&B did not take the run, which is kept offline for `wandb sync` ({reason}).", file=sys.stderr, flush=True)
+        print(
+            f"W&B did not take the run, which is kept offline for `wandb sync` ({reason}).", file=sys.stderr, flush=True
+        )
         wandb.teardown()  # or it would hold the id
         return wandb.init(mode="offline", settings=quiet, **options)
 
