@@ -27,6 +27,7 @@ from cptlab.commands.shared.systems import build_backbone, choose_systems, share
 from cptlab.errors import UserError
 from cptlab.metrics.summary import allowed_ks, compare, flat, flat_names, summarise
 from cptlab.process.ends import exit_with
+from cptlab.progress import waiting
 from cptlab.settings.entry import hydra_command
 from cptlab.settings.instantiate import instantiate
 from cptlab.storage.atomic import write_json
@@ -197,7 +198,8 @@ def _report(
     differences = {name: compare(tasks, outcomes[first], outcomes[name], ks=ks) for name in others}
     content = {"systems": list(outcomes), "results": results, "differences": differences, "cost": cost}
     write_json(run.directory / METRICS_FILE, content | facts)
-    report = make_report(run.directory)
+    with waiting("Writing tables, figures and report"):
+        report = make_report(run.directory)
     run.finish()
     metrics, loggers = flat(results), build_loggers(config, run, "evaluate")
     with closed_at_the_end(loggers):

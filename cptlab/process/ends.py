@@ -21,7 +21,8 @@ from cptlab.process.streams import protect_streams
 
 MISTAKE, FAILURE = 2, 1
 GRACE_SECONDS = 8.0  # for the loggers and worker processes of a command that was told to stop; docker kills after 10
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SHOW_CURSOR = "\x1b[?25h"  # which a progress bar hides
 
@@ -56,24 +57,34 @@ def command(kept: Callable[[], str] = str) -> Callable[[Callable[..., int]], Cal
                     stop.say(signal.SIGINT)
                     return 128 + signal.SIGINT
                 except Exception as error:
-                    sentence = sentence_of(error)
-                    if sentence is None or os.environ.get("CPTLAB_TRACEBACK"):
-                        raise
-                    print(f"error: {sentence}", file=sys.stderr)
-                    return MISTAKE if isinstance(error, UserError) else FAILURE
+                    return code_of(error)
 
         return ending_well
 
     return decorate
 
 
+def code_of(error: Exception) -> int:
+    """Print the sentence of an error, and return the exit code. Raises the error if it is our own mistake."""
+    sentence = sentence_of(error)
+    if sentence is None or os.environ.get("CPTLAB_TRACEBACK"):
+        raise error
+    print(f"error: {sentence}", file=sys.stderr)
+    return MISTAKE if isinstance(error, UserError) else FAILURE
+
+
 def sentence_of(error: BaseException) -> str | None:
     """Return what to tell the user of an error that is not our mistake: the user's, or a disk's. None for any other."""
     if isinstance(error, UserError):
         return str(error)
-    if isinstance(error, OSError) and error.errno in _DISK:
-        where = f": {error.filename}" if error.filename else ""
-        return f"{error.strerror}{where}. What is finished is kept: once that is mended, the same command goes on."
+    again = "What is finished is kept: once that is mended, the same command goes on."
+    if isinstance(error, OSError) and error.errno in (*_FULL, *_FORBIDDEN):
+        return f"{error.strerror}{f': {error.filename}' if error.filename else ''}. {again}"
+    earlier = error.__cause__ or error.__context__
+    while earlier is not None:  # torch says something else of a full disk
+        if isinstance(earlier, OSError) and earlier.errno in _FULL:
+            return f"{earlier.strerror}. {again}"
+        earlier = earlier.__cause__ or earlier.__context__
     return None
 
 

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cptlab.errors import UserError
-from cptlab.process.ends import command
+from cptlab.process.ends import code_of, command
 from cptlab.progress import is_main_process
 from cptlab.settings.config_source import config_directory, use_declared_defaults
 from cptlab.settings.debug import shrink
@@ -113,10 +113,7 @@ def job(run: Callable[[DictConfig], Any], config: DictConfig, sweep: Sweep) -> A
         if mode == RunMode.MULTIRUN:
             sweep.note_failure(error)
             return None
-        if not isinstance(error, UserError) or os.environ.get("CPTLAB_TRACEBACK"):
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(code_of(error))
 
 
 def prepare(config: DictConfig) -> None:

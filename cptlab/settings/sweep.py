@@ -6,6 +6,7 @@ job failed, goes on in its own directory when the same command is started again 
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -54,8 +55,9 @@ class Sweep:
     def note_failure(self, error: Exception) -> None:
         """Name the job that failed, with its overrides and the reason."""
         sentence = sentence_of(error)
-        if sentence is None:
+        if sentence is None or os.environ.get("CPTLAB_TRACEBACK"):
             traceback.print_exception(error)
+        if sentence is None:
             sentence = f"{type(error).__name__}: {error}"
         settings = HydraConfig.get()
         job = f"job {settings.job.num} ({' '.join(settings.overrides.task)})"

@@ -98,7 +98,7 @@ def cached_pairs(tmp_path_factory):
 
 @pytest.mark.parametrize("command", [["--help"], ["settings"], ["train", "--help"]])
 def test_a_command_whose_reader_has_gone(command):
-    program = f"{sys.executable} -c \"$0\" {' '.join(command)} | true; exit ${{PIPESTATUS[0]}}"
+    program = f'{sys.executable} -c "$0" {" ".join(command)} | true; exit ${{PIPESTATUS[0]}}'
     cli = "from cptlab.commands.cli import run; run()"
     done = subprocess.run(["bash", "-c", program, cli], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

@@ -96,6 +96,12 @@ def test_inside_another_command_the_inner_one_says_what_is_kept(capfd):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def with_context(error, context):
+    """An error that was raised while another one was handled."""
+    error.__context__ = context
+    return error
+
+
 @pytest.mark.parametrize(
     "error, code, sentence",
     [
@@ -106,6 +112,11 @@ def test_inside_another_command_the_inner_one_says_what_is_kept(capfd):
             "error: No space left on device. What is finished is kept",
         ),
         (PermissionError(errno.EACCES, "Permission denied", "logs/x"), 1, "error: Permission denied: logs/x. What"),
+        (
+            with_context(RuntimeError("unexpected pos"), OSError(errno.ENOSPC, "No space left on device")),
+            1,
+            "error: No sp",
+        ),
         (KeyboardInterrupt(), 130, "Interrupted. Kept.\n"),
     ],
 )
