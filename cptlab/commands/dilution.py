@@ -15,11 +15,12 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cptlab.commands.shared.common import ROOT, write_config
+from cptlab.commands.shared.common import ROOT, say, write_config
 from cptlab.errors import UserError
 from cptlab.process.ends import exit_with
 from cptlab.settings.entry import hydra_command
 from cptlab.settings.instantiate import instantiate
+from cptlab.settings.sweep import job_finished_before
 from cptlab.storage.atomic import write_bytes, write_text
 from cptlab.storage.digests import fingerprint
 from cptlab.storage.run_directory import open_run, training_run
@@ -63,7 +64,11 @@ def dilution(config: DictConfig, fresh: Path) -> None:
     }
     container: Any = OmegaConf.to_container(config, resolve=True)
     content = {name: value for name, value in container.items() if name not in INCIDENTAL}
-    run = open_run(fresh, Path(config.paths.logs) / "dilution", fingerprint(content | work))
+    digest = fingerprint(content | work)
+    if finished := job_finished_before(digest):
+        say(f"Finished before: {finished}")
+        return
+    run = open_run(fresh, Path(config.paths.logs) / "dilution", digest)
     write_config(config, run)
     cache = Path(config.paths.cache)
 

@@ -19,7 +19,15 @@ from omegaconf import DictConfig
 
 from cptlab.analysis.omega.search import omega_grid
 from cptlab.analysis.omega.tuning import Draw, check_metric, sentences, tune
-from cptlab.commands.shared.common import ROOT, begin, build_judge, check_sandbox, say, write_config
+from cptlab.commands.shared.common import (
+    ROOT,
+    begin,
+    build_judge,
+    check_sandbox,
+    finished_before,
+    say,
+    write_config,
+)
 from cptlab.commands.shared.systems import build_backbone, choose_systems, shared_setting
 from cptlab.errors import UserError
 from cptlab.process.ends import exit_with
@@ -76,6 +84,8 @@ def tune_omega(config: DictConfig, fresh: Path) -> Path:
         "benchmark": benchmark.fingerprint(),
         "adapters": {system.name: system.adapter_digest for system in systems},
     }
+    if finished := finished_before(config, runs=runs, made_of=made_of):
+        return finished
     run = begin(config, fresh, "omega", runs=runs, made_of=made_of)
     write_config(config, run)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cptlab.errors import UserError
 from cptlab.process.ends import command, exit_with
+from cptlab.settings.output_directory import check_directory
 
 USAGE = "Use output=DIR and any of steps=N, batch=N, seed=N."
 
@@ -24,6 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(__doc__)
         return 0
     output, options = parse(given)
+    check_directory(output, "output")
     from cptlab.training.kata_lm import pretrain  # torch takes seconds to import, and a mistake should show at once
 
     pretrain(output, **options)

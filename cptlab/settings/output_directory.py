@@ -75,12 +75,11 @@ def check_directory(directory: Path, name: str) -> None:
 @contextmanager
 def _refusing() -> Iterator[None]:
     """End the process at a UserError: Hydra would make a warning of it, and go on."""
-    if not is_main_process():
-        yield  # the others of a job share the first one's directory, which looked at it
-        return
     try:
         yield
     except UserError as error:
+        if not is_main_process():
+            return  # the others of a job share the directory of the first, which has looked at it
         if os.environ.get("CPTLAB_TRACEBACK"):
             raise
         print(f"error: {error}", file=sys.stderr)
@@ -108,7 +107,8 @@ def _refuse_shared_directory(config: DictConfig) -> None:
     if "${" in str(subdir):
         return
     overrides = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
-    if any(override.is_sweep_override() for override in overrides):
+    several = any(override.is_sweep_override() for override in overrides)
+    if several or OmegaConf.select(config, "hydra.sweeper.params"):
         raise UserError(
             f"hydra.sweep.subdir={subdir} gives all jobs of the sweep one directory. Leave it out, or number them: "
             "'hydra.sweep.subdir=${hydra.job.num}'."

@@ -128,11 +128,16 @@ def _read(file: Path) -> dict[str, Any] | None:
         return None
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
-        float(record["omega"]), record["setting"].get("tasks"), record["validation_tasks"].values()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        sound = (
+            float(record["omega"])
+            and isinstance(record["setting"], dict)
+            and isinstance(record["validation_tasks"], dict)
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        sound = False
+    if not sound:
         set_aside(file, "it is not as it was written")
-        return None
-    return record
+    return record if sound else None
 
 
 def stored_omega(cache: Path, setting: OmegaSetting, tasks: Iterable[Task], command: str = COMMAND) -> float:

@@ -8,6 +8,7 @@ command goes on from there.
 
 from __future__ import annotations
 
+import pickle
 import random
 import tempfile
 import time
@@ -20,11 +21,14 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from cptlab.errors import UserError
 from cptlab.kata.corpus import Document, documents
 from cptlab.progress import progress_bar
 from cptlab.storage.atomic import replacing, write_bytes, write_json
+from cptlab.storage.damaged import set_aside
 
 EOS, PAD, MASK = "<eos>", "<pad>", "<mask>"
+STATE_FILE, RECORD_FILE = "training_state.pt", "training.json"
 VOCABULARY = 1024
 CONTEXT = 1024
 PEAK_RATE = 2e-3
@@ -132,10 +136,34 @@ def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalL
     return model
 
 
+def _begun(output: Path, settings: dict[str, int]) -> dict[str, Any] | None:
+    """Return the state that a killed training with these settings left; None if there is none."""
+    for name in (RECORD_FILE, "config.json"):
+        if (output / name).exists():
+            raise UserError(f"{output} already holds a model ({name}). Name another directory: output=DIR.")
+    state_file = output / STATE_FILE
+    if not state_file.exists():
+        return None
+    try:
+        state = torch.load(state_file, weights_only=True)
+        earlier = state["settings"]
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, pickle.UnpicklingError):
+        set_aside(state_file, "it is no state of a training")
+        return None
+    if earlier != settings:
+        given = " ".join(f"{name}={value}" for name, value in earlier.items())
+        raise UserError(f"{output} holds an unfinished training with {given}. Give these, or another output=DIR.")
+    return state
+
+
 def pretrain(output: Path, steps: int = 1000, batch: int = 32, seed: int = 0) -> None:
-    """Train for `steps` batches, and write model, tokenizer and training log to `output`."""
+    """Train for `steps` batches, and write model, tokenizer and training log to `output`.
+
+    Raises UserError, before anything is written, if `output` holds a model, or the state of a training with other settings.
+    """
+    state_file, settings = output / STATE_FILE, {"steps": steps, "batch": batch, "seed": seed}
+    state = _begun(output, settings)
     output.mkdir(parents=True, exist_ok=True)
-    state_file = output / "training_state.pt"
     tokenizer = train_tokenizer(seed)
     model = make_model(tokenizer, seed)
     decayed = [p for p in model.parameters() if p.dim() > 1]
@@ -146,8 +174,7 @@ def pretrain(output: Path, steps: int = 1000, batch: int = 32, seed: int = 0) ->
         betas=(0.9, 0.98),
     )
     start, seconds, log = 0, 0.0, []
-    if state_file.is_file():
-        state = torch.load(state_file, weights_only=True)
+    if state is not None:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         start, seconds, log = state["step"], state["seconds"], state["log"]
@@ -177,6 +204,7 @@ def pretrain(output: Path, steps: int = 1000, batch: int = 32, seed: int = 0) ->
                 with replacing(state_file) as file:
                     torch.save(
                         {
+                            "settings": settings,
                             "model": model.state_dict(),
                             "optimizer": optimizer.state_dict(),
                             "step": done,
@@ -186,9 +214,7 @@ def pretrain(output: Path, steps: int = 1000, batch: int = 32, seed: int = 0) ->
                         file,
                     )
     record = {
-        "steps": steps,
-        "batch": batch,
-        "seed": seed,
+        **settings,
         "parameters": model.num_parameters(),
         "seconds": round(seconds + time.monotonic() - mark),
         "threads": torch.get_num_threads(),
@@ -199,5 +225,5 @@ def pretrain(output: Path, steps: int = 1000, batch: int = 32, seed: int = 0) ->
         tokenizer.save_pretrained(fresh)
         for file in Path(fresh).iterdir():
             write_bytes(output / file.name, file.read_bytes())
-    write_json(output / "training.json", record)
+    write_json(output / RECORD_FILE, record)
     state_file.unlink(missing_ok=True)

@@ -1,10 +1,13 @@
 """The command `cptlab pretrain`: its arguments, and a training of two batches."""
 
 import pytest
+import torch
+from files_on_disk import DAMAGE, contents
 
 from cptlab.backbone import load_backbone
 from cptlab.commands.pretrain import main, parse
 from cptlab.errors import UserError
+from cptlab.training.kata_lm import _begun
 
 
 def test_arguments_are_parsed(tmp_path):
@@ -23,6 +26,26 @@ def test_a_wrong_argument_is_the_users_mistake(tmp_path, wrong, capsys):
 def test_the_output_is_needed():
     with pytest.raises(UserError, match="No output directory was given. Use output=DIR"):
         parse(["steps=7"])
+
+
+@pytest.mark.parametrize("name", ["training.json", "config.json"])
+def test_a_directory_that_holds_a_model_is_left_as_it_is(tmp_path, name, capsys):
+    (tmp_path / name).write_text("{}")
+    assert main([f"output={tmp_path}", "steps=2"]) == 2 and "already holds a model" in capsys.readouterr().err
+    assert contents(tmp_path) == {name: b"{}"}
+    assert main([f"output={tmp_path / name}", "steps=2"]) == 2 and "is no directory" in capsys.readouterr().err
+
+
+def test_a_state_of_other_settings_is_refused_and_a_damaged_one_set_aside(tmp_path, capsys):
+    settings = {"steps": 400, "batch": 2, "seed": 1}
+    torch.save({"settings": settings, "step": 200}, tmp_path / "training_state.pt")
+    assert main([f"output={tmp_path}", "steps=400", "batch=2", "seed=3"]) == 2
+    assert "steps=400 batch=2 seed=1" in capsys.readouterr().err
+    assert _begun(tmp_path, settings) == {"settings": settings, "step": 200}
+    for damage in DAMAGE.values():
+        damage(tmp_path / "training_state.pt")
+        assert _begun(tmp_path, settings) is None and "is damaged" in capsys.readouterr().err
+        torch.save([1], tmp_path / "training_state.pt")
 
 
 @pytest.mark.slow

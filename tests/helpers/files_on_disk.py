@@ -39,4 +39,12 @@ def other_user() -> Iterator[None]:
         os.seteuid(0)
 
 
+def open_to_all(path: Path, mode: int = 0o777) -> None:
+    """Let every user reach a directory; pytest's own directories above it are private."""
+    path.chmod(mode)
+    for above in path.parents:
+        if not above.stat().st_mode & 0o001:
+            above.chmod(above.stat().st_mode | 0o011)
+
+
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")

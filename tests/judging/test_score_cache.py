@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from files_on_disk import DAMAGE, needs_root, other_user
+from files_on_disk import DAMAGE, needs_root, open_to_all, other_user
 
 from cptlab.judging.lint.score_cache import ScoreCache
 from cptlab.records import Message, Quality
@@ -74,8 +74,8 @@ def test_a_damaged_record_is_scored_anew(tmp_path, record):
 def test_another_users_file_is_read_if_it_may_be(tmp_path, capsys, mode):
     path = filled(tmp_path / "pylint")
     path.chmod(mode)
-    for place in (tmp_path, *tmp_path.parents[:2], tmp_path / "pylint"):
-        place.chmod(0o755)
+    for place in (tmp_path, tmp_path / "pylint"):
+        open_to_all(place, 0o755)
     before = path.read_bytes()
     with other_user():
         assert found(tmp_path / "pylint") == (QUALITIES if mode == 0o644 else {})

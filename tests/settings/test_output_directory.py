@@ -3,7 +3,7 @@
 import sys
 
 import pytest
-from files_on_disk import contents, needs_root, other_user
+from files_on_disk import contents, needs_root, open_to_all, other_user
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
@@ -85,8 +85,7 @@ def test_a_place_that_cannot_be_a_directory_is_named(tmp_path, monkeypatch, caps
 
 @needs_root
 def test_a_place_that_cannot_be_written_to_is_named(tmp_path):
-    for place in (tmp_path, *tmp_path.parents[:2]):
-        place.chmod(0o755)
+    open_to_all(tmp_path, 0o755)
     with other_user():
         for name in ("", "deeper/still"):
             with pytest.raises(UserError, match=f"{tmp_path} cannot be written to by this user"):

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from files_on_disk import DAMAGE, NOBODY, contents, needs_root, other_user
+from files_on_disk import DAMAGE, NOBODY, contents, needs_root, open_to_all, other_user
 
 from cptlab.errors import UserError
 from cptlab.records import Span
@@ -182,8 +182,7 @@ def test_a_chunk_that_is_damaged_while_the_store_is_open_is_named(tmp_path):
 
 @needs_root
 def test_another_users_store_is_read_and_not_written(tmp_path):
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o777)
+    open_to_all(tmp_path)
     store_at(tmp_path, seed=1).compute(one_span)  # complete
     begun = store_at(tmp_path)
     with pytest.raises(KeyboardInterrupt):
@@ -201,8 +200,7 @@ def test_another_users_store_is_read_and_not_written(tmp_path):
 @needs_root
 def test_below_another_users_directory_this_user_gets_one_beside_it(tmp_path):
     store_at(tmp_path / "pairs", seed=1).compute(one_span)
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o777)
+    open_to_all(tmp_path)
     with other_user():
         mine = store_at(tmp_path / "pairs")
         mine.compute(one_span)

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from files_on_disk import contents, needs_root, other_user
+from files_on_disk import contents, needs_root, open_to_all, other_user
 
 from cptlab.errors import UserError
 from cptlab.storage.locks import try_lock
@@ -106,8 +106,8 @@ def test_a_damaged_run_file_hides_no_other_run(logs, content):
 @needs_root
 def test_another_users_unfinished_run_is_left_alone(logs, tmp_path):
     end(open_run(logs / "runs/1", logs, "digest"))
-    for path in (tmp_path, *tmp_path.parents[:2], logs, logs / "runs"):
-        path.chmod(0o777)
+    for path in (tmp_path, logs, logs / "runs"):
+        open_to_all(path)
     before = contents(logs)
     with other_user():
         mine = open_run(logs / "runs/2", logs, "digest")

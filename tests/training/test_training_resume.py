@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import training_runs
+from files_on_disk import DAMAGE
 
 CURVES = ("stage1/steps.csv", "stage1/epochs.csv", "stage2/steps.csv", "stage2/epochs.csv")
 
@@ -77,6 +78,15 @@ def test_killed_once(moment, spawn, undisturbed, tmp_path):
     assert not (tmp_path / "adapter.pt").exists()
     assert spawn(tmp_path, None) == 0
     assert_same(tmp_path, undisturbed)
+
+
+@pytest.mark.parametrize("stage, damage", [("stage1", "garbage"), ("stage2", "truncated"), ("stage1", "directory")])
+def test_a_damaged_checkpoint_is_set_aside_and_its_stage_done_anew(stage, damage, spawn, undisturbed, tmp_path):
+    assert spawn(tmp_path, ("nll", "on_train_batch_end", 6)) == -signal.SIGKILL
+    DAMAGE[damage](tmp_path / "run" / stage / "last.ckpt")
+    assert spawn(tmp_path, None) == 0
+    assert_same(tmp_path, undisturbed)
+    assert (tmp_path / "run" / stage / "last.ckpt.damaged").exists()
 
 
 def test_a_resumed_run_goes_on_where_the_checkpoint_was(spawn, tmp_path):

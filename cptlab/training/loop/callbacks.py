@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import threading
 from contextlib import ExitStack
@@ -31,6 +32,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def load_checkpoint(self, path: str | os.PathLike, map_location: Any = "cpu", weights_only: Any = True) -> dict:
         return torch.load(path, map_location=map_location, weights_only=True)
+
+
+def is_readable(checkpoint: Path) -> bool:
+    """Whether a checkpoint can be read; its tensors are not."""
+    try:
+        torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
+        return False
+    return True
 
 
 class StageCheckpoint(Checkpoint):

@@ -24,8 +24,16 @@ from cptlab.backbone import Backbone
 from cptlab.errors import UserError
 from cptlab.settings.setting import Setting, check_settings
 from cptlab.storage.atomic import write_json
+from cptlab.storage.damaged import set_aside
 from cptlab.tracking.mirrors import Mirror
-from cptlab.training.loop.callbacks import CHECKPOINT, AtomicCheckpointIO, CallersSignals, CurveWriter, StageCheckpoint
+from cptlab.training.loop.callbacks import (
+    CHECKPOINT,
+    AtomicCheckpointIO,
+    CallersSignals,
+    CurveWriter,
+    StageCheckpoint,
+    is_readable,
+)
 from cptlab.training.loop.datamodule import PairDataModule
 from cptlab.training.loop.module import STAGES, AdapterTraining
 from cptlab.training.objectives.base import Objective
@@ -177,7 +185,10 @@ def _run_stage(
     checkpoint = directory / CHECKPOINT
     for left_over in directory.glob("*.partial"):
         left_over.unlink(missing_ok=True)
-    if (directory / FINISHED).exists():
+    if checkpoint.exists() and not is_readable(checkpoint):
+        set_aside(checkpoint, "it is no checkpoint")
+        (directory / FINISHED).unlink(missing_ok=True)
+    if (directory / FINISHED).exists() and checkpoint.exists():
         state = AtomicCheckpointIO().load_checkpoint(checkpoint)
         module.on_load_checkpoint(state)
         module.load_state_dict(state["state_dict"])
