@@ -7,7 +7,7 @@ python evaluate.py completions=programs.jsonl benchmark=humaneval    (rows with 
 python evaluate.py completions=new.jsonl against=old.jsonl benchmark=mbpp
 """
 
-from cptlab.commands.evaluate import main
+from cptlab.commands.cli import run
 
 if __name__ == "__main__":
-    main()
+    run("evaluate")

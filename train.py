@@ -5,7 +5,7 @@ python train.py seed=1 ablation=no_rank
 python train.py -m seed=1,2 ablation=full,no_rank
 """
 
-from cptlab.commands.train import main
+from cptlab.commands.cli import run
 
 if __name__ == "__main__":
-    main()
+    run("train")

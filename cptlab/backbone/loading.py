@@ -22,6 +22,7 @@ from cptlab.backbone.model import Backbone
 from cptlab.backbone.prefix_shape import TESTED
 from cptlab.backbone.quantization import QUANTIZATIONS, quantized_loading, use_own_products
 from cptlab.errors import UserError
+from cptlab.progress import waiting
 from cptlab.settings.setting import Setting, check_settings
 
 DTYPE_NAMES = ("float32", "bfloat16", "float16")
@@ -84,7 +85,7 @@ def load_backbone(
     quantized = quantized_loading(quantization, DTYPES[dtype], where) if quantization else {}
     source, options, commit = _locate(path, revision, local_files_only)
     try:
-        with no_progress_bars():
+        with no_progress_bars(), waiting(f"Loading {path}"):
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 source,
                 dtype=DTYPES[dtype],

@@ -6,8 +6,11 @@ import difflib
 import importlib
 import sys
 from importlib.util import find_spec
+from typing import NoReturn
 
 from cptlab import __version__
+from cptlab.errors import UserError
+from cptlab.process.ends import command, exit_with
 
 COMMANDS = {
     "train": "build the pairs, train an adapter, export it",
@@ -24,6 +27,7 @@ COMMANDS = {
 OVERRIDES = "train, evaluate, pairs, omega and dilution take Hydra's overrides: name=value, -m for sweeps, --cfg job."
 
 
+@command(lambda: "Nothing was begun.")
 def main(arguments: list[str] | None = None) -> int:
     """Run the command that is named first; return its exit code."""
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
@@ -38,10 +42,15 @@ def main(arguments: list[str] | None = None) -> int:
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, 1)
         hint = f"Did you mean {near[0]}?" if near else "`cptlab --help` lists the commands."
-        print(f"error: There is no command {name!r}. {hint}", file=sys.stderr)
-        return 2
+        raise UserError(f"There is no command {name!r}. {hint}")
     module = f"cptlab.commands.{name.replace('-', '_')}"
     spec = find_spec(module)
     assert spec is not None and spec.origin is not None
-    sys.argv = [spec.origin, *rest]  # what Lightning starts further processes of a job with
+    if arguments is None:
+        sys.argv = [spec.origin, *rest]  # what Lightning starts further processes of a job with
     return importlib.import_module(module).main(rest)
+
+
+def run(*arguments: str) -> NoReturn:
+    """Run the command line of this process, with `arguments` before it, and end the process with its exit code."""
+    exit_with(main([*arguments, *sys.argv[1:]] if arguments else None))

@@ -10,15 +10,16 @@ RUN is the directory of an evaluation. The first system is the one that the othe
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from cptlab.errors import UserError
+from cptlab.process.ends import command, exit_with
 from cptlab.reporting.comparison import ComparedSystem, compare_table
 from cptlab.reporting.layout import to_csv, to_markdown, to_text
 from cptlab.storage.atomic import write_text
 
 
+@command()
 def main(arguments: list[str] | None = None) -> int:
     """Return 0, or 2 with one sentence on standard error where a run cannot be read or compared."""
     parser = argparse.ArgumentParser(
@@ -27,11 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("systems", nargs="+", metavar="[LABEL=]RUN[:SYSTEM]", help="what to compare, in order")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="default: only print")
     options = parser.parse_args(arguments)
-    try:
-        table = compare_table([parse_choice(text) for text in options.systems])
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    table = compare_table([parse_choice(text) for text in options.systems])
     if options.output:
         write_text(options.output / "compare.md", to_markdown(table))
         write_text(options.output / "compare.csv", to_csv(table))
@@ -56,4 +53,4 @@ def parse_choice(text: str) -> ComparedSystem:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main())

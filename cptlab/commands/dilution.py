@@ -16,10 +16,12 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cptlab.commands.shared.common import ROOT, TOO_LONG, say_left_out, write_config
+from cptlab.commands.shared.common import ROOT, TOO_LONG, say, say_left_out, write_config
 from cptlab.errors import UserError
+from cptlab.process.ends import exit_with
 from cptlab.settings.entry import hydra_command
 from cptlab.settings.instantiate import instantiate
+from cptlab.settings.sweep import job_finished_before
 from cptlab.storage.atomic import write_bytes, write_text
 from cptlab.storage.digests import fingerprint
 from cptlab.storage.run_directory import open_run, training_run
@@ -69,7 +71,11 @@ def dilution(config: DictConfig, fresh: Path) -> None:
     }
     container: Any = OmegaConf.to_container(config, resolve=True)
     content = {name: value for name, value in container.items() if name not in INCIDENTAL}
-    run = open_run(fresh, Path(config.paths.logs) / "dilution", fingerprint(content | work))
+    digest = fingerprint(content | work)
+    if finished := job_finished_before(digest):
+        say(f"Finished before: {finished}")
+        return
+    run = open_run(fresh, Path(config.paths.logs) / "dilution", digest)
     write_config(config, run)
     cache = Path(config.paths.cache)
 
@@ -91,8 +97,9 @@ def dilution(config: DictConfig, fresh: Path) -> None:
     total = sum(len(program.tokens) for program in programs.values())
 
     options = {"prefix": prefix, "gradient": config.gradient, "top_logits": config.top_logits}
-    with progress_bar("measuring attention on the prompt", total, "tokens") as advance:
-        advance(total - sum(waiting.values()))
+    with progress_bar(
+        "measuring attention on the prompt", total, "tokens", done=total - sum(waiting.values())
+    ) as advance:
         measured.compute(lambda task_id: [compute_shares(backbone, programs[task_id], progress=advance, **options)])
 
     shares = list(measured.records())
@@ -195,4 +202,4 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 main = hydra_command("dilution", dilution)
 
 if __name__ == "__main__":
-    main()
+    exit_with(main())

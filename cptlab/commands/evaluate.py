@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +20,7 @@ from cptlab.commands.shared.common import (
     build_loggers,
     check_optimized,
     check_sandbox,
-    content_of,
+    finished_before,
     optimized,
     say,
     say_left_out,
@@ -28,6 +29,8 @@ from cptlab.commands.shared.common import (
 from cptlab.commands.shared.systems import build_backbone, choose_systems, shared_setting
 from cptlab.errors import UserError
 from cptlab.metrics.summary import allowed_ks, compare, flat, flat_names, summarise
+from cptlab.process.ends import exit_with
+from cptlab.progress import waiting
 from cptlab.settings.entry import hydra_command
 from cptlab.settings.instantiate import instantiate
 from cptlab.storage.atomic import write_json
@@ -35,7 +38,7 @@ from cptlab.storage.jsonl import write_jsonl
 from cptlab.storage.run_directory import RunDirectory
 from cptlab.systems import System
 from cptlab.systems.decoding import build_decoding
-from cptlab.tracking.loggers import finished_at_the_end, log_evaluation, mirror_without_lightning
+from cptlab.tracking.mirrors import check_mirrors, closed_at_the_end
 from cptlab.tracking.provenance import collect_provenance
 
 
@@ -45,6 +48,7 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     Leaves programs, scores, verdicts, tables, figures and report in the run directory; returns the value of
     `optimized_metric`.
     """
+    check_mirrors(config.logger, config.tags)
     if config.completions is not None:
         return _evaluate_files(config, fresh)
     started = time.monotonic()
@@ -76,12 +80,18 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     # 2. The run directory.
     runs = {system.name: system.run for system in chosen if system.run is not None}
     omegas = {system.name: system.decoding.guidance.omega for system in systems if system.decoding.guidance}
-    made_of = {
-        "backbone": backbone.fingerprint,
-        "benchmark": benchmark.fingerprint(),
-        "adapters": {system.name: system.adapter_digest for system in systems},
+    content = {
+        "runs": runs,
+        "omegas": omegas,
+        "made_of": {
+            "backbone": backbone.fingerprint,
+            "benchmark": benchmark.fingerprint(),
+            "adapters": {system.name: system.adapter_digest for system in systems},
+        },
     }
-    run = begin(config, fresh, "evaluate", runs=runs, omegas=omegas, made_of=made_of)
+    if finished := finished_before(config, **content):
+        return _stored(config, finished)
+    run = begin(config, fresh, "evaluate", **content)
     write_config(config, run)
     write_jsonl(run.directory / "tasks.jsonl", tasks)
 
@@ -111,10 +121,7 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
         wall_seconds=round(time.monotonic() - started, 1),
         resumed=run.resumed,
     )
-    metrics, report = _report(run, tasks, outcomes, ks, cost, facts)
-    loggers = build_loggers(config, run, "evaluate")
-    with finished_at_the_end(loggers):
-        log_evaluation(loggers, metrics)
+    metrics, report = _report(config, run, tasks, outcomes, ks, cost, facts)
     print(f"\nRun directory: {run.directory}\nReport: {report}")
     return optimized(config, metrics)
 
@@ -148,8 +155,10 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
     excluded = [task_id for split in {task.split: 0 for task in present} for task_id in benchmark.excluded_of(split)]
     _say_what_is_excluded(excluded)
     sandbox = check_sandbox(config)
-    digests = {system: file.digest for system, file in files.items()}
-    run = begin(config, fresh, "evaluate", benchmark=benchmark.fingerprint(), **digests)
+    content = {"benchmark": benchmark.fingerprint()} | {system: file.digest for system, file in files.items()}
+    if finished := finished_before(config, **content):
+        return _stored(config, finished)
+    run = begin(config, fresh, "evaluate", **content)
     write_config(config, run)
     write_jsonl(run.directory / "tasks.jsonl", present)
     outcomes, lacking, limits = {}, {}, instantiate(config.judge, "judge")
@@ -186,15 +195,15 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
         wall_seconds=round(time.monotonic() - started, 1),
         resumed=run.resumed,
     )
-    metrics, report = _report(run, shared, outcomes, ks, {}, facts)
+    metrics, report = _report(config, run, shared, outcomes, ks, {}, facts)
     for system in files:
         drop_journals(run.directory / system)
-    mirror_without_lightning(config.logger or {}, run.directory, metrics, list(config.tags), content_of(config))
     print(f"\nRun directory: {run.directory}\nReport: {report}\nOne line a row: {run.directory / 'verdicts.jsonl'}")
     return optimized(config, metrics)
 
 
 def _report(
+    config: DictConfig,
     run: RunDirectory,
     tasks: list,
     outcomes: Mapping[str, Any],
@@ -202,7 +211,8 @@ def _report(
     cost: dict[str, Any],
     facts: dict[str, Any],
 ) -> tuple[dict[str, float], Path]:
-    """Write metrics.json, tables, figures and report of a run, and finish it; return its metrics by name, and the report.
+    """Write metrics.json, tables, figures and report of a run, finish it, mirror and print it; return its metrics by name,
+    and the report.
 
     `outcomes` are the (qualities, verdicts) of each system. Changes are counted against the first of them.
     """
@@ -213,10 +223,21 @@ def _report(
     differences = {name: compare(tasks, outcomes[first], outcomes[name], ks=ks) for name in others}
     content = {"systems": list(outcomes), "results": results, "differences": differences, "cost": cost}
     write_json(run.directory / METRICS_FILE, content | facts)
-    report = make_report(run.directory)
+    with waiting("Writing tables, figures and report"):
+        report = make_report(run.directory)
     run.finish()
+    metrics, loggers = flat(results), build_loggers(config, run, "evaluate")
+    with closed_at_the_end(loggers):
+        for logger in loggers:
+            logger.log_metrics(metrics)
+            logger.save()
     print_tables(run.directory)
-    return flat(results), report
+    return metrics, report
+
+
+def _stored(config: DictConfig, run: Path) -> float | None:
+    """Return the metric that a sweep optimises, of a run that is finished."""
+    return optimized(config, flat(json.loads((run / METRICS_FILE).read_text(encoding="utf-8"))["results"]))
 
 
 def _say_what_is_excluded(task_ids: list[str]) -> None:
@@ -241,4 +262,4 @@ def _say_who_is_decoded_plainly(chosen: list[System], systems: list[Any], decodi
 main = hydra_command("evaluate", evaluate)
 
 if __name__ == "__main__":
-    main()
+    exit_with(main())

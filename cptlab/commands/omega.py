@@ -25,12 +25,14 @@ from cptlab.commands.shared.common import (
     begin,
     build_judge,
     check_sandbox,
+    finished_before,
     say,
     say_left_out,
     write_config,
 )
 from cptlab.commands.shared.systems import build_backbone, choose_systems, shared_setting
 from cptlab.errors import UserError
+from cptlab.process.ends import exit_with
 from cptlab.records import Task
 from cptlab.reporting.omega_curve import make_omega_report, print_curve
 from cptlab.reporting.omega_sweep import read_curve
@@ -87,6 +89,8 @@ def tune_omega(config: DictConfig, fresh: Path) -> Path:
         "benchmark": benchmark.fingerprint(),
         "adapters": {system.name: system.adapter_digest for system in systems},
     }
+    if finished := finished_before(config, runs=runs, made_of=made_of):
+        return finished
     run = begin(config, fresh, "omega", runs=runs, made_of=made_of)
     write_config(config, run)
 
@@ -192,4 +196,4 @@ def draw_with(system: LoadedSystem, n: int, judge: Judge, seed: int, directory: 
 main = hydra_command("omega", tune_omega)
 
 if __name__ == "__main__":
-    main()
+    exit_with(main())

@@ -9,14 +9,14 @@ Several directories are read as one sweep. Writes omega_curve.png, .svg, .csv an
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from cptlab.errors import UserError
+from cptlab.process.ends import command, exit_with
 from cptlab.reporting.omega_curve import make_omega_report, print_curve
 from cptlab.reporting.omega_sweep import read_curve
 
 
+@command()
 def main(arguments: list[str] | None = None) -> int:
     """Return 0, or 2 with one sentence on standard error where the runs make no curve."""
     parser = argparse.ArgumentParser(
@@ -30,16 +30,12 @@ def main(arguments: list[str] | None = None) -> int:
         help="the folder of a sweep over decoding.omega, one of its runs, or a run of cptlab omega",
     )
     given = parser.parse_args(arguments)
-    try:
-        curve = read_curve(given.runs)
-        page = make_omega_report(given.runs[0], curve)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    curve = read_curve(given.runs)
+    page = make_omega_report(given.runs[0], curve)
     print_curve(curve)
     print(f"Report: {page}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main())

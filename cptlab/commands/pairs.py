@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from cptlab.commands.shared.build_pairs import build_pairs
 from cptlab.commands.shared.common import PAIRS_FILE
+from cptlab.process.ends import exit_with
 from cptlab.settings.entry import hydra_command
 from cptlab.storage.run_directory import discard
 
@@ -25,4 +26,4 @@ def pairs(config: DictConfig, fresh: Path) -> None:
 main = hydra_command("pairs", pairs)
 
 if __name__ == "__main__":
-    main()
+    exit_with(main())

@@ -11,26 +11,24 @@ import sys
 from pathlib import Path
 
 from cptlab.errors import UserError
+from cptlab.process.ends import command, exit_with
 from cptlab.settings.output_directory import check_directory
 
 USAGE = "Use output=DIR and any of steps=N, batch=N, seed=N."
 
 
+@command(lambda: "What is trained is kept up to the last checkpoint; the same command goes on from there.")
 def main(arguments: list[str] | None = None) -> int:
     """Run the command with `name=value` arguments, and return its exit code."""
     given = sys.argv[1:] if arguments is None else arguments
     if "-h" in given or "--help" in given:
         print(__doc__)
         return 0
-    try:
-        output, options = parse(given)
-        check_directory(output, "output")
-        from cptlab.training.kata_lm import pretrain  # torch takes seconds to import, and a mistake should show at once
+    output, options = parse(given)
+    check_directory(output, "output")
+    from cptlab.training.kata_lm import pretrain  # torch takes seconds to import, and a mistake should show at once
 
-        pretrain(output, **options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    pretrain(output, **options)
     return 0
 
 
@@ -54,4 +52,4 @@ def parse(arguments: list[str]) -> tuple[Path, dict[str, int]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main())

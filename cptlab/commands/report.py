@@ -6,12 +6,12 @@ cptlab report RUN [--against SYSTEM] [--train TRAINING_RUN] [--programs-per-task
 from __future__ import annotations
 
 import argparse
-import sys
 
-from cptlab.errors import UserError
+from cptlab.process.ends import command, exit_with
 from cptlab.reporting.report import make_report, print_tables
 
 
+@command()
 def main(arguments: list[str] | None = None) -> int:
     """Return 0, or 2 with one sentence on standard error where the run cannot be read."""
     parser = argparse.ArgumentParser(
@@ -31,16 +31,12 @@ def main(arguments: list[str] | None = None) -> int:
         help="count issues in the first N programs of each task that parse (the paper: 10; default: all)",
     )
     given = parser.parse_args(arguments)
-    try:
-        shared = {"baseline": given.against, "programs_per_task": given.programs_per_task}
-        page = make_report(given.run, train_directory=given.train, **shared)
-        print_tables(given.run, **shared)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    shared = {"baseline": given.against, "programs_per_task": given.programs_per_task}
+    page = make_report(given.run, train_directory=given.train, **shared)
+    print_tables(given.run, **shared)
     print(f"\nReport: {page}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
+from cptlab.errors import UserError
+from cptlab.process.ends import command, exit_with
 from cptlab.settings.listing import lines, markdown
 
 
+@command()
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("cptlab settings", description=__doc__)
     parser.add_argument("name", nargs="?", help="only settings with this in their name")
@@ -24,11 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 0
     if not found:
-        print(f"error: There is no setting {options.name}. Leave the name out to see all.", file=sys.stderr)
-        return 2
+        raise UserError(f"There is no setting {options.name}. Leave the name out to see all.")
     print("\n".join(found))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main())

@@ -19,6 +19,7 @@ from cptlab.commands.shared.common import (
     TOO_LONG,
     begin,
     build_loggers,
+    finished_before,
     optimized,
     say,
     say_left_out,
@@ -26,12 +27,13 @@ from cptlab.commands.shared.common import (
 )
 from cptlab.commands.shared.estimate import print_estimate, say_estimate
 from cptlab.errors import UserError
+from cptlab.process.ends import exit_with
 from cptlab.progress import is_main_process
 from cptlab.settings.entry import hydra_command
 from cptlab.settings.instantiate import instantiate
 from cptlab.storage.atomic import write_json
 from cptlab.storage.run_directory import discard
-from cptlab.tracking.loggers import finished_at_the_end
+from cptlab.tracking.mirrors import check_mirrors, closed_at_the_end
 from cptlab.tracking.provenance import collect_provenance
 
 OPPOSITE = 1_000_003  # added to the seed of the second adapter, where an objective has one
@@ -50,6 +52,7 @@ def train(config: DictConfig, fresh: Path) -> float | None:
             print_estimate(config, _adapters)
         discard(fresh)
         return None
+    check_mirrors(config.logger, config.tags)
     from cptlab.reporting.curves import last_epochs
     from cptlab.training import choose_step, make_trainer, train_stages
 
@@ -63,6 +66,8 @@ def train(config: DictConfig, fresh: Path) -> float | None:
     make_trainer(trainer, logger=False)  # a machine without the devices is found now, not after the pairs
     mine = config.data.pairs_file  # with what it holds, so that a corrected file is a new run
     content = {"backbone": backbone.fingerprint} | ({"pairs": hashlib.sha256(_bytes(mine)).hexdigest()} if mine else {})
+    if finished := finished_before(config, **content):
+        return optimized(config, _read_json(finished / METRICS_FILE)["metrics"])
     run = begin(config, fresh, "train", **content)
     main_process = is_main_process()
     if main_process:
@@ -93,7 +98,7 @@ def train(config: DictConfig, fresh: Path) -> float | None:
             say=say if main_process else _say_what_is_computed,
         )
     loggers = build_loggers(config, run, "train") if main_process else []
-    with finished_at_the_end(loggers):
+    with closed_at_the_end(loggers):
         try:
             train_stages(
                 backbone,
@@ -167,4 +172,4 @@ def _read_json(path: Path) -> dict[str, Any]:
 main = hydra_command("train", train)
 
 if __name__ == "__main__":
-    main()
+    exit_with(main())

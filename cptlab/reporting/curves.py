@@ -83,12 +83,13 @@ def read_curves(directory: str | os.PathLike) -> tuple[Stage, ...]:
 
 
 def last_epochs(directory: Path) -> dict[str, float]:
-    """Return the last row of each stage's epochs.csv below a training directory, named `<stage>/<quantity>`."""
+    """Return the latest value of each quantity in each stage's epochs.csv, named `<stage>/<quantity>`."""
     metrics: dict[str, float] = {}
     for stage, name in (("stage1", "comparative"), ("stage2", "nll")):
         path = directory / stage / EPOCHS
         if path.is_file():
-            metrics |= {f"{name}/{quantity}": value for quantity, value in _read(path)[-1].items()}
+            for row in _read(path):
+                metrics |= {f"{name}/{quantity}": value for quantity, value in row.items()}
     return metrics
 
 

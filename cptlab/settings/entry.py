@@ -19,13 +19,16 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cptlab.errors import UserError
+from cptlab.process.ends import code_of, command
 from cptlab.progress import is_main_process
 from cptlab.settings.config_source import config_directory, use_declared_defaults
 from cptlab.settings.debug import shrink
 from cptlab.settings.explanations import explain, refused_group
 from cptlab.settings.output_directory import check_paths
+from cptlab.settings.sweep import Sweep
 from cptlab.settings.tree import print_tree
 from cptlab.settings.validation import validate
+from cptlab.storage.run_directory import SHARED as OPEN_RUN
 from cptlab.storage.run_directory import discard
 
 
@@ -36,18 +39,33 @@ def hydra_command(name: str, step: Callable[[DictConfig, Path], Any]) -> Callabl
     `arguments`, those of the process are taken. A user's mistake ends the process with exit code 2.
     """
 
-    @hydra.main(version_base="1.3", config_path=str(config_directory()), config_name=name)
-    def composed(config: DictConfig) -> float | None:
-        fresh = Path(HydraConfig.get().runtime.output_dir)
-        return job(lambda config: step(config, fresh), config)
-
+    @command(_kept)
     def main(arguments: Sequence[str] | None = None) -> int:
         if arguments is not None:
             sys.argv[1:] = arguments
-        entry(composed, name)
-        return 0
+        sweep = Sweep(sys.argv[1:])
+
+        @hydra.main(version_base="1.3", config_path=str(config_directory()), config_name=name)
+        def composed(config: DictConfig) -> float | None:
+            fresh = Path(HydraConfig.get().runtime.output_dir)
+            return job(lambda config: step(config, fresh), config, sweep)
+
+        whole = False
+        try:
+            entry(composed, name)
+            whole = True
+        finally:
+            code = sweep.end(whole)
+        return code
 
     return main
+
+
+def _kept() -> str:
+    """What a command that is stopped says of its work."""
+    directory = os.environ.get(OPEN_RUN)
+    where = f" in {directory}" if directory else ""
+    return f"What is finished is kept{where}; the same command goes on from there."
 
 
 def entry(main: Callable[[], Any], command: str) -> None:
@@ -56,8 +74,6 @@ def entry(main: Callable[[], Any], command: str) -> None:
     use_declared_defaults()
     try:
         main()
-    except KeyboardInterrupt:
-        sys.exit("Interrupted. The same command goes on from here.")
     except (UserError, HydraException, OmegaConfBaseException) as error:
         if os.environ.get("CPTLAB_TRACEBACK"):
             raise
@@ -70,13 +86,15 @@ def entry(main: Callable[[], Any], command: str) -> None:
         sys.exit(2)
 
 
-def job(run: Callable[[DictConfig], Any], config: DictConfig) -> Any:
+def job(run: Callable[[DictConfig], Any], config: DictConfig, sweep: Sweep) -> Any:
     """Validate and print the config of one job, and run it. A mistake ends a single run here, without Hydra's extra line.
 
-    In a sweep it is left to Hydra, which finishes the other jobs first.
+    In a sweep, a job that fails is named and returns None, and the others go on.
     """
     mode = HydraConfig.get().mode
     try:
+        if mode == RunMode.MULTIRUN:
+            sweep.begin_job()
         strategy = OmegaConf.select(config, "trainer.strategy")
         if mode == RunMode.MULTIRUN and strategy not in (None, "auto") and "TORCHELASTIC_RUN_ID" not in os.environ:
             raise UserError(
@@ -89,12 +107,13 @@ def job(run: Callable[[DictConfig], Any], config: DictConfig) -> Any:
             )
         prepare(config)
         return run(config)
-    except UserError as error:
-        discard(Path(HydraConfig.get().runtime.output_dir))
-        if mode == RunMode.MULTIRUN or os.environ.get("CPTLAB_TRACEBACK"):
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    except Exception as error:
+        if isinstance(error, UserError):
+            discard(Path(HydraConfig.get().runtime.output_dir))
+        if mode == RunMode.MULTIRUN:
+            sweep.note_failure(error)
+            return None
+        sys.exit(code_of(error))
 
 
 def prepare(config: DictConfig) -> None:

@@ -30,6 +30,6 @@ class TaskChunks:
     def compute(self, store: ChunkStore, title: str, make: Callable[[str, Callable[[int], None]], list[Any]]) -> None:
         """Make the chunks that `store` lacks with `make(key, advance)`, under a progress bar over programs."""
         total = self.programs * len(self.tasks)
-        with progress_bar(title, total, "programs") as advance:
-            advance(total - self.programs * sum(len(self.tasks_of(key)) for key in store.missing()))
+        missing = self.programs * sum(len(self.tasks_of(key)) for key in store.missing())
+        with progress_bar(title, total, "programs", done=total - missing) as advance:
             store.compute(lambda key: make(key, advance))

@@ -152,8 +152,8 @@ class _Results:
                 for row, completion in enumerate(_read(completions))
                 if rows[row] == row and row not in journal
             )
-            with progress_bar(title, len(rows), "programs") as advance:
-                advance(sum(equals[row] for row in journal))
+            done = sum(equals[row] for row in journal)
+            with progress_bar(title, len(rows), "programs", done=done) as advance:
                 if len(journal) < len(equals):
                     for row, record in work(todo):
                         journal.add(row, record)

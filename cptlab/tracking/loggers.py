@@ -1,30 +1,97 @@
-"""Loggers: Lightning's CSV and W&B loggers as cptlab opens them. The only module that imports wandb.
+"""Loggers: CSV and W&B as cptlab opens them. The only module that imports wandb.
 
-The local result files are the truth; W&B mirrors them. It runs offline unless the user is logged in, and never asks.
+W&B runs offline unless the user is logged in, and never asks. A run that goes on goes on in the same file and the same
+W&B run. Each logger here has what Lightning asks of one, without Lightning, which would import torch.
 """
 
 from __future__ import annotations
 
-import csv
-import io
+import json
 import netrc
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import secrets
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlparse
 
+from cptlab.errors import UserError
 from cptlab.settings.setting import Setting
-from cptlab.storage.atomic import write_text
+from cptlab.storage.atomic import write_json
+from cptlab.storage.csv_rows import append_row, read_rows
+
+WANDB_FILE = "wandb.json"  # the id of a run's W&B run
+FINISH_SECONDS = 120.0  # for what W&B has not sent yet; `wandb sync` sends the rest
 
 
-def csv_logger(save_dir: str) -> Any:
-    """Open Lightning's CSV logger on `<save_dir>/csv/metrics.csv`; a resumed run writes to csv1, csv2 and so on."""
-    from lightning.pytorch.loggers import CSVLogger
+class Logger:
+    """What Lightning asks of a logger, and does nothing."""
 
-    earlier = len(list(Path(save_dir).glob("csv*")))  # Lightning would delete what a killed run logged
-    return CSVLogger(save_dir=save_dir, name="", version=f"csv{earlier or ''}")
+    name = version = ""
+
+    def __init__(self, save_dir: str) -> None:
+        self.save_dir = save_dir
+
+    def log_hyperparams(self, params: Mapping[str, Any], *_: Any) -> None:
+        """Keep the settings of the run."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log the metrics of an optimiser step; without `step`, the results of the run."""
+
+    def log_graph(self, *_: Any) -> None: ...
+    def after_save_checkpoint(self, *_: Any) -> None: ...
+    def save(self) -> None: ...
+    def finalize(self, status: str) -> None: ...
+
+    def close(self, failed: bool) -> None:
+        """End the record of the run."""
+
+
+class CsvLogger(Logger):
+    """Writes `<save_dir>/csv/metrics.csv`, a row each time, on the disk at once.
+
+    A run that goes on repeats the steps after its checkpoint, with the same values: their rows are there already.
+    """
+
+    def __init__(self, save_dir: str) -> None:
+        super().__init__(save_dir)
+        self.path = Path(save_dir) / "csv" / "metrics.csv"
+        self._known = {(row.get("step"), frozenset(row)) for row in read_rows(self.path)}
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        row = ({} if step is None else {"step": step}) | dict(metrics)
+        key = None if step is None else str(step), frozenset(row)
+        if key not in self._known:
+            self._known.add(key)
+            append_row(self.path, row)
+
+
+class WandbLogger(Logger):
+    """A W&B run. The optimiser step is its x axis."""
+
+    def __init__(self, save_dir: str, **options: Any) -> None:
+        super().__init__(save_dir)
+        self.run = start_wandb(save_dir, **options)
+        self.run.define_metric("trainer/global_step")
+        self.run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+
+    def log_hyperparams(self, params: Mapping[str, Any], *_: Any) -> None:
+        self.run.config.update(dict(params), allow_val_change=True)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        if step is None:
+            self.run.log({**metrics, "results": _table(metrics)})
+        else:  # W&B ignores a step that it has: one that a run repeats after its checkpoint
+            self.run.log({**metrics, "trainer/global_step": step}, step=step)
+
+    def close(self, failed: bool) -> None:
+        self.run.finish(exit_code=int(failed))
+
+
+def csv_logger(save_dir: str) -> CsvLogger:
+    """Open the CSV logger of a run directory."""
+    return CsvLogger(save_dir)
 
 
 def wandb_logger(
@@ -34,30 +101,62 @@ def wandb_logger(
     project: Annotated[str, Setting("W&B project.")] = "cptlab",
     group: Annotated[str | None, Setting("W&B group of the run.")] = None,
     name: Annotated[str | None, Setting("W&B name of the run; null: W&B makes one up.")] = None,
-) -> Any:
-    """Open Lightning's W&B logger, offline if nobody is logged in."""
-    from lightning.pytorch.loggers import WandbLogger
-
-    return WandbLogger(experiment=start_wandb(save_dir, project, group, job_type, tags, name), save_dir=save_dir)
+) -> WandbLogger:
+    """Open the W&B logger of a run directory, offline if nobody is logged in."""
+    return WandbLogger(save_dir, project=project, group=group, job_type=job_type, tags=tags, name=name)
 
 
-def start_wandb(
-    save_dir: str, project: str, group: str | None, job_type: str, tags: list[str], name: str | None = None
-) -> Any:
-    """Start a W&B run, offline if nobody is logged in."""
+def start_wandb(save_dir: str, **options: Any) -> Any:
+    """Start the W&B run of a run directory, or go on with it; offline if nobody is logged in or W&B does not answer."""
     import wandb
     from wandb.errors import Error
 
     os.environ.setdefault("WANDB_SILENT", "true")
-    os.environ.setdefault("WANDB_DIR", save_dir)
-    quiet = wandb.Settings(console="off", silent=True, init_timeout=30)
-    options: dict[str, Any] = {"project": project, "group": group, "job_type": job_type, "tags": list(tags)}
-    options |= {"name": name, "dir": save_dir, "settings": quiet}
+    options |= {"dir": save_dir, "id": _run_id(Path(save_dir)), "tags": list(options["tags"])}
+    quiet = wandb.Settings(console="off", silent=True, init_timeout=30, finish_timeout=FINISH_SECONDS)
     mode: Any = os.environ.get("WANDB_MODE") or ("offline" if is_offline() else "online")
+    resume = None if mode == "offline" else "allow"  # offline, the id alone makes the parts one run
     try:
-        return wandb.init(mode=mode, **options)
-    except (Error, TimeoutError, OSError):  # no network, or a key that the server refuses
-        return wandb.init(mode="offline", **options)
+        return wandb.init(mode=mode, resume=resume, settings=quiet, **options)
+    except (Error, TimeoutError) as error:  # no network, or a key that the server refuses
+        if mode == "offline":
+            raise
+        reason = " ".join(str(error).split())
+        print(
+            f"W&B did not take the run, which is kept offline for `wandb sync` ({reason}).", file=sys.stderr, flush=True
+        )
+        wandb.teardown()  # or it would hold the id
+        return wandb.init(mode="offline", settings=quiet, **options)
+
+
+def check_wandb(tags: Sequence[Any], project: Any = None, group: Any = None, name: Any = None) -> None:
+    """Raise UserError for what W&B would refuse of a run's settings, or of the variables WANDB_… of the environment."""
+    try:
+        import wandb
+        from wandb.errors import UsageError
+    except (ImportError, OSError):
+        return  # the run will go on without it
+
+    given = {"run_tags": tuple(tags), "project": project, "run_group": group, "run_name": name}
+    try:
+        wandb.Settings(**given)
+        wandb.Settings().update_from_env_vars(dict(os.environ))
+    except (ValueError, UsageError) as error:  # pydantic's errors are ValueErrors
+        raise UserError(
+            f"W&B refuses its settings: {_reason(error)}. Correct tags, logger.wandb or the variables WANDB_… of the "
+            "environment, or use logger=csv."
+        ) from None
+
+
+def _reason(error: Exception) -> str:
+    """Return the first complaint of pydantic in one line, or the text of another error."""
+    from pydantic import ValidationError
+
+    if not isinstance(error, ValidationError):
+        return str(error).rstrip(".")
+    first = error.errors()[0]
+    name = str(first["loc"][0]).removeprefix("run_") if first["loc"] else "a value"
+    return f"{name}: {first['msg'].removeprefix('Value error, ')}, got {first['input']!r}"
 
 
 def is_offline() -> bool:
@@ -71,49 +170,18 @@ def is_offline() -> bool:
         return True
 
 
-@contextmanager
-def finished_at_the_end(loggers: list[Any]) -> Iterator[list[Any]]:
-    """Close the W&B run at the end, as failed if an exception ends it."""
-    failed = True
+def _run_id(directory: Path) -> str:
+    """Return the id of the W&B run of a run directory, which an earlier process may have begun."""
+    file = directory / WANDB_FILE
     try:
-        yield loggers
-        failed = False
-    finally:
-        for logger in loggers:
-            if type(logger).__name__ == "WandbLogger":
-                logger.experiment.finish(exit_code=int(failed))
+        return str(json.loads(file.read_text(encoding="utf-8"))["id"])
+    except (OSError, ValueError, KeyError, TypeError):
+        made = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
+        write_json(file, {"id": made})
+        return made
 
 
-def log_evaluation(loggers: list[Any], metrics: dict[str, float]) -> None:
-    """Log the metrics of an evaluation, named system/difficulty/metric, to every logger, and as one table to W&B."""
-    for logger in loggers:
-        logger.log_metrics(metrics)
-        if type(logger).__name__ == "WandbLogger":
-            logger.experiment.log({"results": _table(metrics)})
-        logger.save()
-
-
-def mirror_without_lightning(
-    loggers: Mapping[str, Any], directory: Path, metrics: dict[str, float], tags: list[str], config: dict[str, Any]
-) -> None:
-    """Log the metrics of a run that loads no model, without Lightning's loggers, which would import torch.
-
-    `loggers` is their configuration: csv writes `csv/metrics.csv` in `directory`, wandb starts a run.
-    """
-    if "csv" in loggers:
-        rows = io.StringIO(newline="")
-        writer = csv.DictWriter(rows, list(metrics))
-        writer.writeheader()
-        writer.writerow(metrics)
-        write_text(directory / "csv" / "metrics.csv", rows.getvalue())
-    if "wandb" in loggers:
-        options = {name: loggers["wandb"].get(name) for name in ("project", "group", "name")}
-        with start_wandb(str(directory), job_type="evaluate", tags=tags, **options) as run:
-            run.config.update(config)
-            run.log(metrics | {"results": _table(metrics)})
-
-
-def _table(metrics: dict[str, float]) -> Any:
+def _table(metrics: Mapping[str, float]) -> Any:
     """Split the names system/difficulty/metric into the columns of a W&B table."""
     import wandb
 

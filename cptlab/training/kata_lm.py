@@ -23,6 +23,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from cptlab.errors import UserError
 from cptlab.kata.corpus import Document, documents
+from cptlab.progress import progress_bar
 from cptlab.storage.atomic import replacing, write_bytes, write_json
 from cptlab.storage.damaged import set_aside
 
@@ -181,40 +182,37 @@ def pretrain(output: Path, steps: int = 1000, batch: int = 32, seed: int = 0) ->
     stream = batches(tokenizer, seed, batch, start)
     mark, running = time.monotonic(), []
     model.train()
-    for step in range(start, steps):
-        inputs, labels = next(stream)
-        for group in optimizer.param_groups:
-            group["lr"] = rate(step, steps)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = model(input_ids=inputs, labels=labels).loss  # padding is on the right, where no token looks
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        running.append(loss.item())
-        done = step + 1
-        if done % 50 == 0 or done == steps:
-            elapsed = seconds + time.monotonic() - mark
-            log.append({"step": done, "loss": sum(running) / len(running), "seconds": round(elapsed, 1)})
-            left = (time.monotonic() - mark) / (done - start) * (steps - done)
-            print(
-                f"step {done}/{steps}  loss {log[-1]['loss']:.4f}  {elapsed / 60:.1f} min, {left / 60:.1f} min left",
-                flush=True,
-            )
-            running = []
-        if done % SAVE_EVERY == 0 and done < steps:
-            with replacing(state_file) as file:
-                torch.save(
-                    {
-                        "settings": settings,
-                        "model": model.state_dict(),
-                        "optimizer": optimizer.state_dict(),
-                        "step": done,
-                        "seconds": seconds + time.monotonic() - mark,
-                        "log": log,
-                    },
-                    file,
-                )
+    with progress_bar("training kata-lm", steps, "steps", done=start) as advance:
+        for step in range(start, steps):
+            inputs, labels = next(stream)
+            for group in optimizer.param_groups:
+                group["lr"] = rate(step, steps)
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                loss = model(input_ids=inputs, labels=labels).loss  # padding is on the right, where no token looks
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            running.append(loss.item())
+            done = step + 1
+            advance(1, f"loss {running[-1]:.4f}")
+            if done % 50 == 0 or done == steps:
+                elapsed = seconds + time.monotonic() - mark
+                log.append({"step": done, "loss": sum(running) / len(running), "seconds": round(elapsed, 1)})
+                running = []
+            if done % SAVE_EVERY == 0 and done < steps:
+                with replacing(state_file) as file:
+                    torch.save(
+                        {
+                            "settings": settings,
+                            "model": model.state_dict(),
+                            "optimizer": optimizer.state_dict(),
+                            "step": done,
+                            "seconds": seconds + time.monotonic() - mark,
+                            "log": log,
+                        },
+                        file,
+                    )
     record = {
         **settings,
         "parameters": model.num_parameters(),

@@ -40,7 +40,7 @@ from cptlab.training.steps.token_pairs import TokenPair
 FORMAT = 1  # of the files; another one has other keys
 TOKEN_BUDGET = 4096  # padded tokens of the packed rows computed together, which make a piece: part of the format
 
-Progress = Callable[[str, int, str], AbstractContextManager[Callable[[int], None]]]
+Progress = Callable[..., AbstractContextManager[Callable[[int], None]]]  # of `progress_bar`
 
 
 def reference_bytes(
@@ -218,8 +218,7 @@ def _complete(reference: Reference, backbone, pairs, amount: str, say, progress:
     _check_space(reference, amount)
     for file, (sound, _) in zip(reference.files, checked, strict=True):
         file.begin(sound)
-    with progress(f"Reference of {backbone.name}", len(pairs), "pairs") as advance:
-        advance(done)
+    with progress(f"Reference of {backbone.name}", len(pairs), "pairs", done=done) as advance:
         for piece in missing:
             contents = _compute(backbone, [pairs[index] for index in groups[piece]], reference)
             for file, (sound, _), content in zip(reference.files, checked, contents):  # without states, scores alone

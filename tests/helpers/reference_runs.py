@@ -56,7 +56,7 @@ def kata_examples(backbone: Backbone, count: int, seed: int = 0) -> list[TokenPa
 
 
 @contextlib.contextmanager
-def no_bar(title: str, total: int, unit: str):
+def no_bar(title: str, total: int, unit: str, *, done: int = 0):
     yield lambda done: None
 
 

@@ -1,8 +1,11 @@
 """Batches, the LightningModule, its checkpoints and diagnostics, and what bad input gives."""
 
+import contextlib
 import csv
 import functools
 import math
+import os
+import signal
 from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,6 +14,7 @@ import lightning
 import pytest
 import torch
 import yaml
+from lightning import Callback
 from omegaconf import OmegaConf
 from tiny_models import tiny_backbone
 from training_runs import CPU, TRAIN, make_adapter, make_pairs, train, with_stages, write_file
@@ -327,11 +331,60 @@ def test_ablated_stages_leave_no_trace(tmp_path):
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"stage2"}
 
 
-def test_progress_bar_shows_stage_and_time_left(tmp_path, capsys):
+def test_progress_shows_stage_and_steps(tmp_path, capsys, monkeypatch):
+    bars, latest = [], []
+
+    @contextlib.contextmanager
+    def bar(title, total, unit, *, done):
+        bars.append((title, total, unit, done))
+        yield lambda count, words: latest.append((count, words))
+
+    monkeypatch.setattr(cptlab.training.loop.callbacks, "progress_bar", bar)
     train(tmp_path, first_epochs=1, second_epochs=1, callbacks=[StageProgress()])
+    titles = ["stage 1 of 2 (comparative)", "stage 2 of 2 (nll)"]
+    assert bars == [(title, len(latest) // 2, "steps", 0) for title in titles]
+    assert all(count == 1 and words.startswith("epoch 1, loss ") for count, words in latest)
     shown = capsys.readouterr()
-    assert "stage 1 of 2 (comparative)" in shown.err and "stage 2 of 2 (nll)" in shown.err and "<" in shown.err
-    assert shown.out == "" and "Warning" not in shown.err
+    assert shown.out == "" and shown.err == ""
+
+
+class FailingLogger(lightning.pytorch.loggers.Logger):
+    """Raises in every method that Lightning calls."""
+
+    name = version = "failing"
+
+    def log_metrics(self, metrics, step=None):
+        raise RuntimeError("no network")
+
+    def log_hyperparams(self, params):
+        raise OSError(28, "No space left on device")
+
+    def finalize(self, status):
+        raise ValueError("closed already")
+
+
+def test_a_logger_that_fails_fails_no_training(tmp_path, capsys):
+    plain = train(tmp_path / "plain", first_epochs=1, second_epochs=1)
+    adapter = train(tmp_path / "failing", first_epochs=1, second_epochs=1, loggers=[FailingLogger()])
+    assert torch.equal(adapter.collapsed(), plain.collapsed())
+    assert capsys.readouterr().err.count("warning: logger FailingLogger failed") == 1
+
+
+def test_sigterm_reaches_the_handler_of_the_caller(tmp_path):
+    class Sent(Callback):
+        def on_train_batch_end(self, *_):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def handler(*_):
+        raise BrokenPipeError  # something that training itself never raises
+
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        with pytest.raises(BrokenPipeError):
+            train(tmp_path, callbacks=[Sent()])
+        assert signal.getsignal(signal.SIGTERM) is handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")

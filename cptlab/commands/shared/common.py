@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -14,9 +15,11 @@ from omegaconf import DictConfig, OmegaConf
 from cptlab.errors import UserError
 from cptlab.progress import is_main_process
 from cptlab.settings.instantiate import instantiate
+from cptlab.settings.sweep import job_finished_before
 from cptlab.storage.atomic import write_text
 from cptlab.storage.digests import fingerprint
 from cptlab.storage.run_directory import CONFIG_FILE, INCIDENTAL, RunDirectory, open_run
+from cptlab.tracking.mirrors import Mirror
 
 if TYPE_CHECKING:
     from cptlab.systems.judge import Judge
@@ -86,15 +89,24 @@ def content_of(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
-def build_loggers(config: DictConfig, run: RunDirectory, job_type: str) -> list[Any]:
-    """Build the configured loggers of this run; they write below its directory."""
-    made = []
+def build_loggers(config: DictConfig, run: RunDirectory, job_type: str) -> list[Mirror]:
+    """Build the configured loggers of this run, which write below its directory and cannot fail it."""
+    directory, made = str(run.directory), []
     for name, node in (config.logger or {}).items():
         extra = {"job_type": job_type, "tags": list(config.tags)} if name == "wandb" else {}
-        made.append(instantiate(node, f"logger.{name}", save_dir=str(run.directory), **extra))
+        build = functools.partial(instantiate, node, f"logger.{name}", save_dir=directory, **extra)
+        made.append(Mirror(str(name), directory, build))
     for logger in made:
         logger.log_hyperparams(content_of(config))
     return made
+
+
+def finished_before(config: DictConfig, **content: Any) -> Path | None:
+    """Return the run that this sweep, when it was started before, finished with these settings and this content."""
+    found = job_finished_before(_digest(config, **content))
+    if found is not None:
+        say(f"Finished before: {found}")
+    return found
 
 
 def check_optimized(config: DictConfig, names: Collection[str]) -> None:

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from cptlab.commands.shared.build_pairs import find_pairs
 from cptlab.commands.shared.common import say
 from cptlab.errors import UserError
+from cptlab.progress import waiting
 from cptlab.settings.instantiate import instantiate
 
 FITS = 0.8  # of the free memory, which a backbone may take to be loaded for a measurement
@@ -58,14 +59,16 @@ def print_estimate(config: DictConfig, adapters_of: Callable[..., list[Any]]) ->
     if method.reason:
         print(f"The plain step would be used: {method.reason}.")
     options = {"method": method, "compute": compute, "quantization": quantization, "unknown": unknown}
-    found = _estimate(config, backbone, adapters, data, objective, **options)
+    with waiting("Measuring training steps"):
+        found = _estimate(config, backbone, adapters, data, objective, **options)
     print("\n".join(found.lines()))
 
 
 def say_estimate(config: DictConfig, *parts: Any, **options: Any) -> dict[str, Any] | None:
     """Say what the run will take in two lines, and return it as plain data; None where a step does not fit."""
     try:
-        found = _estimate(config, *parts, **options)
+        with waiting("Measuring training steps"):
+            found = _estimate(config, *parts, **options)
     except UserError as error:
         say(f"No estimate: {error}")
         return None

@@ -1,10 +1,12 @@
-"""What happens around the steps of a stage: checkpoints that survive a kill, curves on disk, the progress bar."""
+"""What happens around the steps of a stage: checkpoints that survive a kill, curves on disk, signals, progress."""
 
 from __future__ import annotations
 
-import csv
 import os
 import pickle
+import signal
+import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,10 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from tqdm import tqdm
 
-from cptlab.storage.atomic import replacing, write_text
+from cptlab.progress import Advance, progress_bar
+from cptlab.storage.atomic import replacing
+from cptlab.storage.csv_rows import append_row, keep_rows
 from cptlab.training.loop.module import AdapterTraining
 
 CHECKPOINT = "last.ckpt"
@@ -70,7 +73,8 @@ class CurveWriter(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
             for path in self.paths.values():
-                _cut_off(path, trainer.global_step)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                keep_rows(path, lambda row: int(row["step"]) <= trainer.global_step)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any) -> None:
         self._append("steps", trainer, _stage(pl_module).step_values)
@@ -81,34 +85,32 @@ class CurveWriter(Callback):
         self._append("epochs", trainer, stage.epoch_means | validation)
 
     def _append(self, name: str, trainer: Trainer, values: dict[str, float]) -> None:
-        if not trainer.is_global_zero:
-            return
-        row = {"step": trainer.global_step, "epoch": trainer.current_epoch + 1} | values
-        path = self.paths[name]
-        new = not path.exists()
-        with open(path, "a", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, row)
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
+        if trainer.is_global_zero:
+            append_row(self.paths[name], {"step": trainer.global_step, "epoch": trainer.current_epoch + 1} | values)
+
+
+class CallersSignals(Callback):
+    """SIGTERM goes to the handler that was there before: Lightning's own would end `fit` as if training had finished.
+
+    Where a signal ends one of several processes that `fit` has started, it ends the others.
+    """
+
+    def __init__(self) -> None:
+        self.handler = signal.getsignal(signal.SIGTERM)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if threading.current_thread() is threading.main_thread() and self.handler is not None:
+            signal.signal(signal.SIGTERM, self.handler)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        launcher = trainer.strategy.launcher
+        if launcher is not None and not isinstance(exception, Exception):
+            launcher.kill(signal.SIGKILL)
 
 
 def _stage(module: LightningModule) -> AdapterTraining:
     assert isinstance(module, AdapterTraining)
     return module
-
-
-def _cut_off(path: Path, step: int) -> None:
-    """Keep the rows of a curve up to `step`; a last row that a kill broke off lies beyond it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        return
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = [line for line in lines[1:] if line.endswith("\n") and int(line.split(",")[0]) <= step]
-    if kept:
-        write_text(path, "".join(lines[:1] + kept))
-    else:
-        path.unlink()
 
 
 class StageProgress(ProgressBar):
@@ -117,7 +119,8 @@ class StageProgress(ProgressBar):
     def __init__(self) -> None:
         super().__init__()
         self._enabled = True
-        self._bar: tqdm | None = None
+        self._shown = ExitStack()
+        self._advance: Advance | None = None
 
     def disable(self) -> None:
         self._enabled = False
@@ -128,21 +131,17 @@ class StageProgress(ProgressBar):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._enabled and trainer.is_global_zero:
             total, done = int(trainer.estimated_stepping_batches), trainer.global_step
-            self._bar = tqdm(total=total, initial=done, desc=_stage(pl_module).title, unit="step", dynamic_ncols=True)
+            bar = progress_bar(_stage(pl_module).title, total, "steps", done=done)
+            self._advance = self._shown.enter_context(bar)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any) -> None:
-        if self._bar is not None:
-            loss = _stage(pl_module).step_values["loss"]
-            self._bar.set_postfix_str(f"epoch {trainer.current_epoch + 1}, loss {loss:.3g}", refresh=False)
-            self._bar.update(1)
+        if self._advance is not None:
+            self._advance(1, f"epoch {trainer.current_epoch + 1}, loss {_stage(pl_module).step_values['loss']:.3g}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._close()
+        self._shown.close()
+        self._advance = None
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._close()
-
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        self._shown.__exit__(type(exception), exception, None)
+        self._advance = None

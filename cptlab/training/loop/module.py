@@ -80,7 +80,7 @@ class AdapterTraining(lightning.LightningModule):
         self.save_hyperparameters(self.settings)
         self.step_values: dict[str, float] = {}  # of the latest step, all processes together
         self.epoch_sums: dict[str, float] = {}  # of this epoch's steps, kept in checkpoints
-        self.validation: dict[str, float] = {}  # of the latest validation
+        self.validation: dict[str, float] = {}  # of this epoch, empty where it has none
         self._latest: dict[str, Tensor] = {}
         self._validation_sums: dict[str, float] = {}
 
@@ -160,7 +160,7 @@ class AdapterTraining(lightning.LightningModule):
         self.log_dict({f"{self.stage}/{name}": value for name, value in self.step_values.items()}, batch_size=1)
 
     def on_train_epoch_start(self) -> None:
-        self.epoch_sums = {}
+        self.epoch_sums, self.validation = {}, {}
 
     @property
     def epoch_means(self) -> dict[str, float]:

@@ -25,7 +25,15 @@ from cptlab.errors import UserError
 from cptlab.settings.setting import Setting, check_settings
 from cptlab.storage.atomic import write_json
 from cptlab.storage.damaged import set_aside
-from cptlab.training.loop.callbacks import CHECKPOINT, AtomicCheckpointIO, CurveWriter, StageCheckpoint, is_readable
+from cptlab.tracking.mirrors import Mirror
+from cptlab.training.loop.callbacks import (
+    CHECKPOINT,
+    AtomicCheckpointIO,
+    CallersSignals,
+    CurveWriter,
+    StageCheckpoint,
+    is_readable,
+)
 from cptlab.training.loop.datamodule import PairDataModule
 from cptlab.training.loop.module import STAGES, AdapterTraining
 from cptlab.training.objectives.base import Objective
@@ -100,6 +108,8 @@ def train_stages(
             "Give train_stages as many: `opposite` is the second."
         )
     method = method or choose_step(backbone, adapters=adapters)
+    mirrors = [one if isinstance(one, Mirror) else Mirror.of(one, str(directory)) for one in loggers]
+    steps = 0
     description: dict[str, Any] = {"data": data.description, "backbone": backbone.fingerprint}
     for number, stage in enumerate(STAGES, 1):
         epochs = stages.epochs(stage)
@@ -120,7 +130,7 @@ def train_stages(
             title=f"stage {number} of 2 ({stage})",
         )
         kept = Path(directory) / f"stage{number}"
-        _run_stage(module, data, trainer, kept, epochs, stages.checkpoint_every, callbacks, loggers)
+        steps = _run_stage(module, data, trainer, kept, epochs, stages.checkpoint_every, callbacks, mirrors, steps)
         description |= {f"stage{number}_epochs": epochs}
     adapter.to(backbone.device).eval()
     return adapter
@@ -168,8 +178,10 @@ def _run_stage(
     epochs: int,
     checkpoint_every: int,
     callbacks: Sequence[lightning.Callback],
-    loggers: Sequence[Any],
-) -> None:
+    loggers: Sequence[Mirror],
+    steps: int,
+) -> int:
+    """Run a stage to its end, `steps` optimiser steps after the first; return the number of steps then."""
     checkpoint = directory / CHECKPOINT
     for left_over in directory.glob("*.partial"):
         left_over.unlink(missing_ok=True)
@@ -180,8 +192,8 @@ def _run_stage(
         state = AtomicCheckpointIO().load_checkpoint(checkpoint)
         module.on_load_checkpoint(state)
         module.load_state_dict(state["state_dict"])
-        return
-    own = [CurveWriter(directory), StageCheckpoint(directory, checkpoint_every)]
+        return steps + state["global_step"]
+    own = [CurveWriter(directory), StageCheckpoint(directory, checkpoint_every), CallersSignals()]
     with _quiet():
         fitter = make_trainer(
             trainer,
@@ -194,10 +206,12 @@ def _run_stage(
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
+        fitter.fit_loop.epoch_loop._batches_that_stepped = steps  # loggers count on, as if both stages were one run
         fitter.fit(module, datamodule=data, ckpt_path=checkpoint if checkpoint.exists() else None)
     if fitter.is_global_zero:
         summary = {"stage": module.stage, "steps": fitter.global_step, "epochs": fitter.current_epoch}
         write_json(directory / FINISHED, summary)
+    return steps + fitter.global_step
 
 
 @contextlib.contextmanager
