@@ -24,10 +24,11 @@ from cptlab.judging.execution.prefetch import known_calls
 from cptlab.judging.execution.request import ExecutionRequest
 from cptlab.judging.sandbox.levels import LEVELS, explanation
 from cptlab.judging.sandbox.limits import Limits
-from cptlab.judging.verdicts import judge, task_requests, verdict
+from cptlab.judging.verdicts import judge, task_requests
 from cptlab.judging.verdicts.comparison import same_output, same_value
 from cptlab.judging.verdicts.judge import judge_programs, judge_stream
 from cptlab.judging.verdicts.task_requests import TaskRequests
+from cptlab.judging.verdicts.verdict import verdict_of
 from cptlab.records import Prompt, Task, Test
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -422,7 +423,7 @@ def test_kinds_of_task_take_turns_in_one_server(level, capfd, monkeypatch):
         (server,) = executor._pool._servers
         requests = [(task, TaskRequests(task).request(source)) for _ in range(3) for task, source in kinds.items()]
         for task, results in executor.run(requests):
-            assert verdict.verdict_of(task, results).passed
+            assert verdict_of(task, results).passed
         assert executor._pool._servers == [server] and server.poll() is None
     assert capfd.readouterr().err == ""
 
