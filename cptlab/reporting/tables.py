@@ -41,7 +41,7 @@ def family_table(evaluation: Evaluation, results: Results, family: Family) -> Ta
             records += [_record(system, level, len(tasks), metric.name, found) for metric in metrics]
         rows.append(tuple(cells))
     columns = ("System", *(metric.heading for _ in evaluation.levels for metric in metrics))
-    note = f"n: tasks{_left_out(evaluation)}. {INTERVALS}{_uncounted_note(evaluation, metrics)}"
+    note = f"n: tasks.{_left_out(evaluation)} {INTERVALS}{_uncounted_note(evaluation, metrics)}"
     return Table(family.name, family_title(evaluation, family), columns, tuple(rows), tuple(records), 1, groups, note)
 
 
@@ -92,8 +92,7 @@ def overview_table(evaluation: Evaluation, results: Results, differences: Result
     columns = ("Difficulty", "Tasks", "System", *(metric.heading for metric in metrics))
     note = f"{INTERVALS} Changes are against {evaluation.baseline}." if evaluation.others else INTERVALS
     note += _uncounted_note(evaluation, metrics)
-    if left_out := _left_out(evaluation):
-        note += f" Tasks{left_out}."
+    note += _left_out(evaluation)
     return Table("overview", family_title(evaluation, family), columns, tuple(rows), (), labels=3, note=note)
 
 
@@ -139,9 +138,9 @@ def shown_label(metric: Metric) -> str:
 
 
 def _left_out(evaluation: Evaluation) -> str:
-    """' (2 are left out by benchmark.exclude)', or nothing."""
+    """' 2 tasks are left out (benchmark.exclude).', or nothing."""
     count = len(evaluation.provenance.get("excluded") or ())
-    return f" ({count} left out by benchmark.exclude)" if count else ""
+    return f" {'1 task is' if count == 1 else f'{count} tasks are'} left out (benchmark.exclude)." if count else ""
 
 
 def _uncounted_note(evaluation: Evaluation, metrics: Sequence[Metric]) -> str:
@@ -149,7 +148,7 @@ def _uncounted_note(evaluation: Evaluation, metrics: Sequence[Metric]) -> str:
     names = {metric.name.partition("_pass@")[0] for metric in metrics}
     tasks = {part: sum(bool(t.uncounted_tests) for t in evaluation.tasks if t.uncounted == part) for part in UNCOUNTED}
     return "".join(
-        f" {part} P: {UNCOUNTED_TESTS[part]} alone, which do not count in P; over the {tasks[part]} tasks that have some."
+        f" {part} P: on {UNCOUNTED_TESTS[part]}, which do not count in P; over the {tasks[part]} tasks that have some."
         for part in UNCOUNTED
         if part in names
     )
