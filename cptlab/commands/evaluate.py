@@ -10,8 +10,10 @@ from typing import Any
 from omegaconf import DictConfig
 
 from cptlab.commands.shared.common import (
+    EXCLUDED,
     METRICS_FILE,
     ROOT,
+    TOO_LONG,
     begin,
     build_judge,
     build_loggers,
@@ -20,6 +22,7 @@ from cptlab.commands.shared.common import (
     content_of,
     optimized,
     say,
+    say_left_out,
     write_config,
 )
 from cptlab.commands.shared.systems import build_backbone, choose_systems, shared_setting
@@ -45,7 +48,7 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     if config.completions is not None:
         return _evaluate_files(config, fresh)
     started = time.monotonic()
-    from cptlab.systems.loading import check_system, load_system
+    from cptlab.systems.loading import check_system, leave_out_long, load_system
     from cptlab.systems.samples import sample_and_judge
     from cptlab.systems.tuned_omega import with_stored_omega
 
@@ -54,17 +57,19 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     decoding = build_decoding(config.decoding)
     benchmark = instantiate(shared_setting(config, chosen, "benchmark"), "benchmark")
     tasks = benchmark.split(config.split, config.limit)
-    left_out = benchmark.excluded_of(config.split)
-    _say_what_is_left_out(left_out)
+    excluded = benchmark.excluded_of(config.split)
+    _say_what_is_excluded(excluded)
     ks = allowed_ks({task.id: config.n for task in tasks}, config.ks)
     check_optimized(config, flat_names(tasks, [system.name for system in chosen], ks))
     backbone = build_backbone(config, chosen)
     cache = Path(config.paths.cache)
-    systems = []
-    for system in chosen:
-        loaded = load_system(system, backbone, decoding)
-        check_system(loaded, tasks, config.n)
-        systems.append(with_stored_omega(loaded, backbone, benchmark, tasks, cache))
+    systems = [load_system(system, backbone, decoding) for system in chosen]
+    of = len(tasks)
+    (tasks,), too_long = leave_out_long(systems, tasks)
+    say_left_out(too_long, of)
+    for system in systems:
+        check_system(system, tasks, config.n)
+    systems = [with_stored_omega(system, backbone, benchmark, tasks, cache) for system in systems]
     _say_who_is_decoded_plainly(chosen, systems, decoding)
     sandbox = check_sandbox(config)
 
@@ -96,7 +101,7 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
         split=config.split,
         benchmark=benchmark.name,
         benchmark_fingerprint=benchmark.fingerprint(),
-        excluded=left_out,
+        left_out={EXCLUDED: excluded, TOO_LONG: too_long},
         backbone=backbone.name,
         backbone_fingerprint=backbone.fingerprint,
         training_run=next(iter(runs.values()), None),
@@ -140,8 +145,8 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
         say(file.coverage(benchmark.name, benchmark.tasks))
     if len(files) > 1:
         say(f"The figures are over the {len(shared)} tasks that both files have rows for.")
-    left_out = [task_id for split in {task.split: 0 for task in present} for task_id in benchmark.excluded_of(split)]
-    _say_what_is_left_out(left_out)
+    excluded = [task_id for split in {task.split: 0 for task in present} for task_id in benchmark.excluded_of(split)]
+    _say_what_is_excluded(excluded)
     sandbox = check_sandbox(config)
     digests = {system: file.digest for system, file in files.items()}
     run = begin(config, fresh, "evaluate", benchmark=benchmark.fingerprint(), **digests)
@@ -176,7 +181,7 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
         benchmark_fingerprint=benchmark.fingerprint(),
         files={system: file.facts() | {"lacking_context": lacking[system]} for system, file in files.items()},
         completions_context=config.completions_context,
-        excluded=left_out,
+        left_out={EXCLUDED: excluded},
         sandbox=sandbox,
         wall_seconds=round(time.monotonic() - started, 1),
         resumed=run.resumed,
@@ -214,7 +219,7 @@ def _report(
     return flat(results), report
 
 
-def _say_what_is_left_out(task_ids: list[str]) -> None:
+def _say_what_is_excluded(task_ids: list[str]) -> None:
     if task_ids:
         names = ", ".join(task_ids[:5]) + (", …" if len(task_ids) > 5 else "")
         say(f"benchmark.exclude leaves out {len(task_ids)} task{'s' * (len(task_ids) > 1)}: {names}.")

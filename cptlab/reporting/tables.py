@@ -41,8 +41,15 @@ def family_table(evaluation: Evaluation, results: Results, family: Family) -> Ta
             records += [_record(system, level, len(tasks), metric.name, found) for metric in metrics]
         rows.append(tuple(cells))
     columns = ("System", *(metric.heading for _ in evaluation.levels for metric in metrics))
-    note = f"n: tasks.{_left_out(evaluation)} {INTERVALS}{_uncounted_note(evaluation, metrics)}"
+    note = f"n: tasks. {INTERVALS}{left_out(evaluation)}{_uncounted_note(evaluation, metrics)}"
     return Table(family.name, family_title(evaluation, family), columns, tuple(rows), tuple(records), 1, groups, note)
+
+
+def left_out(evaluation: Evaluation) -> str:
+    """' Tasks left out: 3 too long for the context.' where there are any, else ''."""
+    reasons = evaluation.provenance.get("left_out") or {}
+    counts = ", ".join(f"{len(tasks)} {reason}" for reason, tasks in reasons.items() if tasks)
+    return f" Tasks left out: {counts}." if counts else ""
 
 
 def family_title(evaluation: Evaluation, family: Family) -> str:
@@ -91,8 +98,7 @@ def overview_table(evaluation: Evaluation, results: Results, differences: Result
                 rows.append((*head, "  change", *(change(metric.name, shift) for metric in metrics)))
     columns = ("Difficulty", "Tasks", "System", *(metric.heading for metric in metrics))
     note = f"{INTERVALS} Changes are against {evaluation.baseline}." if evaluation.others else INTERVALS
-    note += _uncounted_note(evaluation, metrics)
-    note += _left_out(evaluation)
+    note += left_out(evaluation) + _uncounted_note(evaluation, metrics)
     return Table("overview", family_title(evaluation, family), columns, tuple(rows), (), labels=3, note=note)
 
 
@@ -135,12 +141,6 @@ def cost_table(evaluation: Evaluation, results: Results) -> Table:
 def shown_label(metric: Metric) -> str:
     """'mean pylint score', 'pass@1 (%)'."""
     return f"{metric.label} (%)" if metric.family.percent else metric.label
-
-
-def _left_out(evaluation: Evaluation) -> str:
-    """' 2 tasks are left out (benchmark.exclude).', or nothing."""
-    count = len(evaluation.provenance.get("excluded") or ())
-    return f" {'1 task is' if count == 1 else f'{count} tasks are'} left out (benchmark.exclude)." if count else ""
 
 
 def _uncounted_note(evaluation: Evaluation, metrics: Sequence[Metric]) -> str:

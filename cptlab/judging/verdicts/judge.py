@@ -21,13 +21,13 @@ def judge_programs(
     *,
     workers: int | None = None,
     limits: Limits | None = None,
-    progress: Callable[[int], None] | None = None,
+    ended: Callable[[int, Verdict], None] | None = None,
     at_least: str = "landlock",
 ) -> list[Verdict]:
     """Return the verdict on each (program, task), in order. Equal items are run once.
 
-    `workers`: programs that run at a time, by default one per CPU. `limits`: of each, by default `Limits()`. `progress`
-    gets the number of items settled since its last call. `at_least`: the weakest sandbox that will do (sandbox/levels.py).
+    `workers`: programs that run at a time, by default one per CPU. `limits`: of each, by default `Limits()`. `ended` is
+    called with the place and the verdict of each item as soon as it is ready. `at_least`: the weakest sandbox that will do (sandbox/levels.py).
     UserError for a task without tests, for tests that are not JSON data or not Python, and for a weaker sandbox.
     """
     names: dict[int, str] = {}  # one text per task object, so that equal tasks are one
@@ -45,8 +45,8 @@ def judge_programs(
     for key, verdict in judge_stream(todo, workers=workers, limits=limits, at_least=at_least):
         for index in places[key]:
             verdicts[index] = verdict
-        if progress is not None:
-            progress(len(places[key]))
+            if ended is not None:
+                ended(index, verdict)
     return [verdicts[index] for index in range(len(items))]
 
 
