@@ -243,7 +243,7 @@ def _stored(config: DictConfig, run: Path) -> float | None:
 def _say_what_is_excluded(task_ids: list[str]) -> None:
     if task_ids:
         names = ", ".join(task_ids[:5]) + (", …" if len(task_ids) > 5 else "")
-        say(f"benchmark.exclude leaves out {len(task_ids)} tasks: {names}.")
+        say(f"benchmark.exclude leaves out {len(task_ids)} task{'s' * (len(task_ids) > 1)}: {names}.")
 
 
 def _say_who_is_decoded_plainly(chosen: list[System], systems: list[Any], decoding: Any) -> None:

@@ -148,7 +148,7 @@ def _uncounted_note(evaluation: Evaluation, metrics: Sequence[Metric]) -> str:
     names = {metric.name.partition("_pass@")[0] for metric in metrics}
     tasks = {part: sum(bool(t.uncounted_tests) for t in evaluation.tasks if t.uncounted == part) for part in UNCOUNTED}
     return "".join(
-        f" {part} P: {UNCOUNTED_TESTS[part]} alone, which do not count in P; over the {tasks[part]} tasks that have some."
+        f" {part} P: on {UNCOUNTED_TESTS[part]}, which do not count in P; over the {tasks[part]} tasks that have some."
         for part in UNCOUNTED
         if part in names
     )

@@ -68,11 +68,11 @@ def test_tests_that_do_not_count_change_no_verdict():
         if part == "hidden":
             task = replace(task, public_tests=task.hidden_tests, hidden_tests=task.public_tests, uncounted="hidden")
         verdicts = judge_programs([(program, task) for program in programs], limits=LIMITS)
-        for verdict, (status, on_others, passed) in zip(verdicts, programs.values(), strict=True):
-            assert (verdict.status, verdict.by_rule) == (status, {part: on_others})
-            assert (verdict.public_total, verdict.hidden_total) == (2, 2)
+        for found, (status, on_others, passed) in zip(verdicts, programs.values(), strict=True):
+            assert (found.status, found.by_rule) == (status, {part: on_others})
+            assert (found.public_total, found.hidden_total) == (2, 2)
             if part == "public":
-                assert verdict.public_passed == passed
+                assert found.public_passed == passed
         assert judge_programs([("def f(x):\n    return 2 * x", replace(task, uncounted=""))])[0].by_rule == {}
 
 

@@ -174,11 +174,14 @@ def test_the_figures_say_how_many_tasks_and_rows_are_left_out(tmp_path, capsys):
     )
     said = capsys.readouterr().err
     assert "2 rows for 2 of 179 tasks of kata, and 1 for tasks that benchmark.exclude leaves out" in said
-    assert f"benchmark.exclude leaves out 1 tasks: {some[0].id}." in said
+    assert f"benchmark.exclude leaves out 1 task: {some[0].id}." in said
     (run,) = tmp_path.glob("logs/evaluate/runs/*")
     metrics = json.loads((run / "metrics.json").read_text())
-    assert metrics["excluded"] == [some[0].id] and metrics["results"]["given"]["all"]["tasks"] == 2
-    assert "n: tasks (1 left out by benchmark.exclude)." in (run / "tables/correctness.md").read_text()
+    assert (
+        metrics["left_out"] == {"excluded by benchmark.exclude": [some[0].id]}
+        and metrics["results"]["given"]["all"]["tasks"] == 2
+    )
+    assert "Tasks left out: 1 excluded by benchmark.exclude." in (run / "tables/correctness.md").read_text()
     assert [json.loads(line)["task_id"] for line in (run / "verdicts.jsonl").read_text().splitlines()] == [
         t.id for t in some[1:]
     ]
