@@ -60,7 +60,8 @@ class Task:
     own Python). For 'check', `setup` is the benchmark's code that runs before the tests, and `names` are the names in
     both that the program defines; `candidate` stands for the entry point. `cpu_seconds` and `memory_mb` replace the usual
     limits of a test where these are too low. `rules` are the comparison rules of its tests, strict or official (APPS); the
-    first decides.
+    first decides. `uncounted` names the tests, public or hidden, that are not the benchmark's own: they do not count in the
+    verdict and have a metric of their own.
     """
 
     id: str
@@ -79,10 +80,15 @@ class Task:
     cpu_seconds: float | None = None
     memory_mb: int | None = None
     rules: tuple[str, ...] = ("strict",)
+    uncounted: str = ""
 
     @property
     def tests(self) -> tuple[Test, ...]:
         return self.public_tests + self.hidden_tests
+
+    @property
+    def uncounted_tests(self) -> tuple[Test, ...]:
+        return {"public": self.public_tests, "hidden": self.hidden_tests}.get(self.uncounted, ())
 
 
 @dataclass(frozen=True)
@@ -119,10 +125,10 @@ class Quality:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The result of running a task's tests on one program. `status` is one of `STATUSES`.
+    """The result of running a task's tests on one program. `status`, one of `STATUSES`, is about the tests that count.
 
     `public_passed` counts public tests passed ("essential tests" of CPT Algorithm 1). `by_rule` holds the status under
-    each comparison rule of a task that has several.
+    each comparison rule of a task that has several, and under "public" or "hidden" that on tests that do not count.
     """
 
     status: str

@@ -128,6 +128,7 @@ def load_backbone(
         mask_token=mask_token,
         prompt_template=prompt_template,
     )
+    backbone.text_tokens.check(path)
     if model.config.model_type not in TESTED:
         check_exact(backbone)
     return backbone

@@ -16,9 +16,10 @@ from transformers.cache_utils import Cache
 from cptlab.backbone.attention_mask import additive_mask, token_positions
 from cptlab.backbone.decode_state import PREFIX_POSITION, DecodeState
 from cptlab.backbone.kv_cache import BufferedCache, PrefixLayer
-from cptlab.backbone.prefix_shape import KeyValuePrefix, prefix_shape, sliding_window
+from cptlab.backbone.prefix_shape import KeyValuePrefix, context_length, prefix_shape, sliding_window, text_config
 from cptlab.backbone.small_batch_linear import use_small_batch_linear
-from cptlab.backbone.special_tokens import OPENING, eos_ids_of, mask_id_of, opening_tokens, token_id
+from cptlab.backbone.special_tokens import eos_ids_of, mask_id_of, token_id
+from cptlab.backbone.text_tokens import TextTokens
 from cptlab.errors import UserError
 
 SAMPLED = 1 << 16  # numbers of each weight tensor that the fingerprint reads
@@ -28,7 +29,8 @@ class Backbone:
     """A frozen causal language model (`model`, in eval mode) and its `tokenizer`.
 
     Hugging Face can load it again from `path`, and tables call it `name`. The tokens `eos_ids` end a text, `pad_id`
-    fills batches, and `mask_id` (or None) replaces anchored tokens in Selective Prompt Anchoring.
+    fills batches, and `mask_id` (or None) replaces anchored tokens in Selective Prompt Anchoring. It takes
+    `context_length` positions, and `context_note` is "" or says why they are fewer than the model's own.
     """
 
     def __init__(
@@ -47,16 +49,17 @@ class Backbone:
         self.name, self.path, self.revision = name, path or name, revision
         self.prompt_template = prompt_template
         self.config = model.config
-        self.vocab_size: int = model.config.vocab_size
-        self.hidden_size: int = model.config.hidden_size
-        self.shape = prefix_shape(model.config)
-        self.context_length: int = model.config.max_position_embeddings
-        self.window, self._mixed = sliding_window(model.config)
+        text = text_config(model.config)
+        self.vocab_size: int = text.vocab_size
+        self.hidden_size: int = text.hidden_size
+        self.shape = prefix_shape(text)
+        self.context_length, self.context_note = context_length(text)
+        self.window, self._mixed = sliding_window(text)
         self.eos_ids = eos_ids_of(model, tokenizer)
         self.eos_id, pad_id = token_id(tokenizer.eos_token_id), token_id(tokenizer.pad_token_id)
         self.pad_id: int = next(i for i in (pad_id, self.eos_id, 0) if i is not None)
         self.mask_id = mask_id_of(tokenizer, mask_token)
-        self._opening = opening_tokens(tokenizer)
+        self.text_tokens = TextTokens(tokenizer)
 
     @property
     def model(self) -> PreTrainedModel:
@@ -91,8 +94,8 @@ class Backbone:
         return next(self.model.parameters()).dtype
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Return the token ids of a text that opens the input, with the tokenizer's special tokens."""
-        return self.tokenizer(text, verbose=False).input_ids
+        """Return the token ids of a text that opens the input, with the tokenizer's special tokens that open one."""
+        return self.text_tokens.prompt(text)
 
     def encode_completion(self, text: str) -> list[int]:
         """Return the token ids of a text that follows another one.
@@ -100,19 +103,11 @@ class Backbone:
         They have no special tokens, and lack the space that tokenizers such as Code Llama's put before the first word
         of a text.
         """
-        if self._opening:
-            ids = self.tokenizer(OPENING + text, add_special_tokens=False, verbose=False).input_ids
-            if ids[: len(self._opening)] == self._opening:
-                return ids[len(self._opening) :]
-        return self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+        return self.text_tokens.completion(text)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of a completion's token ids, without special tokens, but with its leading space, if any."""
-        text = self.tokenizer.decode(
-            self._opening + list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        assert isinstance(text, str)
-        return text[len(OPENING) :] if self._opening else text
+        return self.text_tokens.decode(ids)
 
     def logits(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, prefix: KeyValuePrefix | None = None
@@ -227,6 +222,11 @@ class Backbone:
 
     def _options(self, positions, key_positions, real, padded, cache, segments=None) -> dict:
         """Return the mask, positions and cache of one pass, as arguments of a transformers model."""
+        if self.context_note and int(positions.max()) >= self.context_length:  # all rows would come out otherwise
+            raise UserError(
+                f"A text has {int(positions.max()) + 1} positions, but {self.name} takes {self.context_length} "
+                f"({self.context_note}). Shorten the text, or use a backbone with a longer context."
+            )
         queries, keys = positions.shape[1], key_positions.shape[1]
         windowed = self.window is not None and keys > self.window
 

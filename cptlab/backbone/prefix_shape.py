@@ -70,10 +70,56 @@ def split_table(table: Tensor, shape: PrefixShape) -> list[tuple[Tensor, Tensor]
     return [(layer[0], layer[1]) for layer in split]
 
 
+def text_config(config: PreTrainedConfig) -> PreTrainedConfig:
+    """Return the config of a model's text part, which is the config itself unless the model reads images or sound, too.
+
+    Raises UserError where that is not one causal language model.
+    """
+    try:
+        part = config.get_text_config(decoder=True)
+        sized = all(getattr(part, name, None) for name in ("vocab_size", "hidden_size", "num_hidden_layers"))
+    except (AttributeError, ValueError) as error:  # a size that differs between layers, several text parts
+        raise UserError(f"A {config.model_type} model has no text part of one shape ({error}). {REMEDY}") from None
+    if not sized:
+        raise UserError(f"The config of a {config.model_type} model does not describe a language model. {REMEDY}")
+    return part
+
+
+def context_length(config: PreTrainedConfig) -> tuple[int, str]:
+    """Return how many positions a model takes, from the config of its text part, and "" or why they are so few.
+
+    With longrope (the Phi-3 family), one row beyond the original length switches the rotary factors of its whole batch,
+    but not those of keys that were read before. So the context ends there.
+    """
+    length = config.max_position_embeddings
+    rope = getattr(config, "rope_parameters", None) or {}
+    for part in (
+        rope,
+        *(part for part in rope.values() if isinstance(part, dict)),
+    ):  # one, or one for each kind of layer
+        original = part.get("original_max_position_embeddings")
+        original = original or getattr(config, "original_max_position_embeddings", None)
+        if part.get("rope_type") == "longrope" and original and original < length:
+            return (
+                original,
+                f"of its {length} positions only the first {original}, before longrope changes the factors of all rows",
+            )
+    return length, ""
+
+
 def prefix_shape(config: PreTrainedConfig) -> PrefixShape:
-    """Return the shape of a model's key/value cache, from its config. Raises UserError if no prefix fits it."""
+    """Return the shape of a key/value cache, from the config of a text part. Raises UserError if no prefix fits it."""
     kind = config.model_type
-    heads = getattr(config, "num_attention_heads", None)
+    try:
+        heads = getattr(config, "num_attention_heads", None)
+        kv_heads: int = (
+            1 if getattr(config, "multi_query", False) else getattr(config, "num_key_value_heads", 0) or heads or 0
+        )
+        head_dim = getattr(config, "head_dim", None)
+    except AttributeError as error:  # transformers has layers that differ, and raises this for what they differ in
+        raise UserError(
+            f"A {kind} model has layers of several shapes, so no prefix fits it ({error}). {REMEDY}"
+        ) from None
     if not heads or not getattr(config, "max_position_embeddings", None):
         raise UserError(f"A {kind} model has no attention with numbered positions, so no prefix fits it. {REMEDY}")
     if getattr(config, "kv_lora_rank", None):
@@ -81,16 +127,12 @@ def prefix_shape(config: PreTrainedConfig) -> PrefixShape:
     layers = set(getattr(config, "layer_types", None) or getattr(config, "attention_layers", None) or ())
     if foreign := layers - {"full_attention", "sliding_attention", "global"}:
         raise UserError(f"A {kind} model has layers ({', '.join(sorted(foreign))}) that would lose a prefix. {REMEDY}")
-    if getattr(config, "multi_query", False):
-        kv_heads = 1
-    else:
-        kv_heads = getattr(config, "num_key_value_heads", None) or heads
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return PrefixShape(config.num_hidden_layers, kv_heads, head_dim)
+    cached = config.num_hidden_layers - (getattr(config, "num_kv_shared_layers", None) or 0)  # the last ones share keys
+    return PrefixShape(cached, kv_heads, head_dim or config.hidden_size // heads)
 
 
 def sliding_window(config: PreTrainedConfig) -> tuple[int | None, bool]:
-    """Return the sliding window in tokens (or None), and whether some layers slide and others do not."""
+    """Return a text part's sliding window in tokens (or None), and whether some layers slide and others do not."""
     window = getattr(config, "sliding_window", None)
     layers = set(getattr(config, "layer_types", None) or ())
     if not window or layers == {"full_attention"}:

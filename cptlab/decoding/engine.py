@@ -59,14 +59,15 @@ def generate(
     seed: int = 0,
     samples: Sequence[Sequence[int]] | None = None,
     token_budget: int = TOKEN_BUDGET,
-    progress: Callable[[int], None] | None = None,
+    ended: Callable[[Completion], None] | None = None,
 ) -> Iterator[list[Completion]]:
     """Yield, for each (task id, prompt) in the given order, its `n` completions.
 
     `guidance` (SPA and similar methods) is one for all prompts, or one per prompt. `strategy` replaces sampling, for
     example by beam search. `samples` says for each prompt which of the samples 0 to n - 1 to make (default: all).
     `token_budget` limits the tokens that are cached at a time: prefix, prompt and new tokens of each running program,
-    and of its second stream. One program always runs. `progress` is called with the number of programs that just ended.
+    and of its second stream. One program always runs. `ended` is called with each completion as soon
+    as its program ends, long before its turn to be yielded may come.
 
     In a completion, `raw` is the model's text, `program` is the prompt's code and the text up to the end of the program,
     and `tokens` counts the tokens that the model gave (a final end-of-text token included). Raises UserError, before
@@ -83,13 +84,30 @@ def generate(
         _make_request(backbone, index, *prompt, one, sampling, prefix)
         for index, (prompt, one) in enumerate(zip(prompts, guidance, strict=True))
     ]
-    progress = progress or (lambda done: None)
+    ended = ended or (lambda completion: None)
     wanted = [range(n)] * len(requests) if samples is None else samples
     if len(wanted) != len(requests) or any(not 0 <= sample < n for some in wanted for sample in some):
         raise UserError(f"samples must name some of the samples 0 to {n - 1} for each of the {len(requests)} prompts.")
     if strategy is not None:
-        return _one_by_one(backbone, requests, n, wanted, sampling, prefix, strategy, progress)
-    return _batched(backbone, requests, wanted, sampling, prefix, seed, token_budget, progress)
+        return _one_by_one(backbone, requests, n, wanted, sampling, prefix, strategy, ended)
+    return _batched(backbone, requests, wanted, sampling, prefix, seed, token_budget, ended)
+
+
+def positions_needed(
+    backbone: Backbone,
+    prompt: Prompt,
+    sampling: Sampling,
+    *,
+    prefix: KeyValuePrefix | None = None,
+    guidance: Guidance | None = None,
+) -> int:
+    """Return how many positions of the context a program of this prompt takes at most.
+
+    These are the prefix, the longer of both streams, and `max_new_tokens`.
+    """
+    second = None if guidance is None else guidance.stream(backbone, prompt, prefix is not None)
+    read = max(len(backbone.encode_prompt(prompt.text)), 0 if second is None else len(second.ids))
+    return (0 if prefix is None else prefix.length) + read + sampling.max_new_tokens
 
 
 def _make_request(
@@ -115,12 +133,16 @@ def _make_request(
     prefix_length = 0 if prefix is None else prefix.length
     longest = max(len(ids), 0 if second is None else len(second.ids))
     room = backbone.context_length - prefix_length - longest
-    if room < 1:
+    least = (
+        sampling.max_new_tokens if backbone.context_note else 1
+    )  # the model itself would go on beyond such a context
+    if room < least:
         behind = f" behind a prefix of {prefix_length}" if prefix_length else ""
+        note = f" ({backbone.context_note})" if backbone.context_note else ""
         raise UserError(
-            f"The prompt of task {task_id} has {longest} tokens{behind} and needs room for one more, but the "
-            f"context of {backbone.name} is {backbone.context_length}. Shorten or leave out that task, or use a "
-            "backbone with a longer context."
+            f"The prompt of task {task_id} has {longest} tokens{behind} and needs room for {least} more, but the "
+            f"context of {backbone.name} is {backbone.context_length}{note}. Shorten or leave out that task, lower "
+            "max_new_tokens, or use a backbone with a longer context."
         )
     limit = min(room, sampling.max_new_tokens + dropped)
     return Request(index, task_id, ids, second, guidance, limit, rest, prompt.code)
@@ -149,13 +171,15 @@ def _one_by_one(
     sampling: Sampling,
     prefix: KeyValuePrefix | None,
     strategy: Strategy,
-    progress: Callable[[int], None],
+    ended: Callable[[Completion], None],
 ) -> Iterator[list[Completion]]:
     """Decode one prompt after the other with a strategy."""
     for request in requests:
         rows = strategy.run(backbone, request, n, sampling, prefix) if wanted[request.index] else []
-        yield [_completion(backbone, request, sample, rows[sample], sampling) for sample in wanted[request.index]]
-        progress(len(wanted[request.index]))
+        completions = [_completion(backbone, request, one, rows[one], sampling) for one in wanted[request.index]]
+        for completion in completions:
+            ended(completion)
+        yield completions
 
 
 def _batched(
@@ -166,7 +190,7 @@ def _batched(
     prefix: KeyValuePrefix | None,
     seed: int,
     token_budget: int,
-    progress: Callable[[int], None],
+    ended: Callable[[Completion], None],
 ) -> Iterator[list[Completion]]:
     """Sample the programs of all prompts, as many at a time as the token budget allows."""
     behind = 0 if prefix is None else prefix.length
@@ -182,8 +206,9 @@ def _batched(
         done: dict[int, list[Completion]] = {request.index: [] for request in requests[start:end]}
         queue = WaitingQueue(backbone, window, wanted, prefix, most)
         for request, sample, ids in _decode(backbone, queue, sampling, seed):
-            done[request.index].append(_completion(backbone, request, sample, ids, sampling))
-            progress(1)
+            completion = _completion(backbone, request, sample, ids, sampling)
+            done[request.index].append(completion)
+            ended(completion)
         for index in sorted(done):
             yield sorted(done.pop(index), key=lambda completion: completion.sample)
         start = end

@@ -15,7 +15,9 @@ from cptlab.errors import UserError
 from cptlab.metrics.statistics import pass_at_k
 from cptlab.records import Quality, Verdict
 
-OfTask = Callable[[Sequence[Quality], Sequence[Verdict]], float]  # scores and verdicts of one task's programs
+# of the scores and verdicts of one task's programs; None where the task has nothing to measure
+OfTask = Callable[[Sequence[Quality], Sequence[Verdict]], float | None]
+UNCOUNTED = ("public", "hidden")  # tests that do not count in the verdict are one of these parts of a task's tests
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,8 @@ FAMILIES = (QUALITY, CORRECTNESS)
 class Metric:
     """`name` stands in files, `heading` above the column of a table, `label` in a sentence.
 
-    `of_task` is computed for each task, from all its programs; the mean over tasks is reported. It needs `samples`
-    programs of each task.
+    `of_task` is computed for each task, from all its programs; the mean over tasks that have it is reported. It needs
+    `samples` programs of each task.
     """
 
     name: str
@@ -83,14 +85,19 @@ METRICS = (  # CPT Table II; pass@k, of CPT Table III, is added for each k
 )
 
 
-def pass_rate(qualities: Sequence[Quality], verdicts: Sequence[Verdict], k: int, rule: str = "") -> float:
-    """pass@k of one task under a comparison rule; the rule that decides where none is named."""
+def pass_rate(qualities: Sequence[Quality], verdicts: Sequence[Verdict], k: int, rule: str = "") -> float | None:
+    """pass@k of one task under a comparison rule; the rule that decides where none is named.
+
+    The rules public and hidden stand for those tests alone where they do not count; None for a task without such tests.
+    """
+    if rule in UNCOUNTED and not all(rule in verdict.by_rule for verdict in verdicts):
+        return None
     passed = sum(verdict.by_rule.get(rule, verdict.status) == "passed" for verdict in verdicts)
     return pass_at_k(len(verdicts), passed, k)
 
 
 def pass_at(k: int, rule: str = "") -> Metric:
-    """Return the metric pass@k, or `<rule>_pass@k` under a further comparison rule."""
+    """Return the metric pass@k, or `<rule>_pass@k` under a further comparison rule or on tests that do not count."""
     prefix, words = (f"{rule}_", f"{rule.replace('_', ' ')} ") if rule else ("", "")
     of_task = partial(pass_rate, k=k, rule=rule)
     return Metric(f"{prefix}pass@{k}", f"{words}P@{k}", f"{words}pass@{k}", CORRECTNESS, of_task, samples=k)

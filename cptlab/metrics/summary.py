@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cptlab.errors import UserError
-from cptlab.metrics.definitions import metrics_for
+from cptlab.metrics.definitions import UNCOUNTED, metrics_for
 from cptlab.metrics.statistics import bootstrap_ci, paired_difference
 from cptlab.records import DIFFICULTIES, Quality, Task, Verdict
 
@@ -27,17 +27,17 @@ def summarise(
     """Return `summary[difficulty][metric]` for introductory, interview, competition and all.
 
     The metrics are those of `cptlab.metrics.definitions`: of each task's samples, then the mean over tasks. pass@k is a
-    fraction, 0 to 1, under the rule that decides; `<rule>_pass@k` is that of every further comparison rule of the tasks.
-    Each has its 95% task bootstrap interval [low, high] under `<metric>_ci`; `tasks` is their number. A difficulty
-    without tasks has `tasks` 0 and None for the rest; a task without a difficulty counts in all alone. For `ks` see
-    `allowed_ks`.
+    fraction, 0 to 1, under the rule that decides; `<rule>_pass@k` is that of every further comparison rule of the tasks,
+    and of tests that do not count, over the tasks that have such tests. Each has its 95% task bootstrap interval
+    [low, high] under `<metric>_ci`; `tasks` is their number. A difficulty without tasks has `tasks` 0 and None for the
+    rest; a task without a difficulty counts in all alone. For `ks` see `allowed_ks`.
     """
     values = _per_task(tasks, (qualities, verdicts), ks)
     summary: Summary = {}
     for difficulty, chosen in _groups(tasks).items():
         row: dict[str, Any] = {}
         for metric, per_task in values.items():
-            numbers = [per_task[task.id] for task in chosen]
+            numbers = [value for task in chosen if (value := per_task[task.id]) is not None]
             row[metric] = sum(numbers) / len(numbers) if numbers else None
             row[f"{metric}_ci"] = list(bootstrap_ci(numbers, seed=seed)) if numbers else None
         row["tasks"] = len(chosen)
@@ -60,8 +60,10 @@ def compare(
         row: dict[str, Any] = {}
         for metric in before:
             row[metric] = row[f"{metric}_ci"] = None
-            if chosen:
-                first, second = ([side[metric][task.id] for task in chosen] for side in (before, after))
+            pairs = [(before[metric][task.id], after[metric][task.id]) for task in chosen]
+            pairs = [(first, second) for first, second in pairs if first is not None and second is not None]
+            if pairs:
+                first, second = zip(*pairs, strict=True)
                 row[metric], *interval = paired_difference(first, second, seed=seed)
                 row[f"{metric}_ci"] = interval
         row["tasks"] = len(chosen)
@@ -100,12 +102,16 @@ def flat(results: Mapping[str, Summary]) -> dict[str, float]:
 
 def flat_names(tasks: Sequence[Task], systems: Sequence[str], ks: Sequence[int]) -> list[str]:
     """Return the names that `flat` will give for these systems: known before anything is computed."""
-    metrics = [metric.name for metric in metrics_for(ks, _further_rules(tasks))]
-    return [
-        f"{system}/{difficulty}/{metric}"
-        for system in systems
+    rules = [rule for rule in _further_rules(tasks) if rule not in UNCOUNTED]
+    names = {
+        difficulty: [metric.name for metric in metrics_for(ks, rules + _uncounted(chosen))] if chosen else []
         for difficulty, chosen in _groups(tasks).items()
-        for metric in (*(metrics if chosen else ()), "tasks")
+    }
+    return [
+        f"{system}/{difficulty}/{name}"
+        for system in systems
+        for difficulty in names
+        for name in (*names[difficulty], "tasks")
     ]
 
 
@@ -115,7 +121,11 @@ def _groups(tasks: Sequence[Task]) -> dict[str, list[Task]]:
 
 
 def _further_rules(tasks: Sequence[Task]) -> list[str]:
-    return sorted({rule for task in tasks for rule in task.rules[1:]})
+    return sorted({rule for task in tasks for rule in task.rules[1:]}) + _uncounted(tasks)
+
+
+def _uncounted(tasks: Sequence[Task]) -> list[str]:
+    return sorted({task.uncounted for task in tasks if task.uncounted_tests})
 
 
 def _counts(tasks: Sequence[Task], outcomes: Outcomes) -> dict[str, int]:
@@ -126,7 +136,9 @@ def _counts(tasks: Sequence[Task], outcomes: Outcomes) -> dict[str, int]:
     return {task.id: len(qualities[task.id]) for task in tasks}
 
 
-def _per_task(tasks: Sequence[Task], outcomes: Outcomes, ks: Sequence[int] | None) -> dict[str, dict[str, float]]:
+def _per_task(
+    tasks: Sequence[Task], outcomes: Outcomes, ks: Sequence[int] | None
+) -> dict[str, dict[str, float | None]]:
     """Return metric -> task id -> value."""
     metrics = metrics_for(allowed_ks(_counts(tasks, outcomes), ks), _further_rules(tasks))
     qualities, verdicts = outcomes

@@ -7,7 +7,9 @@
 """
 
 from cptlab.pairs.dataset import (
+    fit_tokenizer,
     make_pair,
+    mask_anew,
     pair_statistics,
     read_pairs,
     write_pairs,
@@ -26,7 +28,9 @@ __all__ = [
     "SelectionOptions",
     "cosine_similarities",
     "difference_regions",
+    "fit_tokenizer",
     "make_pair",
+    "mask_anew",
     "message_lines",
     "no_pairs_left",
     "pair_statistics",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cptlab.errors import UserError
-from cptlab.pairs.masks import message_lines, refined_masks, token_lines, token_masks
+from cptlab.pairs.masks import Mask, message_lines, refined_masks, token_lines, token_masks
 from cptlab.pairs.recipe import SampledPairs
 from cptlab.pairs.selection import Choice
 from cptlab.records import Completion, Pair, Quality, Task
@@ -45,10 +46,7 @@ def make_pair(
         texts.append(program[len(task.prompt.code) :])
         ids.append(list(encode(texts[-1])))
         lines.append(message_lines({message.line for message in qualities[i].messages}, task.prompt.code))
-    if refine == "none":
-        masks = token_masks(*ids)
-    else:
-        masks = refined_masks(*ids, *(token_lines(tokens, decode) for tokens in ids), *lines)
+    masks = _masks(ids, lines, decode, refine)
     return Pair(
         task_id=task.id,
         difficulty=task.difficulty,
@@ -68,6 +66,20 @@ def make_pair(
         better_lines=lines[0],
         worse_lines=lines[1],
     )
+
+
+def mask_anew(pair: Pair, encode: Encode, decode: Decode, *, refine: str = "none") -> Pair:
+    """Return the pair with the masks that `make_pair` gives it in the tokens of another tokenizer."""
+    check_settings(SampledPairs, refine=refine)
+    ids = [list(encode(text)) for text in (pair.better, pair.worse)]
+    better, worse = _masks(ids, [pair.better_lines, pair.worse_lines], decode, refine)
+    return dataclasses.replace(pair, better_mask=better, worse_mask=worse)
+
+
+def _masks(ids: list[list[int]], lines: list[Sequence[int]], decode: Decode, refine: str) -> tuple[Mask, Mask]:
+    if refine == "none":
+        return token_masks(*ids)
+    return refined_masks(*ids, *(token_lines(tokens, decode) for tokens in ids), *lines)
 
 
 def write_pairs(path: str | os.PathLike, pairs: Iterable[Pair]) -> None:
@@ -97,11 +109,15 @@ def read_pairs(path: str | os.PathLike, encode: Encode | None = None) -> list[Pa
                 raise UserError(
                     f"{path}, line {number}: {error}. Correct or delete that line, or remake the file."
                 ) from None
-            if encode is not None:
-                _check_tokenizer(pair, encode, f"{path}, line {number}")
             pairs.append(pair)
     if not pairs:
         raise UserError(f"{path} holds no pairs. Remake it with `cptlab pairs`.")
+    if encode is not None and not fit_tokenizer(pairs, encode):
+        raise UserError(
+            f"{path} was made with another tokenizer: its masks have other numbers of entries than this backbone's "
+            "tokenizer gives tokens. Name it as data.pairs_file, which masks the pairs anew, or remake it with "
+            "`cptlab pairs`."
+        )
     return pairs
 
 
@@ -117,15 +133,13 @@ def _check(pair: Pair, task_split: str) -> None:
             raise ValueError(f"field {name} holds other values than 0 and 1")
 
 
-def _check_tokenizer(pair: Pair, encode: Encode, where: str) -> None:
-    for name in ("better", "worse"):
-        tokens, entries = len(encode(getattr(pair, name))), len(getattr(pair, f"{name}_mask"))
-        if tokens != entries:
-            raise UserError(
-                f"{where}: {name}_mask has {entries} entries, but the backbone's tokenizer cuts that program into "
-                f"{tokens} tokens: the file was made with another tokenizer. Use the backbone that the pairs were "
-                "made with, or remake them with this one (`cptlab pairs`)."
-            )
+def fit_tokenizer(pairs: Iterable[Pair], encode: Encode) -> bool:
+    """Return whether the masks have as many entries as a tokenizer gives tokens."""
+    return all(
+        len(encode(text)) == len(mask)
+        for pair in pairs
+        for text, mask in ((pair.better, pair.better_mask), (pair.worse, pair.worse_mask))
+    )
 
 
 def pair_statistics(pairs: Sequence[Pair], encode: Encode, decode: Decode) -> dict[str, Any]:

@@ -53,8 +53,10 @@ def family_figure(evaluation: Evaluation, results: Results, family: Family) -> F
             for i, system in enumerate(systems):
                 found = results[system][level]
                 places = [j + (i - (len(systems) - 1) / 2) * width for j in range(len(metrics))]
-                values = [family.scale * found[metric.name] for metric in metrics]
-                ends = [[family.scale * end for end in found[f"{metric.name}_ci"]] for metric in metrics]
+                there = [j for j, metric in enumerate(metrics) if found[metric.name] is not None]
+                places = [places[j] for j in there]
+                values = [family.scale * found[metrics[j].name] for j in there]
+                ends = [[family.scale * end for end in found[f"{metrics[j].name}_ci"]] for j in there]
                 axes.bar(places, values, 0.94 * width, color=COLOURS[i % len(COLOURS)], label=system)
                 below = [max(0.0, value - low) for value, (low, _) in zip(values, ends, strict=True)]
                 above = [max(0.0, high - value) for value, (_, high) in zip(values, ends, strict=True)]

@@ -18,7 +18,9 @@ def page_of(evaluation: Evaluation, metrics: Metrics, shown: Mapping[str, str]) 
     """Return the page. `shown` has the HTML of each table by its name, and of each figure as '<name>.svg'."""
     benchmarks = sorted({task.benchmark for task in evaluation.tasks})
     title = f"{_listed(list(evaluation.systems))} on {', '.join(benchmarks)}"
-    lead = [f"{len(evaluation.tasks)} tasks, {evaluation.samples_per_task} of each per system."]
+    lead = [
+        f"{len(evaluation.tasks)} tasks, {evaluation.samples_per_task} of each per system.{tables.left_out(evaluation)}"
+    ]
     lead += [_summary(evaluation, metrics, system) for system in evaluation.others]
     if evaluation.others:
         lead.append("In brackets: 95% intervals of the change, paired by task.")

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cptlab.metrics.definitions import FAMILIES, Family, Metric, find_metric
+from cptlab.metrics.definitions import FAMILIES, UNCOUNTED, Family, Metric, find_metric
 from cptlab.metrics.summary import Summary
 from cptlab.records import STATUSES
 from cptlab.reporting.evaluation import Evaluation
 from cptlab.reporting.layout import Table
 
+UNCOUNTED_TESTS = {"public": "the examples that the prompt shows", "hidden": "further tests of the data set"}
 INTERVALS = "In brackets: 95% bootstrap interval over tasks."
 
 Results = Mapping[str, Summary]
@@ -40,8 +41,15 @@ def family_table(evaluation: Evaluation, results: Results, family: Family) -> Ta
             records += [_record(system, level, len(tasks), metric.name, found) for metric in metrics]
         rows.append(tuple(cells))
     columns = ("System", *(metric.heading for _ in evaluation.levels for metric in metrics))
-    note = f"n: tasks. {INTERVALS}"
+    note = f"n: tasks. {INTERVALS}{left_out(evaluation)}{_uncounted_note(evaluation, metrics)}"
     return Table(family.name, family_title(evaluation, family), columns, tuple(rows), tuple(records), 1, groups, note)
+
+
+def left_out(evaluation: Evaluation) -> str:
+    """' Tasks left out: 3 too long for the context.' where there are any, else ''."""
+    reasons = evaluation.provenance.get("left_out") or {}
+    counts = ", ".join(f"{len(tasks)} {reason}" for reason, tasks in reasons.items() if tasks)
+    return f" Tasks left out: {counts}." if counts else ""
 
 
 def family_title(evaluation: Evaluation, family: Family) -> str:
@@ -90,6 +98,7 @@ def overview_table(evaluation: Evaluation, results: Results, differences: Result
                 rows.append((*head, "  change", *(change(metric.name, shift) for metric in metrics)))
     columns = ("Difficulty", "Tasks", "System", *(metric.heading for metric in metrics))
     note = f"{INTERVALS} Changes are against {evaluation.baseline}." if evaluation.others else INTERVALS
+    note += left_out(evaluation) + _uncounted_note(evaluation, metrics)
     return Table("overview", family_title(evaluation, family), columns, tuple(rows), (), labels=3, note=note)
 
 
@@ -134,6 +143,17 @@ def shown_label(metric: Metric) -> str:
     return f"{metric.label} (%)" if metric.family.percent else metric.label
 
 
+def _uncounted_note(evaluation: Evaluation, metrics: Sequence[Metric]) -> str:
+    """Say which tests a column is about that do not count, and how many tasks have some."""
+    names = {metric.name.partition("_pass@")[0] for metric in metrics}
+    tasks = {part: sum(bool(t.uncounted_tests) for t in evaluation.tasks if t.uncounted == part) for part in UNCOUNTED}
+    return "".join(
+        f" {part} P: {UNCOUNTED_TESTS[part]} alone, which do not count in P; over the {tasks[part]} tasks that have some."
+        for part in UNCOUNTED
+        if part in names
+    )
+
+
 def value(metric: str, found: Mapping[str, Any]) -> str:
     """'4.87' for a score, '22.0' for a pass rate (in percent)."""
     family = find_metric(metric).family
@@ -142,12 +162,16 @@ def value(metric: str, found: Mapping[str, Any]) -> str:
 
 def with_interval(metric: str, found: Mapping[str, Any]) -> str:
     """The value with its interval: '4.87 [4.61, 5.13]'."""
+    if found[metric] is None:
+        return "–"
     low, high = (value(metric, {metric: end}) for end in found[f"{metric}_ci"])
     return f"{value(metric, found)} [{low}, {high}]"
 
 
 def change(metric: str, found: Mapping[str, Any]) -> str:
     """'+1.76 [+1.50, +2.01]'; percentage points for a pass rate."""
+    if found[metric] is None:
+        return "–"
     family = find_metric(metric).family
     ends: Sequence[float] = (found[metric], *found[f"{metric}_ci"])
     shift, low, high = (f"{end * family.scale:+.{family.digits}f}" for end in ends)
@@ -155,6 +179,6 @@ def change(metric: str, found: Mapping[str, Any]) -> str:
 
 
 def _record(system: str, level: str, tasks: int, metric: str, found: Mapping[str, Any]) -> dict[str, Any]:
-    low, high = found[f"{metric}_ci"]
+    low, high = found[f"{metric}_ci"] or (None, None)
     place = {"system": system, "difficulty": level, "tasks": tasks, "metric": metric}
     return place | {"value": found[metric], "lo": low, "hi": high}

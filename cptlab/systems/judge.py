@@ -13,6 +13,7 @@ from cptlab.judging.sandbox.limits import Limits
 from cptlab.judging.verdicts.judge import judge_programs
 from cptlab.records import Prompt, Quality, Task, Verdict
 from cptlab.storage.chunk_store import ChunkStore
+from cptlab.storage.jsonl import from_json
 from cptlab.systems.chunks import TaskChunks
 from cptlab.systems.code_digest import judging_digest
 from cptlab.tasks.benchmark import digest_of
@@ -71,10 +72,20 @@ class Judge:
         judged = ChunkStore(self.cache / "verdicts", Verdict, work, chunks.keys)
 
         def judge(key: str, advance: Callable[[int], None]) -> list[Verdict]:
-            items = [(completion.program, by_id[completion.task_id]) for completion in programs.read(key)]
-            return judge_programs(
-                items, workers=self.workers, limits=self.limits, progress=advance, at_least=self.sandbox
-            )
+            completions = programs.read(key)
+            with judged.journal(key) as journal:  # of a killed run: its verdicts are not reached again
+                made = {row: from_json(Verdict, journal.read(row)) for row in journal}
+                todo = [row for row in range(len(completions)) if row not in made]
+
+                def ended(place: int, verdict: Verdict) -> None:
+                    journal.add(todo[place], verdict)
+                    made[todo[place]] = verdict
+                    advance(1)
+
+                advance(len(made))
+                items = [(completions[row].program, by_id[completions[row].task_id]) for row in todo]
+                judge_programs(items, workers=self.workers, limits=self.limits, ended=ended, at_least=self.sandbox)
+            return [made[row] for row in sorted(made)]
 
         chunks.compute(judged, f"{title}: running the tests", judge)
         return judged

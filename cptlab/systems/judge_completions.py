@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cptlab.judging.cleaning.clean import clean
+from cptlab.judging.cleaning.clean import clean, with_context
 from cptlab.judging.execution.executor import probe_sandbox
 from cptlab.judging.lint.pylint_score import score_stream
 from cptlab.judging.sandbox.limits import Limits
@@ -30,7 +30,7 @@ from cptlab.storage.digests import fingerprint
 from cptlab.storage.journal import Journal
 from cptlab.storage.jsonl import dump_line, to_json
 from cptlab.systems.code_digest import folder_digest, judging_digest
-from cptlab.systems.completions import CompletionsFile, TaskIds, read_rows
+from cptlab.systems.completions import CompletionsFile, read_rows
 from cptlab.tasks.benchmark import digest_of
 
 COMPLETIONS, QUALITY, VERDICTS = "completions.jsonl", "quality.jsonl", "verdicts.jsonl"
@@ -48,6 +48,8 @@ def judge_file(
     workers: int | None = None,
     sandbox: str = "landlock",
     limits: Limits | None = None,
+    context: str = "program",
+    special_tokens: Sequence[str] = (),
     title: str = "given",
 ) -> None:
     """Write completions, quality and verdicts of the file's rows into `directory`, line i of each for row i.
@@ -55,12 +57,13 @@ def judge_file(
     Go on with what an earlier call left there for the same file, tasks, limits, checks, sandbox level and code; all other
     results are made anew. Equal programs for a task are run once, equal programs linted once. `sandbox`: the weakest level
     that will do (judging/sandbox/levels.py). `limits`: of each program, by default `Limits()`.
+    `context`: "prompt" adds what a program lacks of the prompt. `special_tokens`: as `clean` takes them.
     """
     limits = limits or Limits()
     by_id = {task.id: task for task in tasks}
     directory.mkdir(parents=True, exist_ok=True)
     programs = [file.digest, digest_of(task for task in tasks if task.id in file.counts)]
-    programs.append(folder_digest("judging/cleaning"))
+    programs += [folder_digest("judging/cleaning"), context, *special_tokens]
     level = probe_sandbox(sandbox)["level"]
     results = _Results(
         directory,
@@ -72,7 +75,7 @@ def judge_file(
     )
     if not results.has(COMPLETIONS):
         with progress_bar(f"{title}: cleaning programs", file.rows, "programs") as advance:
-            results.write(COMPLETIONS, _counted(_completions(file, by_id), advance))
+            results.write(COMPLETIONS, _counted(_completions(file, by_id, context, special_tokens), advance))
 
     def verdicts(todo: Todo) -> Iterator[tuple[int, Verdict]]:
         items = ((row, completion["program"], by_id[completion["task_id"]]) for row, completion in todo)
@@ -86,10 +89,16 @@ def judge_file(
     results.make(QUALITY, Quality, ("program",), qualities, f"{title}: scoring with pylint")
 
 
-def _completions(file: CompletionsFile, by_id: dict[str, Task]) -> Iterator[str]:
+def _completions(
+    file: CompletionsFile, by_id: dict[str, Task], context: str, special_tokens: Sequence[str]
+) -> Iterator[str]:
     samples: Counter[str] = Counter()
-    for task_id, text, is_solution in read_rows(file.path, TaskIds(list(by_id.values()))):
-        program = clean(text, by_id[task_id], is_solution)
+    for task_id, text, is_solution in read_rows(file.path, list(by_id.values())):
+        if task_id not in file.counts:  # it is left out of the benchmark
+            continue
+        program = clean(text, by_id[task_id], is_solution, special_tokens)
+        if context == "prompt":
+            program = with_context(program, by_id[task_id])
         yield to_json(Completion(task_id, samples[task_id], text, program, tokens=0, finished=True))
         samples[task_id] += 1
 
@@ -172,6 +181,22 @@ def drop_journals(directory: Path) -> None:
     """Remove what only a run that goes on needs."""
     for name in (QUALITY, VERDICTS):
         journal_of(directory / name).unlink(missing_ok=True)
+
+
+def count_lacking_context(
+    directory: Path, tasks: Sequence[Task], *, workers: int | None, sandbox: str, limits: Limits
+) -> int:
+    """Return how many programs fail for the sole reason that they lack what the prompt gives: with it they pass."""
+    by_id = {task.id: task for task in tasks}
+    lacking: Counter[tuple[str, str]] = Counter()
+    for completion, _, verdict in _results(directory):
+        if verdict["status"] == "error":
+            program = with_context(completion["program"], by_id[completion["task_id"]])
+            if program != completion["program"]:
+                lacking[completion["task_id"], program] += 1
+    items = ((key, key[1], by_id[key[0]]) for key in lacking)
+    judged = judge_stream(items, workers=workers, limits=limits, at_least=sandbox)
+    return sum(lacking[key] for key, verdict in judged if verdict.passed) if lacking else 0
 
 
 def write_row_verdicts(path: Path, directory: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from cptlab.adapters import Policy, load_adapter
 from cptlab.backbone import Backbone
+from cptlab.decoding import positions_needed
 from cptlab.errors import UserError
 from cptlab.records import Prompt, Task
 from cptlab.systems.decoding import Decoding, decoding_of_system
@@ -62,6 +63,37 @@ def load_system(system: System, backbone: Backbone, evaluation: Decoding) -> Loa
     )
 
 
+def leave_out_long(systems: Sequence[LoadedSystem], *tasks: Sequence[Task]) -> tuple[list[list[Task]], list[str]]:
+    """Return the tasks of each list whose programs fit into the context in every system, and the ids of all others.
+
+    What must fit is the prompt with `max_new_tokens`, and the prefix. Raises UserError where none is left of a list.
+    """
+    fitting = [[task for task in some if all(_fits(system, task) for system in systems)] for some in tasks]
+    for some, left in zip(tasks, fitting, strict=True):
+        if some and not left:
+            sampling, backbone = systems[0].decoding.sampling, systems[0].policy.backbone
+            raise UserError(
+                f"None of the {len(some)} tasks fits into the {backbone.context_length} tokens of {backbone.name}"
+                f"{f' ({backbone.context_note})' if backbone.context_note else ''} together with "
+                f"{sampling.max_new_tokens} new ones. Lower decoding.sampling.max_new_tokens, or use a backbone with a "
+                "longer context."
+            )
+    kept = {task.id for some in fitting for task in some}
+    return fitting, [task.id for some in tasks for task in some if task.id not in kept]
+
+
+def _fits(system: LoadedSystem, task: Task) -> bool:
+    backbone, decoding = system.policy.backbone, system.decoding
+    needed = positions_needed(
+        backbone,
+        system.shown_prompt(task),
+        decoding.sampling,
+        prefix=system.policy.prefix,
+        guidance=decoding.guidance,
+    )
+    return needed <= backbone.context_length
+
+
 def check_system(system: LoadedSystem, tasks: Sequence[Task], n: int) -> None:
     """Raise UserError for what would end the work on these tasks, or would change nothing about it."""
     decoding, backbone = system.decoding, system.policy.backbone
@@ -88,10 +120,11 @@ def check_system(system: LoadedSystem, tasks: Sequence[Task], n: int) -> None:
 
 
 def refuse_without_public_tests(tasks: Sequence[Task]) -> None:
-    """Raise UserError where a gate waits for failed public tests and some task has none."""
+    """Raise UserError where a second try waits for failed public tests and some task has none."""
     without = [task.id for task in tasks if not task.public_tests]
     if without:
         raise UserError(
-            f"decoding/gate=failed_tests asks for public tests, and {len(without)} of {len(tasks)} tasks have none, such "
-            f"as {without[0]}. Choose another gate, or another benchmark."
+            f"A second try after failed tests (decoding/gate=failed_tests, decoding=second_try) asks for public tests, and "
+            f"{len(without)} of {len(tasks)} tasks have none, such as {without[0]}. Choose another gate or decoding, or "
+            "another benchmark."
         )

@@ -4,7 +4,8 @@
 
 Every step that takes long is a store below the cache, found again by what it depends on (backbone, adapter, prompts,
 decoding, seed, n, …). So a killed run goes on where it was, and a base model's programs are not made again by every run
-of a sweep.
+of a sweep. Each program is kept as soon as it ends. Those that a kill leaves unfinished are made again in other batches,
+from the same random numbers: the same programs up to rounding (decoding/sampling.py).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 from cptlab.decoding import generate
 from cptlab.records import Completion, Quality, Task
 from cptlab.storage.chunk_store import ChunkStore
+from cptlab.storage.jsonl import from_json
 from cptlab.systems.chunks import TaskChunks
 from cptlab.systems.code_digest import code_digest, folder_digest, judging_digest
 from cptlab.systems.judge import Judge, digest_of_tests
@@ -24,7 +26,8 @@ from cptlab.systems.judged_programs import Cost, JudgedPrograms
 from cptlab.systems.loading import LoadedSystem, refuse_without_public_tests
 from cptlab.systems.system import Selection
 
-CHUNK_PROGRAMS = 640  # programs that a kill can cost at most
+FRESH_SEED = 1 << 32  # added to the seed of a plain second try; seeds of first tries are smaller
+CHUNK_PROGRAMS = 640  # programs that are stored, scored and judged together
 
 
 def sample_and_judge(
@@ -32,8 +35,8 @@ def sample_and_judge(
 ) -> JudgedPrograms:
     """Make `n` programs for each task, score them with pylint and run them on the tests.
 
-    With a guidance whose gate opens after a failure, a program is made without guidance first, and made again, with it,
-    where that fails a public test. With a selection, the tests run on the programs that are kept. Raises UserError where
+    With a guidance whose gate opens after a failure, a program is made without guidance first, and made again, with it
+    and the same random numbers, where that fails a public test. A plain second try has other random numbers. With a selection, the tests run on the programs that are kept. Raises UserError where
     a prompt does not fit the context, and for a choice that makes no sense here.
     """
     draws = n * system.draws
@@ -82,30 +85,48 @@ def _sample(system: LoadedSystem, chunks: TaskChunks, judge: Judge, seed: int) -
         refuse_without_public_tests(chunks.tasks)
         plainly = system.with_decoding(decoding.plain(), f"{system.name}, first answers")
         first = sample_and_judge(plainly, chunks.tasks, chunks.programs, judge, seed=seed)
-        work["tests"] = [digest_of_tests(chunks.tasks), judge.level, judging_digest()]
+        work["tests"] = [digest_of_tests(chunks.tasks), asdict(judge.limits), judge.level, judging_digest()]
+        if decoding.second_try:
+            work["seed"] = seed = seed + FRESH_SEED
     store = ChunkStore(judge.cache / "completions", Completion, work, chunks.keys)
 
     def sample(key: str, advance: Callable[[int], None]) -> list[Completion]:
         tasks = chunks.tasks_of(key)
         earlier = None if first is None else first.of([task.id for task in tasks])
-        rows = generate(
-            backbone,
-            [(task.id, prompts[task.id]) for task in tasks],
-            chunks.programs,
-            decoding.sampling,
-            prefix=system.policy.prefix,
-            guidance=guidance,
-            strategy=strategy,
-            seed=seed,
-            samples=None if earlier is None else earlier.failing_public(),
-            token_budget=decoding.token_budget,
-            progress=advance,
-        )
-        made = [completion for row in rows for completion in row]
+        wanted = [range(chunks.programs)] * len(tasks) if earlier is None else earlier.failing_public()
+        first_row = {task.id: i * chunks.programs for i, task in enumerate(tasks)}
+        with store.journal(key) as journal:  # of a killed run: its programs are not made again
+            made = {row: from_json(Completion, journal.read(row)) for row in journal}
+
+            def ended(completion: Completion) -> None:
+                row = first_row[completion.task_id] + completion.sample
+                journal.add(row, completion)
+                made[row] = completion
+                advance(1)
+
+            advance(len(made))
+            for _ in generate(
+                backbone,
+                [(task.id, prompts[task.id]) for task in tasks],
+                chunks.programs,
+                decoding.sampling,
+                prefix=system.policy.prefix,
+                guidance=guidance,
+                strategy=strategy,
+                seed=seed,
+                samples=[
+                    [one for one in some if first_row[task.id] + one not in made]
+                    for task, some in zip(tasks, wanted, strict=True)
+                ],
+                token_budget=decoding.token_budget,
+                ended=ended,
+            ):
+                pass
+        completions = [made[row] for row in sorted(made)]
         if earlier is None:
-            return made
-        advance(len(earlier.completions) - len(made))
-        return earlier.replaced(made)
+            return completions
+        advance(len(earlier.completions) - len(completions))
+        return earlier.replaced(completions)
 
     chunks.compute(store, f"{system.name}: sampling programs", sample)
     drawn = list(store.records())

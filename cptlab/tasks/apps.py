@@ -24,7 +24,7 @@ from cptlab.errors import UserError
 from cptlab.records import DIFFICULTIES, Prompt, Task, Test
 from cptlab.settings.setting import Setting
 from cptlab.storage.jsonl import integers_of_any_length
-from cptlab.tasks.benchmark import Benchmark, Fractions, divided
+from cptlab.tasks.benchmark import Benchmark, Exclude, Fractions, divided
 from cptlab.tasks.files import DataDir, Row, Source, check_data_dir, file_rows, find_file, make_tasks, read_rows
 from cptlab.tasks.spans import spans_of
 
@@ -60,6 +60,7 @@ def apps(
         ),
     ] = None,
     fractions: Fractions = None,
+    exclude: Exclude = (),
 ) -> Benchmark:
     """Load the tasks that have tests, each with its difficulty.
 
@@ -67,7 +68,7 @@ def apps(
     cannot be read.
     """
     tasks = [task for task, _ in _tasks_and_solutions(data_dir, source)]
-    return Benchmark("apps", divided(tasks, fractions))
+    return Benchmark("apps", divided(tasks, fractions)).without(exclude)
 
 
 def all_solutions(data_dir: str | None = None, source: str | None = None) -> Iterator[tuple[Task, str]]:

@@ -12,6 +12,7 @@ from cptlab.records import Task
 from cptlab.settings.setting import Setting
 from cptlab.storage.jsonl import integers_of_any_length
 from cptlab.tasks.splits import split_tasks
+from cptlab.tasks.task_ids import TaskIds
 
 # what every benchmark but kata takes
 Fractions = Annotated[
@@ -23,13 +24,41 @@ Fractions = Annotated[
     ),
 ]
 
+Exclude = Annotated[
+    Sequence[str | int], Setting("Ids of tasks to leave out, such as [HumanEval/3,HumanEval/7], or their numbers.")
+]
+
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A named set of tasks."""
+    """A named set of tasks. `excluded`: ids of those among `every` that are left out of `tasks`."""
 
     name: str
     tasks: tuple[Task, ...]
+    excluded: tuple[str, ...] = ()
+    every: tuple[Task, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "every", self.every or self.tasks)
+
+    def without(self, exclude: Sequence[str]) -> Benchmark:
+        """Return it without the tasks of these ids or numbers. UserError for one that is not there, or if none is left."""
+        ids = TaskIds(self.every)
+        found = [ids.find(given) for given in exclude]
+        if None in found:
+            raise UserError(
+                f"benchmark.exclude has {exclude[found.index(None)]}, and {self.name} has no such task. Give ids such as "
+                f"{self.every[0].id}."
+            )
+        tasks = tuple(task for task in self.every if task.id not in found)
+        if not tasks:
+            raise UserError(f"benchmark.exclude leaves no task of {self.name}. Exclude fewer.")
+        excluded = tuple(task.id for task in self.every if task.id in found)
+        return Benchmark(self.name, tasks, excluded, self.every)
+
+    def excluded_of(self, split: str) -> list[str]:
+        """Return the ids of the tasks of a split that are left out."""
+        return [task.id for task in self.every if task.id in self.excluded and task.split == split]
 
     def split(self, split: str, limit: int | None = None) -> list[Task]:
         """Return the tasks of a split, in order. `limit` keeps the first tasks, as many of each difficulty as possible.

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from cptlab.records import Task, Test
 from cptlab.settings.setting import Setting, check_settings
-from cptlab.tasks.benchmark import Benchmark, Fractions, divided
+from cptlab.tasks.benchmark import Benchmark, Exclude, Fractions, divided
 from cptlab.tasks.docstrings import docstring_prompt
 from cptlab.tasks.files import DataDir, Source, make_tasks, read_rows
 
@@ -34,11 +34,12 @@ def bigcodebench(
         ),
     ] = "stdlib",
     fractions: Fractions = None,
+    exclude: Exclude = (),
 ) -> Benchmark:
     """Load the tasks of `subset`, all in split test unless `fractions` divide them."""
     check_settings(bigcodebench, subset=subset)
     tasks = make_tasks(read_rows(SOURCE, data_dir), lambda row: _task(row) if subset == "all" or _stdlib(row) else None)
-    return Benchmark("bigcodebench", divided(tasks, fractions))
+    return Benchmark("bigcodebench", divided(tasks, fractions)).without(exclude)
 
 
 def _stdlib(row: dict[str, Any]) -> bool:

@@ -3,7 +3,7 @@
 A program continues the prompt, which is a signature with its docstring. The tests are the benchmark's own `check`: for
 HumanEval each of its assertions is a test, for HumanEval+ each part of its loop (evalplus.py). They run after the
 canonical solution, since some tests call it or its helpers. Public tests are the examples in the docstring that can be read
-(docstrings.py): 379 for 137 of the 164 tasks.
+(docstrings.py): 379 for 137 of the 164 tasks. They are no part of `check`, so they do not count in the verdict.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import ast
 from typing import Any
 
 from cptlab.records import Task, Test
-from cptlab.tasks.benchmark import Benchmark, Fractions, divided
+from cptlab.tasks.benchmark import Benchmark, Exclude, Fractions, divided
 from cptlab.tasks.docstrings import docstring_prompt, docstring_tests
 from cptlab.tasks.evalplus import loop_tests
 from cptlab.tasks.files import DataDir, Source, make_tasks, read_rows
@@ -34,16 +34,16 @@ _WRONG_EXAMPLES = {
 }
 
 
-def humaneval(data_dir: DataDir = None, fractions: Fractions = None) -> Benchmark:
+def humaneval(data_dir: DataDir = None, fractions: Fractions = None, exclude: Exclude = ()) -> Benchmark:
     """Load the 164 tasks, all in split test unless `fractions` divide them."""
     tasks = make_tasks(read_rows(ORIGINAL, data_dir), lambda row: _task(row, "humaneval", check_units(row["test"])))
-    return Benchmark("humaneval", divided(tasks, fractions))
+    return Benchmark("humaneval", divided(tasks, fractions)).without(exclude)
 
 
-def humaneval_plus(data_dir: DataDir = None, fractions: Fractions = None) -> Benchmark:
+def humaneval_plus(data_dir: DataDir = None, fractions: Fractions = None, exclude: Exclude = ()) -> Benchmark:
     """Load HumanEval's tasks with EvalPlus's tests and corrected solutions, in split test unless `fractions` divide them."""
     tasks = make_tasks(read_rows(PLUS, data_dir), lambda row: _task(row, "humaneval_plus", loop_tests(row["test"])))
-    return Benchmark("humaneval_plus", divided(tasks, fractions))
+    return Benchmark("humaneval_plus", divided(tasks, fractions)).without(exclude)
 
 
 def _task(row: dict[str, Any], benchmark: str, tests: tuple[str, list[str]]) -> Task:
@@ -65,6 +65,7 @@ def _task(row: dict[str, Any], benchmark: str, tests: tuple[str, list[str]]) -> 
         canonical_solution=solution,
         setup=f"{solution}\n\n{preamble}",
         cpu_seconds=_CPU_SECONDS.get(row["task_id"]) if benchmark == "humaneval_plus" else None,
+        uncounted="public",
     )
 
 

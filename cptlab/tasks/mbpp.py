@@ -2,7 +2,8 @@
 
 The prompt is a docstring with the description and the assertions; a program is what follows it. Tests call functions
 and classes of the program by name. Public tests are the assertions that the prompt shows; hidden ones are MBPP's
-challenge tests (11 tasks of the full set have some) and EvalPlus's loop over its inputs.
+challenge tests (11 tasks of the full set have some) and EvalPlus's loop over its inputs. The published figures count the
+assertions of MBPP and EvalPlus's loop, so the challenge tests, and the assertion that EvalPlus's prompt shows, do not count.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Annotated, Any
 from cptlab.errors import UserError
 from cptlab.records import Prompt, Task, Test
 from cptlab.settings.setting import Setting, check_settings
-from cptlab.tasks.benchmark import Benchmark, Fractions, divided
+from cptlab.tasks.benchmark import Benchmark, Exclude, Fractions, divided
 from cptlab.tasks.evalplus import loop_tests
 from cptlab.tasks.files import DataDir, Source, make_tasks, read_rows
 from cptlab.tasks.spans import spans_of
@@ -35,19 +36,23 @@ _PLUS_MEMORY_MB = {255: 6144}  # its canonical solution returns 1.7 million tupl
 _PLUS_CPU_SECONDS = {123: 10.0, 255: 60.0, 271: 60.0, 389: 10.0, 392: 60.0, 583: 10.0, 599: 60.0}
 
 
-def mbpp(data_dir: DataDir = None, shots: Shots = 0, fractions: Fractions = None) -> Benchmark:
+def mbpp(data_dir: DataDir = None, shots: Shots = 0, fractions: Fractions = None, exclude: Exclude = ()) -> Benchmark:
     """Load the 974 tasks in the splits of the paper: prompt 1-10, test 11-510, validation 511-600, train 601-974."""
-    return _original("mbpp", FULL, data_dir, shots, fractions)
+    return _original("mbpp", FULL, data_dir, shots, fractions).without(exclude)
 
 
-def mbpp_sanitized(data_dir: DataDir = None, shots: Shots = 0, fractions: Fractions = None) -> Benchmark:
+def mbpp_sanitized(
+    data_dir: DataDir = None, shots: Shots = 0, fractions: Fractions = None, exclude: Exclude = ()
+) -> Benchmark:
     """Load the 427 tasks that the authors verified by hand, in the splits of `mbpp`."""
-    return _original("mbpp_sanitized", SANITIZED, data_dir, shots, fractions)
+    return _original("mbpp_sanitized", SANITIZED, data_dir, shots, fractions).without(exclude)
 
 
-def mbpp_plus(data_dir: DataDir = None, fractions: Fractions = None) -> Benchmark:
+def mbpp_plus(data_dir: DataDir = None, fractions: Fractions = None, exclude: Exclude = ()) -> Benchmark:
     """Load EvalPlus's 378 tasks with its prompts, which show one assertion; in split test unless `fractions` divide them."""
-    return Benchmark("mbpp_plus", divided(make_tasks(read_rows(PLUS, data_dir), _plus_task), fractions))
+    return Benchmark("mbpp_plus", divided(make_tasks(read_rows(PLUS, data_dir), _plus_task), fractions)).without(
+        exclude
+    )
 
 
 def _original(
@@ -84,6 +89,7 @@ def _task(row: dict[str, Any], benchmark: str, examples: Sequence[dict[str, Any]
         setup="\n".join([*imports, before]),
         names=names,
         cpu_seconds=_CPU_SECONDS.get(number),
+        uncounted="hidden",
     )
 
 
@@ -107,6 +113,7 @@ def _plus_task(row: dict[str, Any]) -> Task:
         names=names,
         cpu_seconds=_PLUS_CPU_SECONDS.get(number),
         memory_mb=_PLUS_MEMORY_MB.get(number),
+        uncounted="public",
     )
 
 

@@ -71,6 +71,7 @@ BASE = ["run=null", "backbone=kata_lm", "benchmark=kata", "limit=2"]
         ("evaluate", [*BASE, "decoding=adadec", "n=2"], "n"),
         ("evaluate", [*BASE, "decoding=paper", "decoding/gate=entropy"], "error: "),
         ("train", ["decoding=spa"], "this decoding is for evaluate.py"),
+        ("train", ["decoding=second_try"], "this decoding is for evaluate.py"),
         ("evaluate", [], "python train.py"),
     ],
 )
@@ -120,7 +121,7 @@ def test_a_prompt_longer_than_the_context(tmp_path, capsys):
         )
     ).save_pretrained(tmp_path / "short")
     line = said(capsys, "pairs", tmp_path, "pairs.n=2", f"backbone.path={tmp_path}/short")
-    assert "task kata/" in line and "is 40" in line
+    assert "tasks fits into the 40 tokens of" in line
 
 
 @pytest.mark.parametrize("script, override", [("train.py", "ablation=no_such"), ("evaluate.py", "n=0")])

@@ -198,13 +198,13 @@ def test_prompts_are_read_once_and_ended_rows_are_refilled():
     backbone.step = lambda tokens, state: (stepped.append(len(tokens)), step(tokens, state))[1]
     ended = []
     budget = 12 * max(len(backbone.encode_prompt(prompt.text)) + WARM.max_new_tokens for _, prompt in PROMPTS)
-    completions = list(generate(backbone, PROMPTS, 10, WARM, token_budget=budget, progress=ended.append))
+    completions = list(generate(backbone, PROMPTS, 10, WARM, token_budget=budget, ended=ended.append))
     tokens = [c.tokens for row in completions for c in row]
     assert sum(read) == len(PROMPTS)  # each prompt once, whatever n
     assert max(stepped) == 12 and stepped[: len(stepped) // 2] == [12] * (len(stepped) // 2)  # full while programs wait
     # a program of t tokens needs t - 1 steps; the rest is what has ended when nothing waits any more
     assert sum(tokens) - 50 <= sum(stepped) <= 1.15 * (sum(tokens) - 50)
-    assert sum(ended) == 50 and max(tokens) > 2 * min(tokens)
+    assert len(ended) == 50 and max(tokens) > 2 * min(tokens)
 
 
 def test_nothing_to_do():

@@ -113,7 +113,7 @@ def test_bytes_of_tokens_make_the_text(backbone):
     texts = token_bytes(backbone.tokenizer)
     ids = backbone.encode_prompt(TEXT)
     joined = b"".join(texts[token] or b"" for token in ids).decode()
-    assert joined.removeprefix(" " if backbone._opening else "") == TEXT
+    assert joined.removeprefix(" " if backbone.text_tokens.opening else "") == TEXT
     assert all(texts[token] is None for token in backbone.tokenizer.all_special_ids)
 
 

@@ -40,6 +40,17 @@ _RIGHT = {
     "check": "def f(x):\n    return 2 * x\n",
     "stdin": "print(int(input()) + 1)\n",
 }
+_FILES = (
+    "@CANARY@",
+    "@HOME@",
+    "@DATA@",
+    "@PLACES@",
+    "@TTY@",
+    "cptlab-judge-",
+    "/proc/",
+    "/dev/",
+    "/etc/",
+)  # open at level seccomp
 WRONG = ("failed", "error")
 NOT_PASSED = ("failed", "error", "timeout", "memory", "crashed", "not_parsed")  # which one, the rules leave open
 
@@ -49,7 +60,7 @@ class Attack:
     """A hostile program. `expected`: the right statuses; one, where the rules of verdict.py determine it.
 
     `passes`: the tests that a program which does not pass may yet pass. `sleeps`: it uses up wall time, not CPU time.
-    `needs`: the least level of the sandbox at which it can be stopped, '' for any.
+    `needs`: the least level of the sandbox at which it is stopped.
     """
 
     name: str
@@ -60,7 +71,7 @@ class Attack:
     task: str
     passes: int = 0
     sleeps: bool = False
-    needs: str = ""
+    needs: str = "seccomp"
 
 
 ATTACKS: list[Attack] = []
@@ -72,6 +83,8 @@ def _add(kind: str, name: str, expected: str | tuple[str, ...], source: str, tas
     for word, text in (("@NAMED@", _NAMED), ("@QUIETLY@", _QUIETLY), ("@RIGHT@", _RIGHT[kind])):
         source = source.replace(word, text)
     expected = (expected,) if isinstance(expected, str) else expected
+    if any(word in source for word in _FILES):
+        more.setdefault("needs", "landlock")
     ATTACKS.append(Attack(name, _group, kind, expected, source, task, **more))
 
 
@@ -862,6 +875,58 @@ check(
         return 7
     """,
 )
+_WILD_ANSWERS = r"""
+    import gc
+    @QUIETLY@
+    VALUES = [{"same": -1}, {"same": 0}, {"same": 10 ** 30}, {"same": True}, {"same": "0"}, {"mine": [10 ** 30, "int"]},
+              {"namedtuple": ["P; import os", ["a"], [2]]}, {"namedtuple": ["P", ["__class__"], [2]]},
+              {"namedtuple": ["P", ["a", "a"], [2, 2]]}, {"namedtuple": ["P", ["__eq__", "index"], [2, 2]]},
+              {"enum": ["E", "IntEnum", [["__eq__", 1]], "__eq__"]}, {"enum": ["E", "int", [["mro", 2]], "mro"]},
+              {"enum": ["E", "Flag", [["A", 2]], "A"]}, {"enum": ["E", "str", [["A", [2]]], "A"]},
+              {"enum": ["E", "IntEnum", [["A", 2]], "B"]}, {"defaultdict": [{"yours": 0}, [[1, 2]]]},
+              {"defaultdict": [5, []]}, {"dict_keys": [[2]]}, {"dict_items": [2]}, {"memoryview": "zz"},
+              {"struct_time": [2]}, {"array": ["u", [2]]}, {"bytearray": [2]}, {"numpy": ["<i8", [-1], [2]]}]
+    CHANGES = [[], [[0, {"dict": []}]], [[0, {"same": 0}]], [[7, [2]]], [[-1, [2]]], [["0", [2]]], [[0, 2]], 2, {"a": 1},
+               [[0, {"mine": [0, "list"]}]], [[0, {"tuple": [2]}]], [[0, [[[2]]]]]]
+    NAMES = [["unittest.case.SkipTest"], ["builtins.BaseException"], ["a.b\ud800"], [2], 2, ["x.P; import os", "builtins.int"]]
+    ATTRIBUTES = [{"candidate": None}, {"args": 2, "__class__": 2, "__str__": 2}, {"with_traceback": 2}, [2], {"a": {"same": 0}}]
+    calls = [0]
+    def f(x):
+        calls[0] += 1
+        n = calls[0] * 7
+        for thing in gc.get_objects():
+            if type(thing).__name__ == "Connection":
+                for k in range(n, n + 7):
+                    value, change = VALUES[k % len(VALUES)], CHANGES[k % len(CHANGES)]
+                    quietly(thing.send, ["value", value, change])
+                    quietly(thing.send, ["raised", NAMES[k % len(NAMES)], "", value, ATTRIBUTES[k % 5], change])
+        return 7
+"""
+for _shift in range(5):  # the first answer ends the matter, so that each program tries others
+    _moved = _WILD_ANSWERS.replace("calls = [0]", f"calls = [{_shift}]")
+    check(f"wild answers on the connection ({_shift})", NOT_PASSED, _moved)
+    check(f"wild answers about its arguments ({_shift})", NOT_PASSED, _moved, "in_place")
+check(
+    "operators of what it was handed",
+    NOT_PASSED,
+    """
+    import copy, operator
+    @QUIETLY@
+    def f(thing, key):
+        found = [quietly(vars, thing), quietly(copy.copy, thing), quietly(copy.deepcopy, thing), quietly(dir, thing)]
+        for name in ("add", "eq", "lt", "mul", "mod", "getitem", "contains", "matmul", "neg"):
+            for arguments in ((thing, key), (key, thing), (thing, thing), (thing,)):
+                found.append(quietly(getattr(operator, name), *arguments))
+        for one in found:
+            for name in ("__dict__", "__globals__", "__closure__", "__self__", "__func__", "__class__", "value"):
+                found_there = quietly(getattr, one, name)
+                text = quietly(str, quietly(getattr, found_there, "SECRET") or quietly(operator.getitem, found_there, "SECRET"))
+                if text and text.startswith("sec" + "ret-"):
+                    return text
+        return 7
+    """,
+    "handed",
+)
 check(
     "deep nesting on the connection",
     NOT_PASSED,
@@ -1644,6 +1709,7 @@ call(
                 os.chdir("d" * 100)
         return 2 * x
     """,
+    "roomy",
 )
 call(
     "names and modes that are hard to remove",
@@ -1691,6 +1757,25 @@ call(
     """,
     passes=2,
 )  # whether it may have so many is a matter of limits; that they go again is not
+call(
+    "modes, owners and times of devices",
+    "passed",
+    """
+    import os
+    @QUIETLY@
+    def f(x):
+        for name in ("null", "zero", "full", "random", "urandom"):
+            path, old = "/dev/" + name, os.stat("/dev/" + name)
+            quietly(os.chmod, path, old.st_mode & 0o777)  # as it is: harmless where a judge is broken
+            quietly(os.chown, path, old.st_uid, old.st_gid)
+            quietly(lambda: os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns)))
+            if os.stat(path).st_ctime_ns != old.st_ctime_ns:
+                return 7
+            open(path, "wb" if name == "null" else "rb", 0).close()
+        return 2 * x
+    """,
+    needs="namespaces",
+)
 call(
     "devices and mounts",
     "passed",
@@ -1872,7 +1957,7 @@ def signal_by_pipe(owner, number):
     fcntl.fcntl(reader, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
     os.write(writer, b"x")
 """
-call("signals by a pipe", "passed", _OWNER + "quietly(signal_by_pipe, @VICTIM@, 28)\n@RIGHT@", needs="namespaces")
+call("signals by a pipe", "passed", _OWNER + "quietly(signal_by_pipe, @VICTIM@, 28)\n@RIGHT@")
 call(
     "kills its parent by a pipe",
     ("passed", "error", "crashed"),
@@ -1898,6 +1983,34 @@ def f(x):
 """,
     passes=3,
 )
+# ioctl has twins of these: FIOSETOWN, SIOCSPGRP and FIOASYNC, with SIGIO as the signal.
+_BY_IOCTL = """
+import fcntl, os, socket, struct
+@QUIETLY@
+def signal_by_socket(owner):
+    for command in (0x8901, 0x8902):
+        for number in (owner, -owner):
+            one, other = socket.socketpair()
+            quietly(fcntl.ioctl, one, command, struct.pack("i", number))
+            quietly(fcntl.ioctl, one, 0x5452, struct.pack("i", 1))
+            quietly(fcntl.fcntl, one, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
+            other.send(b"x")
+"""
+call("signals by a socket", "passed", _BY_IOCTL + "signal_by_socket(@VICTIM@)\n@RIGHT@")
+call("kills its parent by a socket", "passed", _BY_IOCTL + "signal_by_socket(os.getppid())\n@RIGHT@")
+check(
+    "kills the examiner by a socket",
+    "passed",
+    _BY_IOCTL
+    + """
+def f(x):
+    mine = os.getpid()
+    for pid in range(2, mine + 4) if os.getppid() == 1 else ():  # only in a namespace of the judge: never strangers
+        if pid != mine:
+            signal_by_socket(pid)
+    return 2 * x
+""",
+)
 call(
     "stops a process by its limits",
     "passed",
@@ -1913,7 +2026,6 @@ call(
         quietly(lambda: open(f"/proc/{pid}/oom_score_adj", "w").write("1000"))
     @RIGHT@
     """,
-    needs="namespaces",
 )
 call(
     "traces and rewrites a process",
@@ -2539,7 +2651,6 @@ call(
     libc.msgget(@KEY@, 0o1666)
     @RIGHT@
     """,
-    needs="namespaces",
 )
 call(
     "POSIX memory, semaphores and queues",
@@ -2554,6 +2665,42 @@ call(
     from multiprocessing import shared_memory
     quietly(lambda: shared_memory.SharedMemory("@MARK@-memory", True, 4096))
     @RIGHT@
+    """,
+)
+# Descriptors in flight over themselves live on until the kernel collects them, and so do the files and memory behind them.
+_IN_FLIGHT = """
+import os, socket, struct
+a, b = socket.socketpair()
+def refused(*numbers):
+    try:
+        socket.send_fds(a, [b"x"], numbers)
+    except OSError:
+        return True
+def f(x):
+    file = os.open("kept", os.O_CREAT | os.O_RDWR)
+    memory = os.memfd_create("kept")
+    for one in (file, memory):
+        os.write(one, bytes(1_000_000))
+    os.unlink("kept")
+    return 2 * x if refused(file, memory) and refused(a.fileno()) and refused(b.fileno()) else 7
+"""
+call("files and memory in flight", "passed", _IN_FLIGHT.replace('"kept"', 'f"kept{x}"'))
+check("files and memory in flight", "passed", _IN_FLIGHT.replace('"kept"', 'f"kept{x}"'))
+call(
+    "attributes and flags of its scratch folder",
+    "passed",
+    """
+    import fcntl, os, struct
+    @QUIETLY@
+    folder = os.open(".", os.O_RDONLY)
+    rights = struct.pack("<I" + 4 * "HHI", 2, 1, 0, 0xFFFFFFFF, 4, 0, 0xFFFFFFFF, 16, 0, 0xFFFFFFFF, 32, 0, 0xFFFFFFFF)
+    quietly(os.setxattr, ".", "system.posix_acl_default", rights)
+    quietly(os.setxattr, ".", "user.mark", b"@MARK@")
+    quietly(os.setxattr, folder, "user.mark", b"@MARK@")
+    for command, data in ((0x40086602, struct.pack("Q", 0x80)), (0x800C6613, bytes(12)), (0x401C5820, bytes(28))):
+        quietly(fcntl.ioctl, folder, command, data)
+    def f(x):
+        return 2 * x if not os.listxattr(".") else 7
     """,
 )
 call(

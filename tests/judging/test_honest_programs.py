@@ -7,8 +7,10 @@ import textwrap
 
 import pytest
 
+from cptlab.judging.execution.executor import Executor, probe_sandbox
+from cptlab.judging.sandbox.levels import LEVELS
 from cptlab.judging.sandbox.limits import Limits
-from cptlab.judging.verdicts.judge import judge_stream
+from cptlab.judging.verdicts import judge
 from cptlab.records import Prompt, Task, Test
 
 CALLS: dict[str, tuple[str, list[tuple[tuple, object]]]] = {}
@@ -137,6 +139,32 @@ call(
     def f(x):
         with Pool(2) as pool:
             return sum(pool.map(lambda i: x, range(2)))
+    """,
+)
+call(
+    "locks and queues of multiprocessing, in threads",
+    """
+    import multiprocessing, queue, threading
+    from multiprocessing.pool import ThreadPool
+    def f(x):
+        lock, again, gate = multiprocessing.Lock(), multiprocessing.RLock(), multiprocessing.BoundedSemaphore(2)
+        with lock, again, again, gate, gate:
+            assert not gate.acquire(timeout=0.01) and not lock.acquire(block=False)
+        for broken in (lock, gate):
+            try:
+                broken.release()
+            except ValueError:
+                pass
+            else:
+                return "released too often"
+        ready, total = multiprocessing.Event(), []
+        threading.Timer(0.01, ready.set).start()
+        ready.wait()
+        with ThreadPool(3) as pool:
+            for part in pool.imap_unordered(lambda i: x, range(2)):
+                with lock:
+                    total.append(part)
+        return sum(total)
     """,
 )
 call(
@@ -814,7 +842,13 @@ def task(kind, tests, name="t"):
     return Task(name, "b", "test", "introductory", kind, Prompt("p"), entry_point, public, hidden, names=names)
 
 
-def test_honest_programs_pass():
+@pytest.mark.parametrize("level", LEVELS[1:])
+def test_honest_programs_pass(level, monkeypatch):
+    """Each level that this system has, on purpose: what a level cannot judge right stands in docs/judging.md."""
+    found = probe_sandbox()
+    if LEVELS.index(found["level"]) < LEVELS.index(level):
+        pytest.skip(f"this system has no {level}: {found['reasons']}")
+    monkeypatch.setattr(judge, "Executor", lambda *_: Executor(2, at_least=level, strongest=level))
     items = []
     for name, (source, tests) in CALLS.items():
         items.append((("call", name), source, task("call", [Test(value, arguments) for arguments, value in tests])))
@@ -822,13 +856,13 @@ def test_honest_programs_pass():
         items.append((("stdin", name), source, task("stdin", [Test(text, stdin=given) for given, text in tests])))
     for name, (source, units) in CHECKS.items():
         items.append((("check", name), source, task("check", [Test(code=unit) for unit in units])))
-    wrong = [f"{key}: {verdict}" for key, verdict in judge_stream(items, workers=2) if not verdict.passed]
+    wrong = [f"{key}: {verdict}" for key, verdict in judge.judge_stream(items) if not verdict.passed]
     assert not wrong, "\n".join(wrong)
 
 
 def test_what_is_refused_is_an_error_with_its_reason():
     items = [(name, source, task("call", [Test(2, (1,))])) for name, source in REFUSED.items()]
-    for name, verdict in judge_stream(items, workers=2):
+    for name, verdict in judge.judge_stream(items, workers=2):
         assert verdict.status == "error" and ("Error" in verdict.reason), (name, verdict)
 
 
@@ -836,7 +870,7 @@ def test_what_is_refused_is_an_error_with_its_reason():
 def test_small_limits_are_enough(name):
     source, tests = CALLS[name]
     limits = Limits(cpu_seconds=1, wall_seconds=10, memory_mb=512, output_mb=1)
-    ((_, verdict),) = judge_stream(
+    ((_, verdict),) = judge.judge_stream(
         [(0, source, task("call", [Test(e, a) for a, e in tests]))], workers=1, limits=limits
     )
     assert verdict.passed, verdict

@@ -1,14 +1,20 @@
 """Verdicts on honest, broken and hostile programs. test_attacks.py has the attack suite."""
 
+import ast
 import json
 import os
+import shutil
 import subprocess
 import sys
+import sysconfig
+import tempfile
 import threading
 import time
 from collections import Counter, OrderedDict, namedtuple
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cptlab.errors import UserError
@@ -16,14 +22,15 @@ from cptlab.judging.execution import wire
 from cptlab.judging.execution.executor import Executor, probe_sandbox
 from cptlab.judging.execution.prefetch import known_calls
 from cptlab.judging.execution.request import ExecutionRequest
-from cptlab.judging.sandbox.levels import LEVELS
+from cptlab.judging.sandbox.levels import LEVELS, explanation
 from cptlab.judging.sandbox.limits import Limits
-from cptlab.judging.verdicts import judge, task_requests
+from cptlab.judging.verdicts import judge, task_requests, verdict
 from cptlab.judging.verdicts.comparison import same_output, same_value
 from cptlab.judging.verdicts.judge import judge_programs, judge_stream
 from cptlab.judging.verdicts.task_requests import TaskRequests
 from cptlab.records import Prompt, Task, Test
 
+ROOT = Path(__file__).resolve().parents[2]
 LIMITS = Limits(cpu_seconds=0.5, wall_seconds=8, memory_mb=256, output_mb=1)
 
 
@@ -40,6 +47,32 @@ def script_task(*tests):
 def check_task(setup, *tests):
     tests = tuple(Test(code=code) for code in tests)
     return Task("c", "b", "test", "", "check", Prompt("p"), "f", hidden_tests=tests, setup=setup)
+
+
+def test_tests_that_do_not_count_change_no_verdict():
+    """Not by failing, not by ending the process, not by what they leave behind in it."""
+    own = ("assert candidate(2) == 4", "assert candidate(3) == 6")
+    other = ("assert candidate(1) == 2", "assert candidate(0) == 0")
+    programs = {
+        "def f(x):\n    return 2 * x": ("passed", "passed", 2),
+        "def f(x):\n    return 2 * x if x else 1": ("passed", "failed", 1),
+        "def f(x):\n    while x == 1:\n        pass\n    return 2 * x": ("passed", "timeout", 0),
+        "def f(x):\n    if x == 1:\n        __import__('os')._exit(0)\n    return 2 * x": ("passed", "error", 0),
+        "seen = []\ndef f(x):\n    seen.append(x)\n    return 2 * x * (1 not in seen)": ("passed", "failed", 1),
+        "def f(x):\n    return 2 * x * (x < 3)": ("failed", "passed", 2),
+        "def f(x:": ("not_parsed", "not_parsed", 0),
+    }
+    for part in ("public", "hidden"):
+        task = replace(check_task("", *own), public_tests=tuple(Test(code=code) for code in other), uncounted="public")
+        if part == "hidden":
+            task = replace(task, public_tests=task.hidden_tests, hidden_tests=task.public_tests, uncounted="hidden")
+        verdicts = judge_programs([(program, task) for program in programs], limits=LIMITS)
+        for verdict, (status, on_others, passed) in zip(verdicts, programs.values(), strict=True):
+            assert (verdict.status, verdict.by_rule) == (status, {part: on_others})
+            assert (verdict.public_total, verdict.hidden_total) == (2, 2)
+            if part == "public":
+                assert verdict.public_passed == passed
+        assert judge_programs([("def f(x):\n    return 2 * x", replace(task, uncounted=""))])[0].by_rule == {}
 
 
 DOUBLE = call_task(((1,), 2), ((2,), 4), ((3,), 6))
@@ -310,6 +343,90 @@ def test_a_weaker_sandbox_than_asked_for_is_refused():
         pass
 
 
+@pytest.fixture
+def without_namespaces():
+    """A shell prefix under which the system refuses user namespaces, as containers do."""
+    if os.geteuid() != 0 or not shutil.which("unshare"):
+        pytest.skip("needs root and unshare (util-linux)")
+    if LEVELS.index(probe_sandbox()["level"]) < LEVELS.index("landlock"):
+        pytest.skip("this system has no landlock")
+    limit = "echo 0 > /proc/sys/user/max_user_namespaces"  # of the namespace that unshare makes
+    return [
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "--mount-proc",
+        "--pid",
+        "--fork",
+        "sh",
+        "-c",
+        f'{limit} && exec "$@"',
+        "sh",
+    ]
+
+
+def test_the_reason_for_a_weaker_level_is_told(without_namespaces):
+    code = "from cptlab.judging.execution.executor import probe_sandbox; print(probe_sandbox())"
+    done = subprocess.run([*without_namespaces, sys.executable, "-c", code], capture_output=True, text=True)
+    found = ast.literal_eval(done.stdout)
+    assert found["level"] == "landlock" and all(found["protections"].values())
+    assert "unshare" in found["reasons"]["namespaces"]
+    said = explanation(found["level"], found["reasons"])
+    assert "no namespaces: unshare: " in said and "/tmp" in said
+    assert explanation("namespaces", {}) == ""
+
+
+@pytest.mark.parametrize("place, named_by_a_link", [("/tmp", False), ("/tmp", True), ("/var/tmp", True)])
+def test_where_the_interpreter_lies_costs_no_level(place, named_by_a_link):
+    """A virtual environment in /tmp, as continuous integration makes them, and one that is reached over a link."""
+    program = "import numpy, os, tempfile\ndef f(x):\n    tempfile.mkstemp()\n    return int(numpy.sum([x, x])) + len(os.listdir()) - 1"
+    code = (
+        "from cptlab.judging.execution.executor import probe_sandbox\n"
+        "from cptlab.judging.verdicts.judge import judge_programs\n"
+        "from test_verdicts import call_task\n"
+        f"print(probe_sandbox()['level'], *judge_programs([({program!r}, call_task(((1,), 2)))]), sep='\\n')"
+    )
+    with tempfile.TemporaryDirectory(dir=place) as folder:
+        environment = Path(folder) / "environment"
+        python = environment / "bin" / "python"
+        if named_by_a_link:
+            environment.symlink_to(sys.prefix)
+        else:
+            (environment / "bin").mkdir(parents=True)
+            python.symlink_to(os.path.realpath(sys.executable))
+            (environment / "pyvenv.cfg").write_text(f"home = {os.path.dirname(os.path.realpath(sys.executable))}\n")
+            packages = environment / Path(sysconfig.get_path("purelib")).relative_to(sys.prefix)
+            packages.mkdir(parents=True)
+            numpy = Path(np.__file__).parent
+            for name in (numpy, *numpy.parent.glob("numpy.libs")):
+                shutil.copytree(name, packages / name.name, ignore=shutil.ignore_patterns("tests"))
+        path = os.pathsep.join([str(ROOT), str(ROOT / "tests/judging"), sysconfig.get_path("purelib")])
+        done = subprocess.run(
+            [python, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}
+        )
+        assert done.stdout.split("\n")[0] == probe_sandbox()["level"], done.stderr
+        assert "status='passed'" in done.stdout, done.stdout
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_kinds_of_task_take_turns_in_one_server(level, capfd, monkeypatch):
+    if LEVELS.index(probe_sandbox()["level"]) < LEVELS.index(level):
+        pytest.skip(f"this system has no {level}")
+    checked = check_task("", "assert candidate(1) == 2", "assert candidate(2) == 4")
+    kinds = {
+        DOUBLE: "def f(x):\n    return 2 * x",
+        ECHO: "print(int(input()) + 1)",
+        checked: "def f(x):\n    return 2 * x",
+    }
+    with Executor(1, LIMITS, at_least="limits", strongest=level) as executor:
+        (server,) = executor._pool._servers
+        requests = [(task, TaskRequests(task).request(source)) for _ in range(3) for task, source in kinds.items()]
+        for task, results in executor.run(requests):
+            assert verdict.verdict_of(task, results).passed
+        assert executor._pool._servers == [server] and server.poll() is None
+    assert capfd.readouterr().err == ""
+
+
 def test_the_probe_sees_what_is_open():
     found = {}
     for level in LEVELS:
@@ -358,13 +475,13 @@ def test_judging_from_a_process_with_threads():
         stop.set()
 
 
-def test_equal_items_are_run_once_and_progress_counts_all():
+def test_equal_items_are_run_once_and_each_verdict_is_told():
     seen = []
     program = "import time\ndef f(x):\n    return 2 * x"
     items = [(program, DOUBLE), ("", DOUBLE), (program, call_task(((1,), 3)))] + 3 * [(program, DOUBLE)]
-    verdicts = judge_programs(items, progress=seen.append)
+    verdicts = judge_programs(items, ended=lambda place, verdict: seen.append((place, verdict)))
     assert [v.status for v in verdicts] == ["passed", "error", "failed", "passed", "passed", "passed"]
-    assert sorted(seen) == [1, 1, 4]
+    assert dict(seen) == dict(enumerate(verdicts)) and len(seen) == len(verdicts)
     assert judge_programs([]) == []
 
 

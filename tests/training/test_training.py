@@ -448,7 +448,9 @@ def test_nothing_to_train(tmp_path):
 def test_pairs_longer_than_the_context(tmp_path):
     long = [replace(pair, instruction="x" * 300) for pair in make_pairs()]
     write_pairs(tmp_path / "pairs.jsonl", long)
-    with pytest.raises(UserError, match="more than the 256 of tiny-llama_gqa"):
+    with pytest.raises(
+        UserError, match="takes more tokens than the 256 that the context of tiny-llama_gqa has room for"
+    ):
         train(tmp_path)
 
 

@@ -79,10 +79,13 @@ def tune(
 
 
 def task_values(tasks: Sequence[Task], judged: Outcomes, metric: str) -> list[float]:
-    """Return the metric of each task."""
+    """Return the metric of each task that has it."""
     qualities, verdicts = judged
     of_task = find_metric(metric).of_task
-    return [of_task(qualities[task.id], verdicts[task.id]) for task in tasks]
+    values = [of_task(qualities[task.id], verdicts[task.id]) for task in tasks]
+    if not any(value is not None for value in values):
+        raise UserError(f"metric={metric} is about tests that none of these tasks has. Choose another, such as pass@1.")
+    return [value for value in values if value is not None]
 
 
 def check_metric(metric: str, n: int) -> None:

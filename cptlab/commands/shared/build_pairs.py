@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from cptlab import pairs
-from cptlab.commands.shared.common import PAIRS_FILE, STATISTICS_FILE, build_judge, say
+from cptlab.commands.shared.common import PAIRS_FILE, STATISTICS_FILE, TOO_LONG, build_judge, say, say_left_out
 from cptlab.errors import UserError
 from cptlab.pairs import FilterCounts, ReadyPairs, SampledPairs
 from cptlab.records import Pair, Task
@@ -39,7 +39,7 @@ def build_pairs(config: DictConfig, backbone: Any = None) -> Path:
     UserError where no pair is left, with what each filter dropped. Ready-made pairs of `pairs.dataset` are read instead.
     """
     from cptlab.adapters import Policy
-    from cptlab.systems.loading import LoadedSystem
+    from cptlab.systems.loading import LoadedSystem, leave_out_long
     from cptlab.systems.samples import sample_and_judge
 
     backbone = backbone or instantiate(config.backbone, "backbone")
@@ -53,6 +53,9 @@ def build_pairs(config: DictConfig, backbone: Any = None) -> Path:
         if is_sound(directory, FILES):
             say(f"Pairs: found in {directory}")
             return directory
+        of = len(tasks)
+        (tasks,), left_out = leave_out_long([system], tasks)
+        say_left_out(left_out, of)
         judged = sample_and_judge(system, tasks, recipe.n, judge, seed=recipe.seed)
         by_id = {task.id: task for task in tasks}
         counts, found = FilterCounts(), []
@@ -75,14 +78,23 @@ def build_pairs(config: DictConfig, backbone: Any = None) -> Path:
         if not any(pair.split == "train" for pair in found):
             raise pairs.no_pairs_left(counts, recipe.selection)
         statistics = pairs.pair_statistics(found, backbone.encode_completion, backbone.decode)
-        statistics |= {"filters": dataclasses.asdict(counts)}
+        statistics |= {"filters": dataclasses.asdict(counts), "left_out": {TOO_LONG: left_out}}
         _write(directory, found, statistics)
     say(f"Pairs: {len(found)} from {len(tasks)} tasks and {counts.samples} programs, in {directory}")
     return directory
 
 
+def pairs_to_train_on(config: DictConfig, backbone: Any) -> Path:
+    """Return the file `data.pairs_file`, in this backbone's tokens, or that of the pairs which `build_pairs` gives."""
+    if config.data.pairs_file is not None:
+        return _given_pairs(config, backbone)
+    return build_pairs(config, backbone) / PAIRS_FILE
+
+
 def find_pairs(config: DictConfig, backbone: Any) -> Path | None:
-    """Return the file of the pairs that `build_pairs` gives; None where it would have to make them first."""
+    """Return the file that `pairs_to_train_on` gives; None where it would have to make programs first."""
+    if config.data.pairs_file is not None:
+        return _given_pairs(config, backbone)
     recipe = instantiate(config.pairs, "pairs")
     if isinstance(recipe, ReadyPairs):
         return _ready_pairs(config, recipe, backbone) / PAIRS_FILE
@@ -111,7 +123,7 @@ def _write(directory: Path, found: list[Pair], statistics: dict[str, Any]) -> No
 def _place(config: DictConfig, recipe: SampledPairs, backbone: Any, judge: Judge) -> tuple[Path, list[Task], Decoding]:
     """Return where the pairs of these settings are kept, the tasks, and how programs are sampled."""
     decoding = build_decoding(config.decoding)
-    if decoding.guidance or decoding.strategy:
+    if decoding.guidance or decoding.strategy or decoding.second_try:
         raise UserError(
             "Pairs are made of the model's plain samples, so this decoding is for evaluate.py. Use decoding=paper "
             "or decoding=llm here."
@@ -126,10 +138,28 @@ def _place(config: DictConfig, recipe: SampledPairs, backbone: Any, judge: Judge
         "sampling": dataclasses.asdict(decoding.sampling),
         "seed": recipe.seed,
         "limits": OmegaConf.to_container(config.judge),
+        "extra_disabled": sorted(config.extra_disabled),
         "sandbox": judge.level,
         "judging": judging_digest(),
     }
     return Path(config.paths.cache) / "pairs" / fingerprint(work), tasks, decoding
+
+
+def _given_pairs(config: DictConfig, backbone: Any) -> Path:
+    """Return `data.pairs_file`, or where another tokenizer made it, a copy whose programs are cut and masked anew."""
+    path = Path(config.data.pairs_file)
+    found = pairs.read_pairs(path)
+    if pairs.fit_tokenizer(found, backbone.encode_completion):
+        return path
+    recipe = instantiate(config.pairs, "pairs")
+    refine = recipe.refine if isinstance(recipe, SampledPairs) else "none"
+    found = [pairs.mask_anew(pair, backbone.encode_completion, backbone.decode, refine=refine) for pair in found]
+    directory = _keep(config, found, {}, backbone)
+    say(
+        f"Pairs: {path} was made with another tokenizer, so its {len(found)} pairs are cut and masked anew "
+        f"(refine={refine}), in {directory}"
+    )
+    return directory / PAIRS_FILE
 
 
 def _ready_pairs(config: DictConfig, recipe: ReadyPairs, backbone: Any) -> Path:
@@ -138,12 +168,18 @@ def _ready_pairs(config: DictConfig, recipe: ReadyPairs, backbone: Any) -> Path:
     found, counts = recipe.dataset(
         encode=backbone.encode_completion, max_tokens=backbone.context_length - recipe.reserved
     )
+    directory = _keep(config, found, {"filters": counts}, backbone)
+    said = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())
+    say(f"Pairs: {len(found)} ({said}), in {directory}")
+    return directory
+
+
+def _keep(config: DictConfig, found: list[Pair], facts: dict[str, Any], backbone: Any) -> Path:
+    """Write pairs in this backbone's tokens as `build_pairs` leaves its own, with their statistics; return their directory."""
     content = hashlib.sha256(repr(found).encode()).hexdigest()
     directory = Path(config.paths.cache) / "pairs" / fingerprint({"ready": content})
     with _making(directory) as directory:
         if not is_sound(directory, FILES):
             statistics = pairs.pair_statistics(found, backbone.encode_completion, backbone.decode)
-            _write(directory, found, statistics | {"filters": counts})
-    said = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())
-    say(f"Pairs: {len(found)} ({said}), in {directory}")
+            _write(directory, found, statistics | facts)
     return directory

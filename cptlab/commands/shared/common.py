@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[3]
 HYDRAS = ".hydra"  # where Hydra's tools look
+# why tasks and pairs are left out, as metrics.json and tables have it
+TOO_LONG, EXCLUDED = "too long for the context", "excluded by benchmark.exclude"
 PAIRS_FILE, STATISTICS_FILE, METRICS_FILE = "pairs.jsonl", "statistics.json", "metrics.json"
 
 
@@ -35,12 +37,23 @@ def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
+def say_left_out(left_out: Sequence[str], of: int, what: str = "tasks") -> None:
+    """Say how many of the tasks or pairs are too long, and which is the first."""
+    if left_out:
+        say(
+            f"Left out, because they are {TOO_LONG}: {len(left_out)} of {of} {what}, such as {left_out[0]}. "
+            "metrics.json lists them."
+        )
+
+
 def check_sandbox(config: DictConfig) -> dict[str, Any]:
     """Probe the sandbox and report its level. Raises UserError if it is weaker than the setting `sandbox` asks for."""
     from cptlab.judging.execution.executor import probe_sandbox
+    from cptlab.judging.sandbox.levels import explanation
 
     found = probe_sandbox(config.sandbox)
-    say(f"Sandbox: {found['level']} (asked for: {config.sandbox} or stronger)")
+    why = explanation(found["level"], found["reasons"])
+    say(f"Sandbox: {found['level']} (asked for: {config.sandbox} or stronger){why and '. '}{why}")
     return found
 
 
@@ -49,9 +62,7 @@ def build_judge(config: DictConfig) -> Judge:
     from cptlab.systems.judge import Judge
 
     limits = instantiate(config.judge, "judge")
-    return Judge(
-        Path(config.paths.cache), tuple(config.get("extra_disabled") or ()), config.workers, config.sandbox, limits
-    )
+    return Judge(Path(config.paths.cache), tuple(config.extra_disabled), config.workers, config.sandbox, limits)
 
 
 def begin(config: DictConfig, fresh: Path, task: str, **content: Any) -> RunDirectory:

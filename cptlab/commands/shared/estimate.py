@@ -48,10 +48,13 @@ def print_estimate(config: DictConfig, adapters_of: Callable[..., list[Any]]) ->
         method = StepMethod("plain" if reason else compute.step, reason, compute.checkpointing)
     else:
         backbone, quantization = instantiate(node, "backbone"), None
-        file = Path(config.data.pairs_file) if config.data.pairs_file else find_pairs(config, backbone)
-        if file is not None:
-            data = instantiate(config.data.loader, "data.loader", file, backbone, _partial_=False)
         adapters = adapters_of(config, backbone, objective)
+        file = find_pairs(config, backbone)
+        if file is not None:
+            positions = adapters[0].positions
+            data = instantiate(
+                config.data.loader, "data.loader", file, backbone, adapter_positions=positions, _partial_=False
+            )
         method = choose_step(backbone, compute, adapters)
     if method.reason:
         print(f"The plain step would be used: {method.reason}.")

@@ -58,4 +58,4 @@ def masked_ids(backbone: Backbone, prompt: Prompt, names: Sequence[str]) -> list
     if not spans:
         return None
     ids, masked = mask_spans(backbone.tokenizer, prompt.text, spans, backbone.mask_id)
-    return None if masked == ids else masked
+    return None if masked == ids else masked[backbone.text_tokens.prompt_part(ids)]

@@ -1,11 +1,11 @@
 """Clean what a model wrote: take the program out of prose, fences, repeated prompts and test runs.
 
-A text that is a program already stays as it is, byte for byte, except for statements after the function that only show
-or test it (asserts, prints, `if __name__ == "__main__"`, bare expressions). Otherwise `clean` tries these readings in order
-and takes the first that parses and defines the entry point: the text alone or behind the prompt's code (with the
-indentation of its first line or of all lines repaired), the same without the prompt that it repeats, the last fenced
-block, the text up to where it stops being Python, the last stretch of Python between prose. Blocks and stretches get
-the imports and helpers that they lack from the others. A text without a program stays as it is; its verdict says why.
+A text that is a program already stays as it is, byte for byte, but for `if __name__ == "__main__"`. Otherwise `clean` tries
+these readings in order and takes the first that parses and defines the entry point: the text behind the prompt's code
+(with the indentation of its first line or of all lines repaired), the same without the prompt that it repeats, the last
+fenced block, the text up to where it stops being Python, the last stretch of Python between prose. They lose statements
+after the function that only show or test it and cannot change what it returns (usage.py). Blocks and stretches get the
+imports and helpers that they lack from the others. A text without a program stays as it is; its verdict says why.
 
 EvalPlus's sanitize has the same aim (the longest span that parses, and what the entry point needs). This one also reads
 completions that begin in the middle of a function, and does not change programs that need no cleaning. It runs nothing,
@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from cptlab.judging.cleaning.fragments import (
     FENCE,
     MAX_FENCES,
+    OTHER_PYTHON,
     STATEMENT,
     arrangements,
     as_is,
@@ -35,10 +36,11 @@ from cptlab.judging.cleaning.python_source import (
     bound_names,
     is_inert,
     leaves_function,
-    unneeded_after,
     with_missing,
     without,
 )
+from cptlab.judging.cleaning.special_tokens import SpecialTokens
+from cptlab.judging.cleaning.usage import unneeded_after, words_and_main_blocks
 from cptlab.records import Task
 
 _INDENTED = re.compile(r"(?:^[ \t]+\S.*\n?(?:[ \t]*\n)*)+", re.MULTILINE)
@@ -46,28 +48,47 @@ _IS_BODY = re.compile(r"\A(?:[ \t]*\n)*[ \t]+\S|^return\b", re.MULTILINE)
 _READS_INPUT = re.compile(r"\binput\s*\(|\bstdin\b|\bopen\s*\(\s*0")
 
 
-def clean(raw: str, task: Task, is_solution: bool) -> str:
+def clean(raw: str, task: Task, is_solution: bool, special_tokens: Sequence[str] = ()) -> str:
     """Return the program in `raw`, a model's text for `task`.
 
     `is_solution`: the text is meant as a whole program; else it goes on where the prompt ends. A text that holds no
-    program is returned as it is (behind the prompt's code if it is a completion).
+    program is returned as it is (behind the prompt's code if it is a completion). `special_tokens`: texts that end or begin
+    code wherever they stand outside strings, beside those that look like special tokens.
     """
+    tokens = SpecialTokens(special_tokens, task.prompt.code)
     if task.kind == "stdin" or not (task.entry_point or task.names):
-        return _Script(task, is_solution).program(raw)
-    return _Function(task, is_solution).program(raw)
+        return _Script(task, is_solution, tokens).program(raw)
+    return _Function(task, is_solution, tokens).program(raw)
+
+
+def with_context(program: str, task: Task) -> str:
+    """Return the program with the imports and helpers of the prompt that it lacks; as it is where it lacks none."""
+    before = _before_entry(task)
+    if not before.strip() or not task.entry_point:
+        return program
+    return with_missing(program, [before], set(task.names) - {task.entry_point}, Parser())
+
+
+def _before_entry(task: Task) -> str:
+    """Return the prompt's code up to its entry point: imports and helpers."""
+    code = task.prompt.code
+    entry = re.escape(task.entry_point or task.names[0])
+    begin = re.search(rf"^(?:(?:async +)?def +{entry}\b|class +Solution\b)", code, re.MULTILINE)
+    return code[: begin.start()] if begin else code
 
 
 class _Script:
     """Clean programs that read stdin: any Python will do, and nothing is cut off behind it."""
 
-    def __init__(self, task: Task, is_solution: bool) -> None:
-        self.task, self.is_solution, self.parser = task, is_solution, Parser()
+    def __init__(self, task: Task, is_solution: bool, tokens: SpecialTokens) -> None:
+        self.task, self.is_solution, self.tokens, self.parser = task, is_solution, tokens, Parser()
         self.code = "" if is_solution else task.prompt.code
 
     def program(self, raw: str) -> str:
-        text, repeated = without_prompt(normalise(raw), self.task)
+        text, repeated = without_prompt(normalise(raw, self.tokens), self.task)
         code = self.task.prompt.code.rstrip() if repeated else self.code
-        for whole in (raw, self.code + raw, code + text):
+        unmarked = () if self.tokens.stand_in_python(raw) else (raw, self.code + raw)
+        for whole in (*unmarked, code + text):
             if self._is_python(whole):
                 return whole
         fences = list(FENCE.finditer(text))[:MAX_FENCES]
@@ -75,7 +96,7 @@ class _Script:
         if blocks:
             reading = [block for block in blocks if _READS_INPUT.search(block)]
             return reading[-1] if reading else max(reversed(blocks), key=len)
-        stretches = list(python_stretches(text, self.parser))
+        stretches = [] if OTHER_PYTHON.search(text) else list(python_stretches(text, self.parser))
         if stretches:
             return max(stretches, key=len)
         return as_is(text, fences, code if text.strip() else code + raw, None)
@@ -88,8 +109,8 @@ class _Script:
 class _Function:
     """Clean programs whose entry point is called."""
 
-    def __init__(self, task: Task, is_solution: bool) -> None:
-        self.task, self.is_solution, self.parser = task, is_solution, Parser()
+    def __init__(self, task: Task, is_solution: bool, tokens: SpecialTokens) -> None:
+        self.task, self.is_solution, self.tokens, self.parser = task, is_solution, tokens, Parser()
         self.entry: str = task.entry_point or task.names[0]
         self.roots = {self.entry, *task.names}
 
@@ -100,28 +121,31 @@ class _Function:
             found = self._read(raw, prompt)
         if found is not None:
             return found
-        text, repeated = without_prompt(normalise(raw), self.task)
+        text, repeated = without_prompt(normalise(raw, self.tokens), self.task)
         if repeated:
             return prompt.rstrip() + text
         begins = re.compile(rf"^[ \t]*(?:async +)?def +{re.escape(self.entry)}\b", re.MULTILINE)
         return as_is(raw, list(FENCE.finditer(raw))[:MAX_FENCES], "" if self.is_solution else prompt, begins)
 
     def _read(self, raw: str, code: str) -> str | None:
-        found = self._whole(raw, code)
+        found = None if self.tokens.stand_in_python(raw) else self._whole(raw, code, given=True)
         if found is not None:
             return found
-        text, repeated = without_prompt(normalise(raw), self.task)
+        text, repeated = without_prompt(normalise(raw, self.tokens), self.task)
         if repeated:
             code = self.task.prompt.code.rstrip()
         found = self._whole(text, code) if text != raw else None
-        return found or self._fenced(text, code) or self._beginning(text, code) or self._between_prose(text, code)
+        found = found or self._fenced(text, code)
+        if found is not None or OTHER_PYTHON.search(text):
+            return found
+        return self._beginning(text, code) or self._between_prose(text, code)
 
-    def _whole(self, text: str, code: str) -> str | None:
-        """Read all of `text`, alone or behind `code`."""
+    def _whole(self, text: str, code: str, given: bool = False) -> str | None:
+        """Read all of `text`, alone or behind `code`. `given`: it is the text that was given, not a part of it."""
         if not self.parser.left:
             return None
         for head, body in arrangements(text, code):
-            found = self._finished(head, body, repaired=body is not text)
+            found = self._finished(head, body, body is not text, given and not head and body is text)
             if found is not None:
                 return found
         return None
@@ -180,10 +204,10 @@ class _Function:
         program = next((p for p in reversed(programs) if not self._is_stub(p)), programs[-1])
         return with_missing(program, donors, self.roots - {self.entry}, self.parser)
 
-    def _finished(self, head: str, body: str, repaired: bool = False) -> str | None:
+    def _finished(self, head: str, body: str, repaired: bool = False, given: bool = False) -> str | None:
         """Return `head` and `body` without the usage behind the function, if they parse and `body` defines the entry point.
 
-        `body` may also go on with the function at the end of `head`: with more than words that happen to parse, and with a
+        A program that was `given` as one keeps its usage, which can fail: what runs is what was given. `body` may also go on with the function at the end of `head`: with more than words that happen to parse, and with a
         return if its indentation was `repaired`, because any text would parse then.
         """
         text = head + body
@@ -191,10 +215,11 @@ class _Function:
         start = (head.count("\n") + 1, len(head.rpartition("\n")[2].encode("utf-8", "surrogatepass")))
         if tree is None or not any(self._adds(statement, start, repaired) for statement in tree.body):
             return None
-        text = without(text, tree, unneeded_after(tree, self._defines, self.roots, definitions_too=bool(head)))
+        dropped = words_and_main_blocks(tree) if given else unneeded_after(tree, self._defines, self.roots, bool(head))
+        text = without(text, tree, dropped)
         if head or self.is_solution:
             return text
-        return with_missing(text, [self._before_entry()], self.roots - {self.entry}, self.parser)
+        return with_missing(text, [_before_entry(self.task)], self.roots - {self.entry}, self.parser)
 
     def _adds(self, statement: ast.stmt, start: tuple[int, int], repaired: bool) -> bool:
         """Whether the statement defines the entry point with code at `start` (line, column) or after it."""
@@ -225,9 +250,3 @@ class _Function:
             or (bool(body := self._body(s)) and all(isinstance(b, (ast.Pass, ast.Raise)) or is_inert(b) for b in body))
             for s in definers
         )
-
-    def _before_entry(self) -> str:
-        """Return the prompt's imports and helpers, for a completion that repeats the signature but not those."""
-        code = self.task.prompt.code
-        begin = re.search(rf"^(?:(?:async +)?def +{re.escape(self.entry)}\b|class +Solution\b)", code, re.MULTILINE)
-        return code[: begin.start()] if begin else code

@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 from cptlab.judging.cleaning.python_source import Parser, is_inert
+from cptlab.judging.cleaning.special_tokens import SpecialTokens
 from cptlab.records import Task
 
 FENCE = re.compile(r"(?:`{3,}|~{3,})(?:[ \t]*([\w+.#-]*)[ \t]*$)?", re.MULTILINE)
@@ -16,17 +17,21 @@ STATEMENT = re.compile(
     r"(?:from|import|def|class|async|if|for|while|try|with)\b|[@#\"']|[A-Za-z_][\w.]*\("
     r"|[A-Za-z_][\w.,\[\] ]*(?::[^=]+)?[-+*/|&]?=(?!=)"
 )
-# special tokens and the tags around code of CodeLlama's and MBPP's prompts: each ends or begins code as a fence does
-_MARKER = re.compile(r"<\|[\w ]{1,40}\|>|</?s>|\[/?(?:PYTHON|INST|ANSWER)\]|\[(?:BEGIN|DONE)\]")
+# statements of other versions of Python than the one that judges: they are no prose, so a program with them stays whole
+OTHER_PYTHON = re.compile(
+    r"^[ \t]*(?:type[ \t]+[^\W\d]\w*[ \t]*(?:\[[^\]\n]*\][ \t]*)?=[^=]|(?:async[ \t]+)?def[ \t]+\w+[ \t]*\[|class[ \t]+\w+[ \t]*\["
+    r"|except[ \t]+[\w.]+[ \t]*,[^:\n]*:|(?:print|exec)[ \t]+[\"'])"
+    r"|\b[fF]\"(?:[^\"{}\n]|\{\{|\}\}|\{[^\"{}\n]*\})*\{[^\"{}\n]*\"",  # f"{x["key"]}"
+    re.MULTILINE,
+)
 _THOUGHT = re.compile(r"\A.*</think(?:ing)?>", re.DOTALL)
 _PYTHON = ("", "python", "python3", "py", "py3")
 _MAX_CLOSINGS, _MAX_CUTS = 6, 40
 
 
-def normalise(text: str) -> str:
+def normalise(text: str, tokens: SpecialTokens) -> str:
     """Remove thoughts, byte order mark and carriage returns, and turn special tokens into fences."""
-    text = _THOUGHT.sub("", text).replace("\r\n", "\n").replace("\r", "\n").lstrip("\ufeff")
-    return _MARKER.sub("\n```\n", text)
+    return tokens.as_fences(_THOUGHT.sub("", text).replace("\r\n", "\n").replace("\r", "\n").lstrip("\ufeff"))
 
 
 def without_prompt(text: str, task: Task) -> tuple[str, bool]:

@@ -7,19 +7,13 @@ from __future__ import annotations
 
 import ast
 import builtins
-import re
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 BUDGET = 1_000_000  # characters that one text's cleaning may parse, in all its attempts
-_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-_IMPORTS = (ast.Import, ast.ImportFrom)
-_BUILTINS = frozenset(dir(builtins))
-# what a program's own test run is called
-_TEST_RUN = re.compile(
-    r"(unittest\.main|(doctest\.)?(testmod|run_docstring_examples)|pytest\.main|main|check|tests?"
-    r"|run_tests?|test_\w+)$"
-)
+SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+IMPORTS = (ast.Import, ast.ImportFrom)
+BUILTINS = frozenset(dir(builtins))
 
 
 class Parser:
@@ -60,7 +54,7 @@ def _own_nodes(statement: ast.stmt) -> Iterable[ast.AST]:
     while stack:
         node = stack.pop()
         yield node
-        if not isinstance(node, (*_SCOPES, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)):
+        if not isinstance(node, (*SCOPES, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)):
             stack.extend(ast.iter_child_nodes(node))
 
 
@@ -68,12 +62,14 @@ def bound_names(statement: ast.stmt) -> set[str]:
     """Return the module-level names that a top-level statement binds; '*' for a star import."""
     names: set[str] = set()
     for node in _own_nodes(statement):
-        if isinstance(node, _SCOPES):
+        if isinstance(node, SCOPES):
             names.add(node.name)
-        elif isinstance(node, _IMPORTS):
+        elif isinstance(node, IMPORTS):
             names |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             names.add(node.id)
+        elif isinstance(node, (ast.ExceptHandler, ast.MatchAs, ast.MatchStar)) and node.name:
+            names.add(node.name)
     return names
 
 
@@ -89,9 +85,9 @@ def read_names(statements: Iterable[ast.stmt]) -> set[str]:
                 bound.add(node.arg)
             elif isinstance(node, ast.ExceptHandler) and node.name:
                 bound.add(node.name)
-            elif isinstance(node, (*_SCOPES, *_IMPORTS)):
+            elif isinstance(node, (*SCOPES, *IMPORTS)):
                 bound |= bound_names(node)
-        names |= read - bound if isinstance(statement, _SCOPES) else read
+        names |= read - bound if isinstance(statement, SCOPES) else read
     return names
 
 
@@ -112,88 +108,6 @@ def is_inert(statement: ast.stmt) -> bool:
     return isinstance(statement, ast.Expr) and not any(
         isinstance(node, (ast.Call, ast.Await, ast.Yield, ast.YieldFrom, ast.NamedExpr)) for node in ast.walk(statement)
     )
-
-
-def unneeded_after(
-    tree: ast.Module, defines: Callable[[ast.stmt], bool], roots: set[str], definitions_too: bool
-) -> list[ast.stmt]:
-    """Return the statements behind the one that `defines` the entry point which only show or test it.
-
-    Those are asserts, print and test calls, bare expressions, `if __name__ == "__main__"`, loops and branches over such
-    statements, and values computed with the entry point or read from stdin that nothing else needs. Bare words that no
-    statement gives a meaning are among them in front of it, too. `roots` are the names that must stay. `definitions_too`:
-    include functions, classes and values that the entry point does not need.
-    """
-    first = next(index for index, statement in enumerate(tree.body) if defines(statement))
-    doubtful = [s for s in tree.body[:first] if is_inert(s)]
-    doubtful += [s for s in tree.body[first + 1 :] if definitions_too or not isinstance(s, (*_SCOPES, *_IMPORTS))]
-    if not doubtful:
-        return []
-    everything = set().union(*map(bound_names, tree.body)) | _BUILTINS
-    meaningless = {id(s) for s in tree.body if isinstance(s, (ast.Expr, ast.AnnAssign)) and "*" not in everything
-                   and read_names([s]) - everything - bound_names(s)}  # fmt: skip
-    entries = set().union(*map(bound_names, filter(defines, tree.body)))
-    needed = read_names(tree.body[: first + 1]) | roots
-    after = tree.body[first + 1 :]
-    grew = True
-    while grew:
-        wanted = [s for s in after if bound_names(s) & needed and not _is_main_block(s)]
-        grew = bool(read_names(wanted) - needed)
-        needed |= read_names(wanted)
-    dropped = [s for s in tree.body[:first] if id(s) in meaningless and is_inert(s)]
-    tainted = set(entries)  # what exists only where the entry point was called
-    for statement in after:
-        if _is_main_block(statement):
-            dropped.append(statement)
-            continue
-        bound = bound_names(statement)
-        if bound & needed or isinstance(statement, _IMPORTS):
-            continue
-        unused = definitions_too and isinstance(statement, (*_SCOPES, ast.Assign))
-        if unused or id(statement) in meaningless or _is_usage(statement, tainted):
-            dropped.append(statement)
-            tainted |= bound
-    return dropped
-
-
-def _is_main_block(statement: ast.stmt) -> bool:
-    test = statement.test if isinstance(statement, ast.If) else None
-    if not isinstance(test, ast.Compare) or len(test.comparators) != 1:
-        return False
-    sides = (test.left, test.comparators[0])
-    return any(isinstance(side, ast.Name) and side.id == "__name__" for side in sides) and any(
-        isinstance(side, ast.Constant) and side.value == "__main__" for side in sides
-    )
-
-
-def _is_usage(statement: ast.stmt, tainted: set[str]) -> bool:
-    if isinstance(statement, ast.Assert) or is_inert(statement):
-        return True
-    if isinstance(statement, (ast.For, ast.If, ast.Try)):
-        parts = [*statement.body, *statement.orelse, *getattr(statement, "finalbody", ())]
-        parts += [inner for handler in getattr(statement, "handlers", ()) for inner in handler.body]
-        within = set(tainted)
-        for part in parts:
-            if not isinstance(part, (ast.Pass, ast.Continue, ast.Break)) and not _is_usage(part, within):
-                return False
-            within |= bound_names(part)
-        return True
-    if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
-        called = ast.unparse(statement.value.func) if _is_dotted(statement.value.func) else ""
-        if called == "print" or _TEST_RUN.fullmatch(called):
-            return True
-    targets = getattr(statement, "targets", None) or [getattr(statement, "target", None)]
-    if any(isinstance(target, (ast.Attribute, ast.Subscript)) for target in targets):
-        return False  # it changes an object that may be needed: f.cache = {}
-    if isinstance(statement, (ast.Expr, ast.Assign, ast.AugAssign, ast.AnnAssign)):
-        return bool(read_names([statement]) & (tainted | {"input"}))
-    return False
-
-
-def _is_dotted(node: ast.expr) -> bool:
-    while isinstance(node, ast.Attribute):
-        node = node.value
-    return isinstance(node, ast.Name)
 
 
 def without(text: str, tree: ast.Module, dropped: Sequence[ast.stmt]) -> str:
@@ -231,7 +145,7 @@ def with_missing(program: str, donors: Iterable[str], roots: set[str], parser: P
     if tree is None:
         return program
     here = set().union(*map(bound_names, tree.body))
-    missing = (read_names(tree.body) | roots) - here - _BUILTINS
+    missing = (read_names(tree.body) | roots) - here - BUILTINS
     chunks: list[str] = []
     for donor in donors:
         given = parser.tree(donor) if missing else None
@@ -251,7 +165,7 @@ def with_missing(program: str, donors: Iterable[str], roots: set[str], parser: P
 
 def _providers(tree: ast.Module, missing: set[str]) -> set[int]:
     """Return the ids of the top-level statements that give the missing names, and of those that they need themselves."""
-    kinds = (*_SCOPES, ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign)
+    kinds = (*SCOPES, ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign)
     found: set[int] = set()
     wanted, grew = set(missing), True
     while grew:
@@ -264,6 +178,6 @@ def _providers(tree: ast.Module, missing: set[str]) -> set[int]:
             names = bound_names(statement)
             if names & wanted or (names == {"*"} and wanted):
                 found.add(id(statement))
-                wanted |= read_names([statement]) - _BUILTINS
+                wanted |= read_names([statement]) - BUILTINS
                 grew = True
     return found

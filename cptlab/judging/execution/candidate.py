@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import io
 import json
 import os
 import sys
 import types
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -28,8 +30,7 @@ def _report(*words: Any) -> None:
 def _load(source: str, prelude: str = "") -> types.ModuleType | None:
     """Load the program as a module, after what the benchmark puts before it. On failure report why and return None."""
     code = _compiled(source)
-    module = sys.modules["program"] = types.ModuleType("program")
-    module.__file__ = PROGRAM_FILE
+    module = _module("program", source)
     if prelude:
         exec(prelude, module.__dict__)
     return module if _guarded(lambda: exec(code, module.__dict__)) else None
@@ -97,23 +98,74 @@ class _Output(io.TextIOBase):
 def run_script(prelude: str, source: str) -> None:
     """Report ["ended"] or a failure."""
     code = _compiled(source)
-    module = sys.modules["__main__"] = types.ModuleType("__main__")
-    module.__file__ = PROGRAM_FILE
-    exec(prelude, module.__dict__)
+    modules = [_module("__main__", source)]
+    sys.path.insert(0, os.getcwd())  # as `python program.py` has it
+    exec(prelude, modules[0].__dict__)
 
     def run() -> None:
         try:
-            exec(code, module.__dict__)
+            exec(code, modules[0].__dict__)
         except SystemExit:
             pass  # an ordinary end; its status is not compared
-        if "threading" in sys.modules:
-            sys.modules["threading"]._shutdown()
-        atexit._run_exitfuncs()
-        if not sys.stdout.closed:
-            sys.stdout.flush()
+        _end(modules)
 
     if _guarded(run):
         _report("ended")
+
+
+def _end(modules: list[types.ModuleType]) -> None:
+    """Do what an interpreter does at its end and programs can see: what is left of the script may still print.
+
+    `modules` holds the script's module, and is the only reference to it outside of the script.
+    """
+    if "threading" in sys.modules:
+        sys.modules["threading"]._shutdown()
+    atexit._run_exitfuncs()
+    _flush(sys.stdout)
+    sys.modules.pop("__main__", None)
+    left = weakref.ref(modules.pop())
+    gc.collect()
+    if (module := left()) is not None:  # kept from elsewhere: its names go one by one
+        names = [name for name in module.__dict__ if type(name) is str and name != "__builtins__"]
+        for name in sorted(names, key=lambda name: name[:1] != "_" or name[1:2] == "_"):
+            module.__dict__[name] = None
+    _flush(sys.stdout)
+    _flush(sys.__stdout__)
+
+
+def _flush(stream: Any) -> None:
+    try:
+        stream.flush()
+    except OSError:
+        raise
+    except Exception:  # closed, detached, or anything else that a program puts there
+        pass
+
+
+def _module(name: str, source: str) -> types.ModuleType:
+    module = sys.modules[name] = types.ModuleType(name)
+    module.__file__ = PROGRAM_FILE
+    module.__loader__ = _Loader(source)  # type: ignore[assignment] (asked for the source alone)
+    sys.setrecursionlimit(sys.getrecursionlimit() + _depth() + 2)
+    return module
+
+
+class _Loader:
+    """Where `inspect` and tracebacks find the source of a program."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+
+    def get_source(self, _: str) -> str:
+        return self.source
+
+
+def _depth() -> int:
+    """Return how many frames lie below a program's here, and do not where it is started by itself."""
+    frame, depth = sys._getframe(), 0
+    while frame.f_back is not None:
+        frame, depth = frame.f_back, depth + 1
+    return depth
 
 
 def _compiled(source: str) -> types.CodeType:

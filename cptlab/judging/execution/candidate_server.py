@@ -37,7 +37,7 @@ def main(arguments: dict[str, Any]) -> None:
     for name in _PRELOADED:
         importlib.import_module(name)
     confinement = Confinement(arguments["scratch"], arguments["strongest"], arguments["limits"])
-    prepare(confinement, arguments["limits"])
+    prepare(confinement)
 
     examiner: _ExaminerProcess | None = None
 
@@ -62,12 +62,13 @@ def main(arguments: dict[str, Any]) -> None:
             groups = [[text] for text in request["inputs"]]
         results = []
         for group in groups:
-            results.append(_run(request, group, confinement))
+            results.append(_run(request, group, confinement, [examiner.pid] if examiner else []))
             if results[-1]["cause"] != "exit":
                 break
         return {"results": results}
 
-    serve(answer, {"level": confinement.level, "protections": probe(confinement, arguments["limits"])})
+    protections = probe(confinement, arguments["limits"])
+    serve(answer, {"level": confinement.level, "reasons": confinement.reasons, "protections": protections})
     if confinement.root is None:
         os.rmdir(confinement.folder)
 
@@ -139,7 +140,7 @@ def _lines(ending: Ending, wanted: int) -> list[str]:
     return ending.data.decode("utf-8", "replace").split("\n", wanted)[:-1]
 
 
-def _run(request: dict[str, Any], inputs: list[str], confinement: Confinement) -> dict[str, Any]:
+def _run(request: dict[str, Any], inputs: list[str], confinement: Confinement, spared: list[int]) -> dict[str, Any]:
     limits, wanted = request["limits"], len(inputs) + 1
     is_script = request["entry_point"] is None
     given = printed = -1
@@ -155,7 +156,7 @@ def _run(request: dict[str, Any], inputs: list[str], confinement: Confinement) -
         else:
             run_calls(request["prelude"], request["source"], request["entry_point"], inputs)
 
-    ending = run_forked(child, **_budget(limits, wanted))
+    ending = run_forked(child, **_budget(limits, wanted), spared=spared)
     stdout = ""
     if is_script:
         with open(printed, "rb") as file:

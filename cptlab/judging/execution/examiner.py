@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from cptlab.judging.execution import mock_patches
-from cptlab.judging.execution.proxies import CandidateObject
+from cptlab.judging.execution.proxies import OPERATORS, CandidateObject
 from cptlab.judging.execution.rpc import OPERATIONS, Connection, ConnectionLost
 from cptlab.judging.workers.messages import write_all
 
@@ -185,5 +185,5 @@ def _attribute(target: Any, name: str, *value: Any) -> Any:
 
 
 _FOR_THE_PROGRAM = {name: OPERATIONS[name] for name in (
-    "call len bool iter next str int float getitem setitem delitem contains enter exit".split()
+    *"call len bool iter next repr str int float getitem setitem delitem contains enter exit copy deepcopy".split(), *OPERATORS
 )} | {"getattr": _attribute, "setattr": _attribute, "print": lambda text: sys.stdout.write(text)}  # fmt: skip

@@ -15,7 +15,8 @@ from cptlab.judging.workers.server_pool import ServerPool, available_cpus
 
 
 class Executor:
-    """Servers that execute programs; a context manager. `level` and `protections` say how the programs are confined.
+    """Servers that execute programs; a context manager. `level` and `protections` say how the programs are confined,
+    `reasons` why no stronger level does it.
 
     `workers`: programs that run at a time, by default one per CPU. `limits`: of each, by default `Limits()`. `at_least`:
     the weakest level that will do (levels.py); UserError where this system has none. `strongest`: use no stronger level
@@ -44,9 +45,10 @@ class Executor:
     def __enter__(self) -> Executor:
         self._pool.__enter__()
         self.level: str = self._pool.hello["level"]
+        self.reasons: dict[str, str] = self._pool.hello["reasons"]
         self.protections: dict[str, bool] = self._pool.hello["protections"]
         try:
-            check_level(self.level, self.at_least)
+            check_level(self.level, self.at_least, self.reasons)
         except BaseException:
             self.__exit__()
             raise
@@ -94,9 +96,10 @@ class Executor:
 
 @functools.cache  # it starts a server
 def probe_sandbox(at_least: str = LEVELS[0]) -> dict[str, Any]:
-    """Probe the sandbox and report its level: {"level": one of LEVELS, "protections": {protection: whether it holds}}.
+    """Probe the sandbox and report {"level": one of LEVELS, "protections": {protection: whether it holds}, "reasons":
+    {stronger level: why this system does not have it}}.
 
     UserError where the level is weaker than `at_least`.
     """
     with Executor(workers=1, at_least=at_least) as executor:
-        return {"level": executor.level, "protections": executor.protections}
+        return {"level": executor.level, "protections": executor.protections, "reasons": executor.reasons}

@@ -16,13 +16,20 @@ class Requester(Protocol):
     def request(self, operation: str, *arguments: Any, **keywords: Any) -> Any: ...
 
 
-class Proxy:
-    """Stands for an object of the other process. `number` names it there, `kind` is the name of its type."""
+# What a program may ask of objects that were handed to it, by the names of the module `operator`.
+_COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
+_BINARY = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and_", "or_", "xor")
+OPERATORS = (*_COMPARISONS, *_BINARY, "neg", "pos", "abs", "invert")
 
-    def __init__(self, connection: Requester, number: int, kind: str) -> None:
+
+class Proxy:
+    """Stands for an object of the other process. `number` names it there."""
+
+    __slots__ = ("__weakref__", "_connection", "_number")  # so that __dict__ is asked of the object
+
+    def __init__(self, connection: Requester, number: int) -> None:
         object.__setattr__(self, "_connection", connection)
         object.__setattr__(self, "_number", number)
-        object.__setattr__(self, "_kind", kind)
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         return self._connection.request("call", self, *arguments, **keywords)
@@ -50,8 +57,11 @@ class Proxy:
     def __hash__(self) -> int:
         return hash((Proxy, self._number))
 
-    def __repr__(self) -> str:
-        return f"<{self._kind} object of the program>"
+    def __copy__(self) -> Any:
+        return self._connection.request("copy", self)
+
+    def __deepcopy__(self, _: Any) -> Any:
+        return self._connection.request("deepcopy", self)
 
     def __enter__(self) -> Any:
         return self._connection.request("enter", self)
@@ -63,9 +73,14 @@ class Proxy:
 class CandidateObject(Proxy):
     """In the examiner, an object of the candidate. It is not asked to compare or to calculate: it could always agree."""
 
+    __slots__ = ()
+
 
 class ExaminerObject(Proxy):
     """In the candidate, an object that the examiner handed over."""
+
+    __slots__ = ()
+    __hash__ = Proxy.__hash__  # __eq__ is set below
 
 
 def _forward(kind: type[Proxy], operations: tuple[str, ...]) -> None:
@@ -73,8 +88,21 @@ def _forward(kind: type[Proxy], operations: tuple[str, ...]) -> None:
         return lambda self, *arguments: self._connection.request(name, self, *arguments)
 
     for name in operations:
-        setattr(kind, f"__{name}__", method(name))
+        setattr(kind, f"__{name.strip('_')}__", method(name))
 
 
-_forward(Proxy, ("len", "bool", "next", "str", "int", "float", "getitem"))
+def _reflect(kind: type[Proxy], operations: tuple[str, ...]) -> None:
+    def method(name: str) -> Callable[..., Any]:
+        return lambda self, other: self._connection.request(name, other, self)
+
+    for name in operations:
+        setattr(kind, f"__r{name.strip('_')}__", method(name))
+
+
+_forward(Proxy, ("len", "bool", "next", "repr", "str", "int", "float", "getitem"))
 _forward(ExaminerObject, ("setitem", "delitem", "contains"))
+_forward(ExaminerObject, OPERATORS)
+_reflect(ExaminerObject, _BINARY)
+setattr(  # noqa: B010 (and not that of the class)
+    CandidateObject, "__doc__", property(lambda self: self._connection.request("getattr", self, "__doc__"))
+)

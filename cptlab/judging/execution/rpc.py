@@ -1,30 +1,36 @@
 """Remote procedure calls between an examiner and a candidate: requests and answers as JSON lines on one socket.
 
 The examiner sends [operation, arguments, keywords], the candidate answers ["value", ...] or ["raised", ...]. Plain data
-goes by value (wire.py). Other objects stay where they are and are named by a number; a proxy stands for them on the other
-side (proxies.py). While one side waits for an answer, the other may send requests of its own. The candidate's side is not
-trusted: all that it can do here is to answer with data and to use what was handed to it.
+goes by value (wire.py); what a call changes in its arguments comes back with its value. Other objects stay where they are
+and are named by a number; a proxy stands for them on the other side (proxies.py). While one side waits for an answer, the
+other may send requests of its own. The candidate's side is not trusted: all that it can do here is to answer with data and
+to use what was handed to it.
 """
 
 from __future__ import annotations
 
 import _thread
+import copy
+import importlib
 import json
 import operator
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from cptlab.judging.execution.proxies import Proxy
+from cptlab.judging.execution.proxies import OPERATORS, Proxy
 from cptlab.judging.execution.remote_errors import decode_error, encode_error
-from cptlab.judging.execution.wire import decode, encode
+from cptlab.judging.execution.wire import Containers, encode
+from cptlab.judging.execution.wire_values import decode, replace_content
 
 _dumps, _loads = json.dumps, json.loads  # a program may replace the module's
-_MUTABLE = (list, dict, set, bytearray)
 OPERATIONS: dict[str, Callable[..., Any]] = {
     "call": lambda function, *arguments, **keywords: function(*arguments, **keywords),
-    **{f.__name__: f for f in (getattr, setattr, len, bool, iter, next, str, int, float)},
-    **{name: getattr(operator, name) for name in ("getitem", "setitem", "delitem", "contains")},
+    **{f.__name__: f for f in (getattr, setattr, len, bool, iter, next, repr, str, int, float)},
+    **{name: getattr(operator, name) for name in ("getitem", "setitem", "delitem", "contains", *OPERATORS)},
+    "run": lambda coroutine: importlib.import_module("asyncio").run(coroutine),
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
     "enter": lambda manager: type(manager).__enter__(manager),
     "exit": lambda manager, *error: type(manager).__exit__(manager, *error),
 }
@@ -52,6 +58,7 @@ class Connection:
         self.fd, self.proxy, self.operations, self.bytes_left, self.on_wait = fd, proxy, operations, max_bytes, on_wait
         self.handed: list[Any] = []  # objects handed to the other side, by number
         self.numbers: dict[int, int] = {}
+        self.proxies: dict[int, Proxy] = {}  # for objects of the other side: one each, so that `is` tells them apart
         self.buffer = bytearray()
         self.prefetched = 0  # calls requested ahead of the tests that make them
         self.received = 0  # answers to prefetched calls that have come
@@ -113,67 +120,77 @@ class Connection:
             self.received += 1
 
     def _request(self, operation: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        containers = Containers()
         if operation == "call" and self.next_call is not None:
             self._receive_prefetched(self.next_call + 1)
             message, self.next_call = self.waiting.pop(self.next_call), None
+            for value in arguments:  # numbers their containers as when the call was requested
+                self.pack(value, containers)
         else:
             self._receive_prefetched(self.prefetched)  # they come before the answer to anything else
-            packed = [self.pack(value) for value in arguments]
-            self.send([operation, packed, {key: self.pack(value) for key, value in keywords.items()}])
+            packed = [self.pack(value, containers) for value in arguments]
+            self.send([operation, packed, {key: self.pack(value, containers) for key, value in keywords.items()}])
             message = self.receive()
         while True:
             if not isinstance(message, list) or not message:
                 raise ConnectionLost("its answer cannot be read")
             if message[0] == "value" and len(message) == 3:
-                try:
-                    return self._value_of(message, arguments)
-                except (ValueError, RecursionError, TypeError, IndexError, KeyError):
-                    raise ConnectionLost("its answer cannot be read") from None
-            if message[0] == "raised" and len(message) == 4:
-                error = decode_error(*message[1:])
+                return self._change(message[2], containers, message[1])
+            if message[0] == "raised" and len(message) == 6:
+                self._change(message[5], containers)
+                error = decode_error(message[1:5], self.unpack)
                 if isinstance(error, StopIteration) and operation != "next":
                     raise RuntimeError("the program raised StopIteration") from error  # would end a loop of the test's
                 raise error
             self.send(self.handle(message))
             message = self.receive()
 
-    def _value_of(self, message: list[Any], arguments: tuple[Any, ...]) -> Any:
-        """Return the value of an answer, after changing our arguments as the function changed its copies."""
-        for index, encoded in message[2]:
-            mine, changed = arguments[index], self.unpack(encoded)
-            if type(mine) is not type(changed) or not isinstance(mine, _MUTABLE):
-                continue
-            if isinstance(mine, (list, bytearray)):
-                mine[:] = changed
-            else:
-                mine.clear()
-                mine.update(changed)
-        return self.unpack(message[1])
+    def _change(self, changes: Any, containers: Containers, value: Any = None) -> Any:
+        """Change our arguments as the function changed its copies. Return its value."""
+        ours = containers.objects[:]
+        try:
+            found = self.unpack(value, containers)
+            contents = [(int(number), self.unpack(content, containers, known=True)) for number, content in changes]
+            for number, content in contents:
+                replace_content(ours[number], content)
+        except (ValueError, RecursionError, TypeError, LookupError):
+            raise ConnectionLost("its answer cannot be read") from None
+        return found
 
     def handle(self, message: Any) -> list[Any]:
         """Do what the other side requests, and return the answer."""
+        containers, arguments, named, theirs = Containers(), [], {}, 0
         try:
             name, packed, keywords = message
-            function, arguments = self.operations[name], [self.unpack(value) for value in packed]
-            value = function(*arguments, **{key: self.unpack(item) for key, item in keywords.items()})
-            changed = []
-            if name == "call":
-                again = [(i, self.pack(value)) for i, value in enumerate(arguments) if isinstance(value, _MUTABLE)]
-                changed = [(i, item) for i, item in again if item != packed[i]]
-            return ["value", self.pack(value), changed]
+            function, arguments = self.operations[name], [self.unpack(value, containers) for value in packed]
+            named = {key: self.unpack(item, containers) for key, item in keywords.items()}
+            theirs = len(containers.objects) if name == "call" else 0
+            answer = ["value", self.pack(function(*arguments, **named), containers)]
         except ConnectionLost:
             raise
         except BaseException as error:  # whatever the function raises is its own failure
-            return encode_error(error)
+            answer = encode_error(error, self.pack)
+        try:
+            changed = theirs > 0 and self._is_changed(message, arguments, named)
+            shared = enumerate(containers.objects[:theirs] if changed else [])
+            return [*answer, [(number, self.pack(one, containers, known=True)) for number, one in shared]]
+        except Exception as error:  # arguments that the function made too deep, too big or too hard to write
+            return [*encode_error(error, self.pack), []]
 
-    def pack(self, value: Any) -> Any:
-        return encode(value, self._hand_over)
+    def _is_changed(self, message: Any, arguments: list[Any], named: dict[str, Any]) -> bool:
+        """Whether the arguments of a call would no longer be written as they came; the first is the function."""
+        again = Containers()
+        now = [self.pack(value, again) for value in arguments[1:]]
+        return [now, {key: self.pack(item, again) for key, item in named.items()}] != [message[1][1:], message[2]]
 
-    def unpack(self, data: Any) -> Any:
-        return decode(data, self._resolve)
+    def pack(self, value: Any, containers: Containers | None = None, known: bool = False) -> Any:
+        return encode(value, self._hand_over, containers or Containers(), known)
+
+    def unpack(self, data: Any, containers: Containers | None = None, known: bool = False) -> Any:
+        return decode(data, self._resolve, containers or Containers(), known)
 
     def _hand_over(self, value: Any) -> Any:
-        if isinstance(value, Proxy) and type(value) is self.proxy:
+        if type(value) is self.proxy:
             return {"yours": object.__getattribute__(value, "_number")}
         number = self.numbers.get(id(value))
         if number is None:
@@ -181,9 +198,15 @@ class Connection:
             self.handed.append(value)  # and so it lives on, and its id stays its own
         return {"mine": [number, type(value).__name__]}
 
+    async def _awaited(self, coroutine: Proxy) -> Any:
+        return self.request("run", coroutine)
+
     def _resolve(self, kind: str, content: Any) -> Any:
         if kind == "mine":
-            return self.proxy(self, int(content[0]), str(content[1])[:80])
+            number = int(content[0])
+            if number not in self.proxies:
+                self.proxies[number] = self.proxy(self, number)
+            return self._awaited(self.proxies[number]) if content[1] == "coroutine" else self.proxies[number]
         if kind == "yours" and type(content) is int and 0 <= content < len(self.handed):
             return self.handed[content]
         raise ValueError(f"an encoded {kind}")

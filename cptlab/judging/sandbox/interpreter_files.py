@@ -9,8 +9,8 @@ import sysconfig
 DEVICES = ("null", "zero", "full", "random", "urandom")  # in /dev
 
 
-def readable_paths() -> list[str]:
-    """Return what an interpreter needs to read: its libraries, the system's shared libraries, a few files of /etc."""
+def named_paths() -> list[str]:
+    """Return the paths by which an interpreter names what it reads: its libraries, the system's, a few files of /etc."""
     paths = [
         "/usr",
         "/lib",
@@ -26,9 +26,13 @@ def readable_paths() -> list[str]:
         sys.prefix,
         *sysconfig.get_paths().values(),
     ]
-    real = {os.path.realpath(path) for path in paths if os.path.exists(path)}
+    return [path for path in paths if os.path.exists(path)]
+
+
+def readable_paths() -> list[str]:
+    """Return `named_paths`, without links on the way, and without what lies below another."""
     kept: list[str] = []
-    for path in sorted(real):  # a parent comes before what is in it
+    for path in sorted(set(map(os.path.realpath, named_paths()))):  # a parent comes before what is in it
         if not any(path == parent or path.startswith(parent + "/") for parent in kept):
             kept.append(path)
     return kept

@@ -1,7 +1,8 @@
 """Landlock (Linux 5.13 and newer): a process may read the interpreter's files and write one folder, and no other file.
 
 It is weaker than a root of its own (namespaces.py): metadata of the user's own files can still be changed (chmod, utime),
-and the size of each file is the only bound on the disk.
+and the size of each file is the only bound on the disk. Newer kernels also refuse TCP, abstract Unix sockets and signals to
+processes outside, which the system-call filter (seccomp.py) refuses on any kernel.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import struct
 
 from cptlab.judging.sandbox.interpreter_files import DEVICES, readable_paths
-from cptlab.judging.workers.libc import libc
+from cptlab.judging.workers.libc import failure, libc
 
 # System calls and rights of linux/landlock.h; later kernels know further rights, which stay unhandled.
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF, _PATH_BENEATH = 444, 445, 446, 1
@@ -24,25 +25,28 @@ _READ, _READ_FILE, _WRITE_FILE, _ALL_V1, _REFER, _TRUNCATE, _IOCTL = (
     1 << 14,
     1 << 15,
 )
+_TCP, _SCOPES = 0b11, 0b11  # bind and connect; abstract Unix sockets and signals
 
 
 def version() -> int:
-    """Return the version of Landlock that this kernel has, 0 for none."""
-    return max(0, libc.syscall(_CREATE_RULESET, None, 0, 1))
+    """Return the version of Landlock that this kernel has. OSError where it has none, or was started without it."""
+    found = libc.syscall(_CREATE_RULESET, None, 0, 1)
+    if found <= 0:
+        raise failure("Landlock")
+    return found
 
 
-def make_rules(scratch: str) -> int | None:
+def make_rules(scratch: str) -> int:
     """Make a rule set: read the interpreter's files, do anything in `scratch`, nothing else.
 
-    Return its file descriptor, or None where the kernel refuses.
+    Return its file descriptor. OSError where the kernel refuses.
     """
     found = version()
-    if found == 0:
-        return None
     handled = _ALL_V1 | (_REFER if found >= 2 else 0) | (_TRUNCATE if found >= 3 else 0) | (_IOCTL if found >= 5 else 0)
-    rules = libc.syscall(_CREATE_RULESET, ctypes.create_string_buffer(struct.pack("Q", handled)), 8, 0)
+    attributes = struct.pack("QQQ", handled, _TCP, _SCOPES)[: 24 if found >= 6 else 16 if found >= 4 else 8]
+    rules = libc.syscall(_CREATE_RULESET, ctypes.create_string_buffer(attributes), len(attributes), 0)
     if rules < 0:
-        return None
+        raise failure("landlock_create_ruleset")
     places = [(path, _READ if os.path.isdir(path) else _READ_FILE) for path in readable_paths()]
     places += [(f"/dev/{name}", _READ_FILE | _WRITE_FILE) for name in DEVICES]
     for path, rights in [*places, (scratch, handled)]:
@@ -51,7 +55,7 @@ def make_rules(scratch: str) -> int | None:
         added = libc.syscall(_ADD_RULE, rules, _PATH_BENEATH, rule, 0)
         os.close(folder)
         if added != 0:
-            return None
+            raise failure(f"landlock_add_rule for {path}")
     return rules
 
 

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 
 
 def empty(folder: str) -> None:
-    """Remove everything in `folder`, whatever its modes and depth: the content of each folder moves up, then it goes."""
+    """Remove everything in `folder`, whatever its modes and depth: the content of each folder moves up, then it goes.
+
+    Where a program could move the folder itself away, it is made anew.
+    """
+    try:
+        is_folder = stat.S_ISDIR(os.lstat(folder).st_mode)  # and no link to one
+    except FileNotFoundError:
+        is_folder = False
+    if not is_folder:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(folder)
+        os.makedirs(folder, stat.S_IRWXU)
+        return
     os.chmod(folder, stat.S_IRWXU)
     names = os.listdir(folder)
     if not names:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from cptlab.judging.execution.executor import Executor
@@ -20,13 +21,13 @@ def judge_programs(
     *,
     workers: int | None = None,
     limits: Limits | None = None,
-    progress: Callable[[int], None] | None = None,
+    ended: Callable[[int, Verdict], None] | None = None,
     at_least: str = "landlock",
 ) -> list[Verdict]:
     """Return the verdict on each (program, task), in order. Equal items are run once.
 
-    `workers`: programs that run at a time, by default one per CPU. `limits`: of each, by default `Limits()`. `progress`
-    gets the number of items settled since its last call. `at_least`: the weakest sandbox that will do (sandbox/levels.py).
+    `workers`: programs that run at a time, by default one per CPU. `limits`: of each, by default `Limits()`. `ended` is
+    called with the place and the verdict of each item as soon as it is ready. `at_least`: the weakest sandbox that will do (sandbox/levels.py).
     UserError for a task without tests, for tests that are not JSON data or not Python, and for a weaker sandbox.
     """
     names: dict[int, str] = {}  # one text per task object, so that equal tasks are one
@@ -44,8 +45,8 @@ def judge_programs(
     for key, verdict in judge_stream(todo, workers=workers, limits=limits, at_least=at_least):
         for index in places[key]:
             verdicts[index] = verdict
-        if progress is not None:
-            progress(len(places[key]))
+            if ended is not None:
+                ended(index, verdict)
     return [verdicts[index] for index in range(len(items))]
 
 
@@ -58,16 +59,46 @@ def judge_stream(
 ) -> Iterator[tuple[Any, Verdict]]:
     """Yield (key, verdict) for each (key, program, task), in the order in which the verdicts are ready.
 
-    Items are taken as workers become free, so any number is judged in bounded memory. Otherwise as `judge_programs`.
+    Items are taken as workers become free, so any number is judged in bounded memory. Tests that do not count run in a
+    process of their own, so that they change no verdict. Otherwise as `judge_programs`.
     """
-    made: dict[int, TaskRequests] = {}  # it holds the task, so that the task's id stays its own
+    made: dict[int, tuple[Task, list[TaskRequests]]] = {}  # it holds the task, so that the task's id stays its own
+    waiting: dict[int, dict[int, Verdict]] = {}  # the parts of a verdict that are ready, by the number of the item
 
     def requests() -> Iterator[tuple[Any, ExecutionRequest]]:
-        for key, source, task in items:
+        for number, (key, source, task) in enumerate(items):
             if id(task) not in made:
-                made[id(task)] = TaskRequests(task)
-            yield (key, task), made[id(task)].request(source)
+                made[id(task)] = task, [TaskRequests(part) for part in _parts(task)]
+            for part, tests in enumerate(made[id(task)][1]):
+                yield (number, key, task, part), tests.request(source)
 
     with Executor(workers, limits, at_least) as executor:
-        for (key, task), results in executor.run(requests()):
-            yield key, verdict_of(task, results)
+        for (number, key, task, part), results in executor.run(requests()):
+            tests = made[id(task)][1]
+            ready = waiting.setdefault(number, {})
+            ready[part] = verdict_of(tests[part].task, results)
+            if len(ready) == len(tests):
+                yield key, _joined(task, [ready[part] for part in sorted(waiting.pop(number))])
+
+
+def _parts(task: Task) -> list[Task]:
+    """Return the task with the tests that count, and the same with the others if there are any."""
+    if not task.uncounted_tests:
+        return [task]
+    public, hidden = replace(task, hidden_tests=()), replace(task, public_tests=())
+    return [hidden, public] if task.uncounted == "public" else [public, hidden]
+
+
+def _joined(task: Task, parts: Sequence[Verdict]) -> Verdict:
+    if len(parts) == 1:
+        return parts[0]
+    counted, other = parts
+    public, hidden = (other, counted) if task.uncounted == "public" else (counted, other)
+    return replace(
+        counted,
+        public_passed=public.public_passed,
+        public_total=public.public_total,
+        hidden_passed=hidden.hidden_passed,
+        hidden_total=hidden.hidden_total,
+        by_rule=counted.by_rule | {task.uncounted: other.status},
+    )

@@ -3,7 +3,7 @@
 Answers of functions and scripts are compared with the expected values by the rules of comparison.py. For a 'check' task
 the outcome of the benchmark's own tests decides (execution/examiner.py).
 
-Status, decided by the first test that was not passed, public tests before hidden ones:
+Status, decided by the first test that counts and was not passed, public tests before hidden ones:
 passed      every test was passed
 failed      a wrong answer
 error       an exception, no function of that name, a call that exits, a process that ended before it answered

@@ -12,7 +12,7 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from cptlab.judging.workers.libc import PR_SET_PDEATHSIG, libc, libc_holding_the_gil
@@ -51,14 +51,16 @@ def run_forked(
     max_bytes: int,
     budgets: int = 1,
     reporter: Reporter | None = None,
+    spared: Sequence[int] = (),
 ) -> Ending:
     """Fork, run `child(fd)` there, and return what it wrote to `fd` before it ended or was killed.
 
     With a `reporter`, `fd` is the child's end of a socket whose other end the reporter gets. Its report is
-    then the one that is returned, and the child is killed when the reporter closes its report.
+    then the one that is returned, and the child is killed when the reporter closes its report. `spared` are other
+    children of this process, which live on.
 
-    `cpu_seconds` bounds the CPU time of child and reporter plus the time in which neither ran although a CPU was free
-    (sleep). So a program cannot hold its place by doing nothing, and a loaded machine does not count against it.
+    `cpu_seconds` bounds the CPU time of child and reporter plus the time in which both slept: neither ran, nor waited for
+    a CPU or a disk. So a program cannot hold its place by doing nothing, and a loaded machine does not count against it.
     `wall_seconds` is the backstop. Both start anew with each complete line of the report, for at most `budgets` budgets
     in all. `max_bytes` bounds the report. HangUp where the main process goes away.
     """
@@ -77,7 +79,7 @@ def run_forked(
     try:
         data, cause = _watch(pid, beside, reader, cpu_seconds, wall_seconds, max_bytes, budgets)
     finally:
-        code = _kill_all(pid, beside)
+        code = _kill_all(pid, {*beside, *spared})
         os.close(reader)
     if cause == "end":
         cause = "exit" if code >= 0 else "signal"
@@ -105,19 +107,36 @@ def _cpu(pid: int) -> float:
     return time.clock_gettime((~pid << 3) | 2)
 
 
-def _delay(pids: list[int]) -> float | None:
-    """Return the seconds that the threads were ready and waited for a CPU; None where the kernel does not say."""
-    total = 0
+def _waits(pids: list[int]) -> tuple[float, bool] | None:
+    """Return the seconds that the threads were ready and waited for a CPU, and whether all are asleep now.
+
+    A thread that waits for a disk or has ended is not asleep. None where the kernel does not say.
+    """
+    delay, asleep = 0, True
     try:
-        if os.readlink("/proc/self") != str(os.getpid()):
-            return None  # a /proc of other namespaces, in which these numbers are other processes
-        for pid in pids:
+        for pid in map(_number_in_proc, pids):
             for thread in os.listdir(f"/proc/{pid}/task"):
                 with open(f"/proc/{pid}/task/{thread}/schedstat", "rb") as file:
-                    total += int(file.read().split()[1])
+                    delay += int(file.read().split()[1])
+                with open(f"/proc/{pid}/task/{thread}/stat", "rb") as file:
+                    asleep = asleep and file.read().rpartition(b")")[2].split()[0] in (b"S", b"T", b"t")
     except (OSError, IndexError):
         return None
-    return total / 1e9
+    return delay / 1e9, asleep
+
+
+def _number_in_proc(pid: int) -> int:
+    """Return the number of a child of this process in /proc, which may be that of outer namespaces."""
+    own = os.readlink("/proc/self")
+    if own == str(os.getpid()):
+        return pid
+    with open(f"/proc/{own}/task/{own}/children") as file:
+        children = file.read().split()
+    for child in children:
+        with open(f"/proc/{child}/status") as file:
+            if any(line.split()[-1] == str(pid) for line in file if line.startswith("NSpid:")):
+                return int(child)
+    raise ProcessLookupError
 
 
 def _watch(
@@ -134,20 +153,23 @@ def _watch(
     data = bytearray()
     cpu_start = looked_cpu = sum(map(_cpu, pids))
     wall_start = looked = time.monotonic()
-    slept, looked_delay = 0.0, None
+    slept, before = 0.0, None
     try:
         while True:
             cpu, now = sum(map(_cpu, pids)), time.monotonic()
             if now - looked > _LOOK / 2:
-                delay = _delay(pids)
+                waits = _waits(pids)
                 idle = now - looked - (cpu - looked_cpu)
-                if delay is not None and looked_delay is not None:
-                    asleep = idle - max(0.0, delay - looked_delay)
-                    if asleep > (now - looked) / 2:  # less can be the hypervisor's doing
+                if waits is not None and before is not None:
+                    asleep = idle - max(0.0, waits[0] - before[0])
+                    in_time = now - looked < 3 * _LOOK  # or this process waited, too, and the child perhaps for it
+                    if waits[1] and in_time and asleep > (now - looked) / 2:  # less can be the hypervisor's doing
                         slept += asleep
-                elif cpu - looked_cpu < _ASLEEP * idle:  # the kernel does not say: count only what is certain
+                elif (
+                    waits is None and cpu - looked_cpu < _ASLEEP * idle
+                ):  # the kernel does not say: only what is certain
                     slept += idle
-                looked_cpu, looked_delay, looked = cpu, delay, now
+                looked_cpu, before, looked = cpu, waits, now
             left = cpu_seconds - (cpu - cpu_start) - slept
             if left <= 0:
                 return bytes(data), "sleep" if 2 * slept > cpu_seconds else "cpu"
@@ -195,7 +217,7 @@ def _drain(fd: int, size: int) -> tuple[bytes, bool]:
     return b"".join(chunks), False
 
 
-def _kill_all(pid: int, spared: list[int]) -> int:
+def _kill_all(pid: int, spared: Collection[int]) -> int:
     """Kill the child's session and whatever it left to this process (a subreaper); return the child's exit code."""
     for kill in (os.killpg, os.kill):  # neither touches a process that has ended and was not waited for
         try:

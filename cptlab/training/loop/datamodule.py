@@ -115,7 +115,8 @@ class PairDataModule(lightning.LightningDataModule):
 
     `batch_size` pairs per process and step, in batches of at most `token_budget` tokens (`Compute`), as in
     validation. `append_eos`: end every program with the end-of-text token, for pairs of programs that ended by
-    themselves. Raises UserError for a bad file, a training split without (enough) pairs, and a tokenizer without
+    themselves. Pairs that do not fit into the context beside the `adapter_positions` of an adapter are left out; `left_out`
+    has their tasks. Raises UserError for a bad file, a training split without (enough) pairs, and a tokenizer without
     end-of-text token.
     """
 
@@ -130,6 +131,7 @@ class PairDataModule(lightning.LightningDataModule):
         append_eos: Annotated[
             bool, Setting("Whether a program that ended by itself gets the end-of-text token behind it.")
         ] = True,
+        adapter_positions: int = 0,
     ) -> None:
         super().__init__()
         check_settings(
@@ -140,15 +142,24 @@ class PairDataModule(lightning.LightningDataModule):
                 f"The tokenizer of {backbone.name} has no end-of-text token. Set data.loader.append_eos=false."
             )
         pairs = read_pairs(pairs_file, backbone.encode_completion)
+        room = backbone.context_length - adapter_positions
+        encoded = [(pair, encode_pair(pair, backbone, append_eos)) for pair in pairs]
+        self.left_out = [pair.task_id for pair, tokens in encoded if tokens.length > room]
         self.splits = {
             split: PairSplit(
-                [encode_pair(pair, backbone, append_eos) for pair in pairs if pair.split == split],
+                [tokens for pair, tokens in encoded if pair.split == split and tokens.length <= room],
                 backbone.pad_id,
                 token_budget,
             )
             for split in SPLITS
         }
         if not len(self.splits["train"]):
+            if any(pair.split == "train" for pair in pairs):
+                raise UserError(
+                    f"Every pair of split train in {pairs_file} takes more tokens than the {room} that the context of "
+                    f"{backbone.name} has room for. Build pairs of shorter programs (decoding.sampling.max_new_tokens), "
+                    "or use a backbone with a longer context."
+                )
             raise UserError(
                 f"{pairs_file} has no pair in split train, only {len(pairs)} in others. "
                 "Build pairs from more tasks or samples, or see pairs.validation_tasks."
