@@ -203,8 +203,9 @@ def _described(kind: Any, setting: Setting) -> str:
         item = parts[0]
         if setting.choices:
             return f"a list of some of {', '.join(map(shown, setting.choices))}"
-        plural = {int: "whole numbers", float: "numbers", str: "texts"}[item]
-        return f"a list of {plural}" + (_range(setting) if item is not str else "")
+        plural = {int: "whole numbers", float: "numbers", str: "texts"}
+        kinds = get_args(item) or (item,)
+        return f"a list of {' or '.join(plural[kind] for kind in kinds)}" + ("" if str in kinds else _range(setting))
     return "anything"
 
 
