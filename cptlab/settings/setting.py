@@ -205,8 +205,8 @@ def _described(kind: Any, setting: Setting) -> str:
         item = parts[0]
         if setting.choices:
             return f"a list of some of {', '.join(map(shown, setting.choices))}"
-        plural = {int: "whole numbers", float: "numbers", str: "texts", str | int: "texts or whole numbers"}[item]
-        return f"a list of {plural}" + (_range(setting) if item in (int, float) else "")
+        plural = {int: "whole numbers", float: "numbers", str: "texts"}[item]
+        return f"a list of {plural}" + (_range(setting) if item is not str else "")
     return "anything"
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,8 @@ def stopped(where, number, moment, *command, times=1):
         process.send_signal(number)
     said += process.stderr
     code = process.wait()
-    assert f"{where}" not in workers(), "its judging servers ended with it"
+    while f"{where}" in workers():  # they end when they see that this process has
+        time.sleep(0.05)
     return code, "".join(said).splitlines()
 
 
