@@ -125,5 +125,5 @@ def test_a_run_that_goes_on_is_one_wandb_run(tmp_path, monkeypatch):
         logger.log_metrics({"loss": 0.5}, step=step)
         logger.log_metrics({"tuned/all/pass@1": 0.5})
         logger.close(failed=False)
-    parts = {path.name.rpartition("-")[2] for path in (tmp_path / "wandb").glob("offline-run-*")}
+    parts = {path.name.split("-")[3] for path in (tmp_path / "wandb").glob("offline-run-*")}
     assert parts == {json.loads((tmp_path / "wandb.json").read_text())["id"]}
