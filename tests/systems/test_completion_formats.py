@@ -91,7 +91,7 @@ def test_a_folder_of_evalplus(tmp_path):
         ),
         (b"PK\x03\x04...", "is a ZIP archive"),
         (b'{\n "T/1": ["x"]\n}', "is one JSON object over several lines"),
-        (gzip.compress(b'{"task_id": 1, "solution": "x"}')[:-9], "cannot be read"),
+        (gzip.compress(b'{"task_id": 1, "solution": "x"}', mtime=0)[:-9], "cannot be read"),
         (b'[{"task_id": 1', "is not JSON"),
         (b"[]", "holds no row"),
     ],
