@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import errno
 import functools
 import math
 import os
@@ -312,7 +313,7 @@ def test_a_failed_save_keeps_the_checkpoint_before(monkeypatch, tmp_path):
 
     def fail(content, file):
         file.write(b"half")
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "disk full")
 
     monkeypatch.setattr(cptlab.training.loop.callbacks.torch, "save", fail)
     with pytest.raises(OSError, match="disk full"):

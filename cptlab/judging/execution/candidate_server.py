@@ -6,6 +6,7 @@ Nothing here is secret from the program: the expected values never enter this pr
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import signal
@@ -18,7 +19,7 @@ from cptlab.judging.sandbox.confinement import REPORT, Confinement, enter, prepa
 from cptlab.judging.sandbox.probe import probe
 from cptlab.judging.workers.fork_server import serve
 from cptlab.judging.workers.forked_child import Ending, Reporter, run_forked
-from cptlab.judging.workers.messages import write_all
+from cptlab.judging.workers.messages import HangUp, write_all
 
 # What programs import most, so that the children need not.
 _PRELOADED = "bisect collections copy functools heapq itertools math operator random re string time typing".split()
@@ -67,8 +68,9 @@ def main(arguments: dict[str, Any]) -> None:
                 break
         return {"results": results}
 
-    protections = probe(confinement, arguments["limits"])
-    serve(answer, {"level": confinement.level, "reasons": confinement.reasons, "protections": protections})
+    with contextlib.suppress(HangUp):  # the main process may be stopped while this one still tries its protections
+        protections = probe(confinement, arguments["limits"])
+        serve(answer, {"level": confinement.level, "reasons": confinement.reasons, "protections": protections})
     if confinement.root is None:
         os.rmdir(confinement.folder)
 
