@@ -21,6 +21,7 @@ from cptlab.process.streams import protect_streams
 
 MISTAKE, FAILURE = 2, 1
 GRACE_SECONDS = 8.0  # for the loggers and worker processes of a command that was told to stop; docker kills after 10
+AGAIN_SECONDS = 0.05
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -111,15 +112,20 @@ class _Stop:
         self.number: int | None = None
         self.said = False
         self.watch: threading.Timer | None = None  # in case that cleaning up hangs, or a library ate `Stopped`
+        self.again: threading.Timer | None = None
 
     def handle(self, number: int, _frame: FrameType | None) -> None:
         if self.number is not None:  # the user is impatient
             self._leave()
         self.number = number
-        self.watch = threading.Timer(GRACE_SECONDS, self._leave)
-        self.watch.daemon = True
-        self.watch.start()
+        if self.watch is None:
+            self.watch = _timer(GRACE_SECONDS, self._leave)
         raise Stopped(number)
+
+    def raise_again(self) -> None:
+        """Let the signal come once more: it came in a `__del__` or a callback, from which no exception gets out."""
+        number, self.number = self.number or signal.SIGINT, None
+        self.again = _timer(AGAIN_SECONDS, lambda: os.kill(os.getpid(), number))
 
     def say(self, number: int) -> None:
         """Print the sentence, once."""
@@ -140,13 +146,27 @@ class _Stop:
         os._exit(128 + number)
 
 
+def _timer(seconds: float, act: Callable[[], Any]) -> threading.Timer:
+    timer = threading.Timer(seconds, act)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
 @contextlib.contextmanager
 def _signals_handled(kept: Callable[[], str]) -> Iterator[Any]:
     """Within the block, a signal that stops a process raises `Stopped`; a second one ends the process at once.
 
     A signal that the process was started to ignore stays ignored. Inside another command, that one's handling holds.
     """
-    stop, before = _Stop(kept), {}
+    stop, before, report = _Stop(kept), {}, sys.unraisablehook
+
+    def unraisable(lost: Any) -> None:
+        if isinstance(lost.exc_value, Stopped):
+            stop.raise_again()
+        else:
+            report(lost)
+
     if threading.current_thread() is threading.main_thread():
         for number in _SIGNALS:
             handler = signal.getsignal(number)
@@ -156,10 +176,14 @@ def _signals_handled(kept: Callable[[], str]) -> Iterator[Any]:
                 stop = outer
             elif handler is not signal.SIG_IGN:
                 before[number] = signal.signal(number, stop.handle)
+    if before:
+        sys.unraisablehook = unraisable
     try:
         yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        if before and stop.watch is not None:
-            stop.watch.cancel()
+        if before:
+            sys.unraisablehook = report
+            for timer in filter(None, (stop.watch, stop.again)):
+                timer.cancel()

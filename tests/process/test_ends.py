@@ -69,6 +69,17 @@ def test_a_library_that_swallows_the_signal_does_not_keep_the_process(tmp_path):
     assert process.communicate(timeout=50)[1] == "Stopped by SIGTERM. All is kept.\n" and process.returncode == 143
 
 
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_during_a_finalizer_ends_the_command_all_the_same(number, code, tmp_path):
+    slow = "class Slow:\n    def __del__(self): print('in it', flush=True); time.sleep(1)"
+    process = started(tmp_path, "try: Slow(); time.sleep(60)\n    finally: print('cleaning', flush=True)", slow)
+    assert process.stdout is not None and process.stdout.readline() == "in it\n"
+    process.send_signal(number)
+    output, error = process.communicate()
+    assert (output, process.returncode) == ("cleaning\n", code)  # it went the ordinary way, not by the watch
+    assert "Traceback" not in error and error.count("All is kept.\n") == error.count("\n") == 1
+
+
 def test_a_signal_that_was_ignored_stays_ignored(tmp_path):
     process = started(tmp_path, "time.sleep(60)", "signal.signal(signal.SIGINT, signal.SIG_IGN)")
     process.send_signal(signal.SIGINT)
