@@ -75,6 +75,7 @@ def open_run(fresh: Path, logs: Path, digest: str) -> RunDirectory:
     other run or is in use by another process.
     """
     if _rank() > 0:
+        discard(fresh)
         return RunDirectory(_directory_of_rank_zero(logs, digest), digest, False, None)
     for directory in (fresh, *(file.parent for file in sorted(logs.glob(f"*runs/**/{RUN_FILE}")))):
         if not _is_unfinished(directory, digest) or not writable(directory, *directory.rglob("*")):
