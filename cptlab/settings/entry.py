@@ -31,6 +31,8 @@ from cptlab.settings.validation import validate
 from cptlab.storage.run_directory import SHARED as OPEN_RUN
 from cptlab.storage.run_directory import discard
 
+MULTIRUN = ("-m", "--multirun")
+
 
 def hydra_command(name: str, step: Callable[[DictConfig, Path], Any]) -> Callable[..., int]:
     """Return the `main(arguments)` of a command that takes Hydra's overrides.
@@ -43,6 +45,7 @@ def hydra_command(name: str, step: Callable[[DictConfig, Path], Any]) -> Callabl
     def main(arguments: Sequence[str] | None = None) -> int:
         if arguments is not None:
             sys.argv[1:] = arguments
+        sys.argv[1:] = sorted(sys.argv[1:], key=MULTIRUN.__contains__)  # Hydra takes no overrides on both sides of -m
         sweep = Sweep(sys.argv[1:])
 
         @hydra.main(version_base="1.3", config_path=str(config_directory()), config_name=name)

@@ -10,7 +10,7 @@ from cptlab.commands.evaluate import main as evaluate
 from cptlab.systems import judge_completions
 
 PROGRAM = {"task_id": "HumanEval/2", "completion": "    return number % 1.0\n"}
-SETTINGS = ["-m", "benchmark=humaneval", "logger=none", "print_config=false", "workers=1"]
+SETTINGS = ["benchmark=humaneval", "-m", "logger=none", "print_config=false", "workers=1"]
 pytestmark = pytest.mark.data
 
 
