@@ -1859,6 +1859,17 @@ def everywhere():
 call("connects", "error", "import socket\ndef f(x):\n    socket.create_connection(('127.0.0.1', @PORT@), 1)")
 script("connects", "error", "import socket\nsocket.create_connection(('127.0.0.1', @PORT@), 1)")
 check("connects", "error", "import socket\ndef f(x):\n    socket.create_connection(('127.0.0.1', @PORT@), 1)")
+_DATAGRAMS = """
+import socket
+@QUIETLY@
+for kind in (socket.SOCK_DGRAM, socket.SOCK_RAW, socket.SOCK_SEQPACKET, socket.SOCK_STREAM):
+    for name in ("@UNIX@-datagrams", "\\0@UNIX@-datagrams"):
+        quietly(lambda: socket.socketpair(socket.AF_UNIX, kind)[0].sendto(b"@MARK@", name))
+        one = quietly(socket.socketpair, socket.AF_UNIX, kind)
+        quietly(lambda: (one[0].connect(name), one[0].send(b"@MARK@")))
+"""
+call("sends from a socket of a pair", "passed", _DATAGRAMS + "@RIGHT@")
+check("sends from a socket of a pair", "passed", _DATAGRAMS + "@RIGHT@")
 call("connects quietly", "passed", _SEND + "everywhere()\n@RIGHT@")
 check("connects quietly", "passed", _SEND + "everywhere()\n@RIGHT@")
 call(

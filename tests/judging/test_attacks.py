@@ -181,6 +181,7 @@ class Surroundings:
         more = [(socket.AF_INET, socket.SOCK_DGRAM, ("127.0.0.1", self.port))]
         more += [(socket.AF_UNIX, socket.SOCK_STREAM, str(self.base / "socket"))]
         more += [(socket.AF_UNIX, socket.SOCK_STREAM, f"\0{self.base}/socket")]
+        more += [(socket.AF_UNIX, socket.SOCK_DGRAM, f"{start}{self.base}/socket-datagrams") for start in ("", "\0")]
         for family, kind, address in more:
             self.listeners.append(socket.socket(family, kind))
             self.listeners[-1].bind(address)

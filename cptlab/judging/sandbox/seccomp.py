@@ -26,6 +26,9 @@ _SIGNALLING = (8, 10, 15)  # fcntl's F_SETOWN, F_SETSIG, F_SETOWN_EX
 # ioctl's TCGETS, TCGETS2, TIOCGWINSZ, TIOCGPGRP, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX: questions and flags. No others, as
 # they signal (FIOSETOWN, SIOCSPGRP, FIOASYNC) or change files for good (FS_IOC_SETFLAGS, FS_IOC_SET_ENCRYPTION_POLICY).
 _HARMLESS = (0x5401, 0x802C542A, 0x5413, 0x540F, 0x541B, 0x5421, 0x5450, 0x5451)
+# socketpair's SOCK_STREAM and SOCK_SEQPACKET, also with SOCK_NONBLOCK and SOCK_CLOEXEC: they stay connected to each other. One
+# of datagrams sends to any Unix socket of the machine.
+_CONNECTED = tuple(kind | flags for kind in (1, 5) for flags in (0, 0x800, 0x80000, 0x80800))
 _X32 = 0x40000000
 _THIS_PROCESS = 0x7A5C91E3  # stands for the process id in the template
 _CAP_DAC_READ_SEARCH = 1 << 2
@@ -41,7 +44,8 @@ _TABLES = {
              setpriority=141, sched_setparam=142, sched_setscheduler=144, sched_setaffinity=203, sched_setattr=314,
              ioprio_set=251, pidfd_getfd=438, process_madvise=440, process_mrelease=448, migrate_pages=256,
              move_pages=279, setxattr=188, lsetxattr=189, fsetxattr=190, setxattrat=463),
-        dict(clone=56, clone3=435, kill=62, tgkill=234, prlimit64=302, fcntl=72, ioctl=16, sendmsg=46, sendmmsg=307),
+        dict(clone=56, clone3=435, kill=62, tgkill=234, prlimit64=302, fcntl=72, ioctl=16, sendmsg=46, sendmmsg=307,
+             socketpair=53),
     ),
     "aarch64": (
         0xC00000B7,
@@ -52,7 +56,8 @@ _TABLES = {
              setpriority=140, sched_setparam=118, sched_setscheduler=119, sched_setaffinity=122, sched_setattr=274,
              ioprio_set=30, pidfd_getfd=438, process_madvise=440, process_mrelease=448, migrate_pages=238,
              move_pages=239, setxattr=5, lsetxattr=6, fsetxattr=7, setxattrat=463),
-        dict(clone=220, clone3=435, kill=129, tgkill=131, prlimit64=261, fcntl=25, ioctl=29, sendmsg=211, sendmmsg=269),
+        dict(clone=220, clone3=435, kill=129, tgkill=131, prlimit64=261, fcntl=25, ioctl=29, sendmsg=211, sendmmsg=269,
+             socketpair=199),
     ),
 }  # fmt: skip
 
@@ -136,6 +141,7 @@ def _for_server() -> Filter | None:
         lines += [(_EQUAL, 0, 1, number), _REFUSE]
     lines += _of_second_argument(own["fcntl"], _SIGNALLING, allowed=False)
     lines += _of_second_argument(own["ioctl"], _HARMLESS, allowed=True)
+    lines += _of_second_argument(own["socketpair"], _CONNECTED, allowed=True)
     return _packed(lines)
 
 
