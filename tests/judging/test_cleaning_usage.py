@@ -89,6 +89,10 @@ NEEDED = {  # program, test: the statements behind the function decide
         "f(2000) == 2000",
     ),
     "its own name by a walrus": (f"{PURE}print(f := abs)\n", "f(-1) == 1"),
+    "a count of the objects' type": ("class A:\n    n = 0\n    def __init__(self):\n        type(self).n += 1\ndef f(x):\n    return A.n\nprint(A())\n", "f(0) == 1"),
+    "the globals of a frame": ("import sys\ndef f(n):\n    return K * n\nprint(sys._getframe(0).f_globals.update(K=2))\n", "f(2) == 4"),
+    "a helper that eval names": ("def f(n):\n    return eval('g(n)')\ndef g(n):\n    return 2 * n\n", "f(2) == 4"),
+    "a helper that globals() names": ("def f(n):\n    return globals()[f'g{n}']()\ndef g1():\n    return 2\n", "f(1) == 2"),
     "a module's function": ("import math\ndef f(n):\n    return math.sqrt(n)\ndef main():\n    math.sqrt = abs\nmain()\n", "f(-4) == 4"),
 }  # fmt: skip
 CORRUPTING = {

@@ -15,7 +15,7 @@ TOKENS = (
     "<|endoftext|> <|im_end|> <|eot_id|> <|END_OF_TURN_TOKEN|> <|endof <｜end▁of▁sentence｜> <｜User｜> </s> <s> <unk> <pad> <eos> "
     "<EOT> ▁<EOT> <EOD> <END> <eop> <file_sep> <fim_middle> <fim-prefix> <jupyter_output> <gh_stars> <end_of_turn> "
     "<start_of_turn> <seed:eos> <reserved_106> <SPECIAL_12> <extra_id_0> <0x0A> <</SYS>> </answer> [|endofturn|] [/INST] [INST] "
-    "[DONE] [EOS] [BOS] [PAD] [gMASK] [UNUSED_TOKEN_145] [TOOL_CALLS]"
+    "[DONE] [EOS] [BOS] [PAD] [gMASK] [UNUSED_TOKEN_145] [TOOL_CALLS] <turn|> <|turn> [e~[ ]~b]"
 ).split()
 
 

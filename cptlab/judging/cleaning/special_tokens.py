@@ -1,6 +1,6 @@
 """Find special tokens of language models in their texts: end of text, turns of a chat, fill in the middle, and the like.
 
-No list of models decides, but the form of a token and its place: `<|…|>`, `<｜…｜>` and `[/…]` can be no Python outside strings;
+No list of models decides, but the form of a token and its place: `<|…|>`, `<|…>`, `<…|>`, `<｜…｜>`, `[e~[` and `[/…]` can be no Python outside strings;
 `<…>` can be none at the end or start of a line, or before a keyword (`a<b>c` is a comparison); `[EOS]` counts only where
 nothing else in the text or the prompt is called EOS. Strings and comments are left alone.
 """
@@ -14,7 +14,7 @@ _LITERALS = (
     r"\\.", r'"""(?:[^"\\]|\\.|"(?!""))*+"""', r"'''(?:[^'\\]|\\.|'(?!''))*+'''",
     r'"(?:[^"\\\n]|\\.)*+"', r"'(?:[^'\\\n]|\\.)*+'", r"#[^\n]*",
 )  # fmt: skip
-_BARRED = r"<\|[^|<>\n]{1,60}\|>|<｜[^｜<>\n]{1,60}｜>|\[\|[\w ]{1,40}\|\]|<[|｜]\w*\s*\Z|\[/[A-Za-z_]{1,40}\]"
+_BARRED = r"<\|[^|<>\n]{1,60}\|>|<｜[^｜<>\n]{1,60}｜>|\[\|[\w ]{1,40}\|\]|<\|\w{1,40}>|<\w{1,40}\|>|<[|｜]\w*[|｜]?\s*\Z|\[e~\[|\]~!?b[\[\]]|\[/[A-Za-z_]{1,40}\]"
 _ANGLED = r"<{1,2}/?[A-Za-z_0-9][\w:.▁-]{0,40}/?>{1,2}"
 _BEFORE_CODE = r"(?=[ \t]*(?:$|[@#<`▁]|\[[A-Za-z]|(?:def|class|import|from|return|for|while|if|with|try|assert|raise|pass|async|global|del)\b))"
 _BRACKETED = (

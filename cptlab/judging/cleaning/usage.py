@@ -19,9 +19,10 @@ _TEST_RUN = re.compile(rf"({_RUNNER}|main|check|tests?|run_tests?|test_\w+)$")
 # names and attributes by which code changes things that it does not name
 _REACHES = frozenset(
     "globals locals vars exec eval setattr delattr __import__ __dict__ __class__ __defaults__ __code__ __globals__ "
-    "__closure__ builtins __builtins__ modules reload gc setrecursionlimit set_int_max_str_digits settrace setprofile "
+    "__closure__ f_globals f_builtins builtins __builtins__ modules reload gc setrecursionlimit set_int_max_str_digits settrace setprofile "
     "seed setstate getcontext setcontext setlocale patch".split()
 )
+_BY_TEXT = frozenset(("eval", "exec", "globals", "locals", "vars"))  # names that a text gives can be any
 _MODULES_WITH_STATE = frozenset(("random", "decimal", "locale", "os"))
 _PLAIN_DECORATORS = frozenset(("staticmethod", "classmethod", "property", "dataclass", "total_ordering", "override"))
 _IMMUTABLE = frozenset(("int", "float", "complex", "bool", "str", "bytes", "tuple", "frozenset", "range", "TypeVar"))
@@ -41,7 +42,7 @@ def unneeded_after(
     Those are asserts, print and test calls, bare expressions, `if __name__ == "__main__"`, loops and branches over such
     statements, and values computed with the entry point or read from stdin that nothing else needs. Bare words that no
     statement gives a meaning are among them in front of it, too. `roots` are the names that must stay. `definitions_too`:
-    include functions, classes and values that the entry point does not need.
+    include functions, classes and values that the entry point does not need, unless it finds names by text (`eval`).
     """
     first = next(index for index, statement in enumerate(tree.body) if defines(statement))
     everything = _everything(tree)
@@ -54,6 +55,7 @@ def unneeded_after(
     program = _Program([s for s in tree.body if not is_main_block(s)])
     touching = program.touching(program.state(entries | roots))
     needed = read_names(tree.body[: first + 1]) | roots
+    definitions_too = definitions_too and not needed & _BY_TEXT
     kept: set[int] = set()
     grew = True
     while grew:  # what stays needs names, and statements that give these stay
@@ -236,7 +238,10 @@ def _is_plain_member(statement: ast.stmt) -> bool:
     """Whether it adds nothing to a class that can change, and no class method changes it."""
     if isinstance(statement, _FUNCTIONS):
         stores = [n for n in ast.walk(statement) if isinstance(n, ast.Attribute) and not isinstance(n.ctx, ast.Load)]
-        return _is_plain_function(statement) and all(_root(node) != "cls" for node in stores)
+        return _is_plain_function(statement) and not any(
+            _root(node) == "cls" or isinstance(node.value, ast.Call)
+            for node in stores  # type(self).count
+        )
     if isinstance(statement, (ast.Assign, ast.AnnAssign)):
         return _is_immutable(statement.value)
     return is_inert(statement) or isinstance(statement, ast.Pass)
