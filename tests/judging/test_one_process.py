@@ -558,6 +558,17 @@ OTHERWISE = [
         "assert candidate(1) == candidate(1)\nassert (candidate(1) + candidate(2)).v == 3",
     ),
     (
+        "own class with __lt__",
+        "from dataclasses import dataclass\n@dataclass(order=True)\nclass V:\n    v: int\ndef f(a):\n    return V(a)\n",
+        "assert candidate(1) < candidate(2)",
+    ),
+    ("constants without data", "def f(a):\n    return ...\n", "assert candidate(1) is ..."),
+    (
+        "names of parameters",
+        "def f(a):\n    return a\n",
+        "import inspect\nassert 'a' in inspect.signature(f).parameters",
+    ),
+    (
         "input patched by the test",
         "def f():\n    return input()\n",
         "import builtins\nbuiltins.input = lambda *a: 'hi'\nassert candidate() == 'hi'",
