@@ -124,6 +124,7 @@ def kill_when(process: subprocess.Popen, where: Path, pattern: str) -> None:
     process.communicate()
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_the_same_command_ends_the_same(tmp_path):
     quiet, torn = tmp_path / "quiet", tmp_path / "torn"
     output = start(quiet).communicate()[0]
