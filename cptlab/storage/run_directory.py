@@ -107,7 +107,7 @@ def open_run(fresh: Path, logs: Path, digest: str) -> RunDirectory:
 def refuse_other_run(directory: Path, *, finished: bool = False) -> None:
     """Raise UserError if a directory holds a run. `finished`: an unfinished one is passed over, as it may be gone on with."""
     there = [name for name in RESULTS if os.path.lexists(directory / name)]
-    record = _read(directory / RUN_FILE)
+    record = read_record(directory / RUN_FILE)
     if not there or (finished and "digest" in record and not record.get("finished")):
         return
     if record.get("finished"):
@@ -121,7 +121,7 @@ def refuse_other_run(directory: Path, *, finished: bool = False) -> None:
 
 def finished_runs(logs: Path) -> list[Path]:
     """Return the finished runs below `logs`, the newest first."""
-    finished = [file.parent for file in logs.glob(f"*runs/**/{RUN_FILE}") if _read(file).get("finished")]
+    finished = [file.parent for file in logs.glob(f"*runs/**/{RUN_FILE}") if read_record(file).get("finished")]
     return sorted(finished, key=lambda path: (path / RUN_FILE).stat().st_mtime, reverse=True)
 
 
@@ -164,7 +164,7 @@ def _begin(directory: Path, digest: str, resumed: bool, lock: Lock) -> RunDirect
 
 
 def _is_unfinished(directory: Path, digest: str) -> bool:
-    record = _read(directory / RUN_FILE)
+    record = read_record(directory / RUN_FILE)
     return record.get("digest") == digest and not record.get("finished")
 
 
@@ -185,7 +185,7 @@ def _directory_of_rank_zero(logs: Path, digest: str) -> Path:
     deadline = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline:
         for file in logs.glob(f"*runs/**/{RUN_FILE}"):
-            record = _read(file)
+            record = read_record(file)
             if record.get("digest") == digest and record.get("launch") == _launch() and not record.get("finished"):
                 return file.parent
         time.sleep(0.2)
@@ -209,8 +209,8 @@ def discard(directory: Path) -> None:
             os.rmdir(directory)
 
 
-def _read(file: Path) -> dict[str, Any]:
-    """Return the content of a run.json; nothing where it cannot be read."""
+def read_record(file: Path) -> dict[str, Any]:
+    """Return the content of a run.json or sweep.json; nothing where it cannot be read."""
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):

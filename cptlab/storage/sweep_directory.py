@@ -11,14 +11,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from cptlab.storage.atomic import write_json
 from cptlab.storage.locks import try_lock
-from cptlab.storage.run_directory import RUN_FILE
+from cptlab.storage.run_directory import RUN_FILE, read_record
 
 SWEEP_FILE = "sweep.json"
 
@@ -45,7 +43,7 @@ class SweepDirectory:
 def unfinished_sweep(sweeps: Path, arguments: Sequence[str]) -> Path | None:
     """Return the newest directory in `sweeps` of a sweep with these arguments that ended early and that nobody works on."""
     for file in sorted(sweeps.glob(f"*/{SWEEP_FILE}"), reverse=True):
-        record = _read(file)
+        record = read_record(file)
         if record.get("arguments") != list(arguments) or record.get("finished", True):
             continue
         with contextlib.suppress(PermissionError):  # another user's
@@ -58,13 +56,5 @@ def unfinished_sweep(sweeps: Path, arguments: Sequence[str]) -> Path | None:
 
 def finished_jobs(sweep: Path) -> dict[str, Path]:
     """Return the finished runs in the directory of a sweep, by the digest of their settings."""
-    records = {file.parent: _read(file) for file in sorted(sweep.rglob(RUN_FILE))}
+    records = {file.parent: read_record(file) for file in sorted(sweep.rglob(RUN_FILE))}
     return {str(record.get("digest")): run for run, record in records.items() if record.get("finished")}
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from cptlab.judging.cleaning.python_source import BUILTINS, IMPORTS, SCOPES, bound_names, is_inert, read_names
 
@@ -160,30 +160,20 @@ class _Program:
 
     def state(self, names: set[str]) -> set[str]:
         """Return what the functions of these names read, directly and through others, and other code can change."""
-        read: set[str] = set()
-        waiting = list(names)
-        while waiting:
-            name = waiting.pop()
-            if name not in read:
-                read.add(name)
-                for maker in self.makers.get(name, ()):
-                    waiting.extend(self.direct[id(maker)] - read)
+        read = _reached(names, self._used_by)
         return {name for name in read if not self._is_fixed(name)} | _REACHES
 
     def touching(self, state: set[str]) -> set[str]:
         """Return the names through which `state` is used: its own, and those whose makers use it, and so on."""
         users: dict[str, list[str]] = {}
-        for name, makers in self.makers.items():
-            for used in set().union(*(self.direct[id(maker)] for maker in makers)):
+        for name in self.makers:
+            for used in self._used_by(name):
                 users.setdefault(used, []).append(name)
-        found: set[str] = set()
-        waiting = list(state)
-        while waiting:
-            name = waiting.pop()
-            if name not in found:
-                found.add(name)
-                waiting.extend(users.get(name, ()))
-        return found
+        return _reached(state, lambda name: users.get(name, ()))
+
+    def _used_by(self, name: str) -> set[str]:
+        """Return the names that the statements that make `name` use."""
+        return set().union(*(self.direct[id(maker)] for maker in self.makers.get(name, ())))
 
     def _is_fixed(self, name: str) -> bool:
         return name not in self.changed and all(self._fixes(maker, name) for maker in self.makers.get(name, ()))
@@ -204,6 +194,18 @@ class _Program:
             parts += [inner for handler in getattr(statement, "handlers", ()) for inner in handler.body]
             return all(self._fixes(part, name) for part in parts)
         return isinstance(statement, (ast.Assign, ast.AnnAssign, ast.AugAssign)) and _is_immutable(statement.value)
+
+
+def _reached(start: Iterable[str], following: Callable[[str], Iterable[str]]) -> set[str]:
+    """Return `start` and all names that lead on from there, step by step."""
+    found: set[str] = set()
+    waiting = list(start)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting.extend(following(name))
+    return found
 
 
 def _direct_names(statement: ast.stmt) -> set[str]:
