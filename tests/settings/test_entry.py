@@ -134,7 +134,8 @@ def test_a_group_without_a_name_is_named(group):
         ("dilution", ["compare", "gradient", "paths.data_dir"]),
     ],
 )
-def test_what_is_removed_has_its_declared_default(command, names):
+def test_what_is_removed_has_its_declared_default(command, names, monkeypatch, tmp_path):
+    monkeypatch.setenv("CPTLAB_DATA_DIR", str(tmp_path))  # Hydra removes nothing that is null
     base = compose_config(command)
     for name in names:
         config = compose_config(command, f"~{name}")
