@@ -14,10 +14,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import Cache
 
 from cptlab.backbone.attention_mask import additive_mask, token_positions
+from cptlab.backbone.cpu_linear import use_cpu_linear
 from cptlab.backbone.decode_state import PREFIX_POSITION, DecodeState
 from cptlab.backbone.kv_cache import BufferedCache, PrefixLayer
 from cptlab.backbone.prefix_shape import KeyValuePrefix, context_length, prefix_shape, sliding_window, text_config
-from cptlab.backbone.cpu_linear import use_cpu_linear
 from cptlab.backbone.special_tokens import eos_ids_of, mask_id_of, token_id
 from cptlab.backbone.text_tokens import TextTokens
 from cptlab.errors import UserError

@@ -17,9 +17,7 @@ from cptlab.backbone.cpu_linear import MAX_ROWS, CpuLinear, CpuLinearSwitch, use
 def products(monkeypatch):
     """Record how many columns each product written the other way round has."""
     product, used = torch.mm, []
-    monkeypatch.setattr(
-        cpu_linear.torch, "mm", lambda *args: (used.append(args[1].shape[1]), product(*args))[1]
-    )
+    monkeypatch.setattr(cpu_linear.torch, "mm", lambda *args: (used.append(args[1].shape[1]), product(*args))[1])
     return used
 
 

@@ -12,9 +12,9 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from cptlab.backbone import Backbone, load_backbone, quantization
+from cptlab.backbone.cpu_linear import CpuLinear, use_cpu_linear
 from cptlab.backbone.gradient_checkpointing import checkpointed
 from cptlab.backbone.quantization import QUANTIZATIONS, QuantizedLinear, quantized_loading
-from cptlab.backbone.cpu_linear import CpuLinear, use_cpu_linear
 from cptlab.errors import UserError
 
 WIDE = {"hidden_size": 64, "intermediate_size": 128}  # torchao's 4 bits come in groups of 32

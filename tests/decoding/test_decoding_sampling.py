@@ -60,7 +60,9 @@ def test_a_peaked_distribution_is_sampled_without_a_sort_of_the_vocabulary(monke
     logits = torch.full((5, 151_936), -10.0)
     logits[:, 1000:1040] = 5
     monkeypatch.setattr("cptlab.decoding.sampling._nucleus", None)
-    assert set(choose(logits, Sampling(1.0, 0.95), torch.linspace(0, 0.99, 5).double()).tolist()) <= set(range(1000, 1040))
+    assert set(choose(logits, Sampling(1.0, 0.95), torch.linspace(0, 0.99, 5).double()).tolist()) <= set(
+        range(1000, 1040)
+    )
 
 
 @pytest.mark.parametrize("sampling", [Sampling(1.0, 1.0), Sampling(0.7, 0.8), Sampling(1.3, 0.9, top_k=4)])
