@@ -17,8 +17,9 @@ from typing import Annotated, Any
 from cptlab.errors import UserError
 from cptlab.records import DIFFICULTIES, Prompt, Task
 from cptlab.settings.setting import Setting
+from cptlab.tasks import docstrings, mbpp
 from cptlab.tasks.benchmark import Benchmark, Exclude, divided
-from cptlab.tasks.docstrings import docstring_prompt
+from cptlab.tasks.evalplus import MAX_NEW_TOKENS
 from cptlab.tasks.files import Row, file_rows
 from cptlab.tasks.own_tests import defined_names, needed_of_program, parsed, read_tests, shown_tests, with_body
 from cptlab.tasks.spans import spans_of
@@ -28,6 +29,8 @@ FIELDS = (
     "id", "prompt", "entry_point", "tests", "hidden_tests", "code", "canonical_solution", "setup", "split", "difficulty",
 )  # fmt: skip
 OTHER_NAMES = {"text": "prompt", "description": "prompt", "question": "prompt", "test_list": "tests", "solution": "canonical_solution"}  # fmt: skip
+SCRIPT_STOPS = ('\n"""', "\n```")  # where a base model begins another task, or a fence
+READ_AND_PRINT = "Read the input from standard input, and print the output."
 WITHOUT_SPLITS, ALL_IN_TEST = (8, 1, 1), (0, 0, 1)
 
 
@@ -101,7 +104,8 @@ def _task(row: dict[str, Any], benchmark: str) -> Task:
         raise ValueError("field hidden_tests: they have another form than tests. Write both in one form")
     if setup and kind != "check":
         raise ValueError("field setup: it runs before assertions, and the tests here are none. Leave it out")
-    prompt = _prompt(description, code, entry_point, shown_tests(public, entry_point))
+    shown = shown_tests(public, entry_point)
+    prompt = _prompt(description, code, entry_point, shown)
     program = _canonical(_text(row, "canonical_solution", optional=True), prompt.code, entry_point)
     imports, names = [], ()
     if kind == "check":
@@ -114,6 +118,7 @@ def _task(row: dict[str, Any], benchmark: str) -> Task:
         difficulty=_choice(row, "difficulty", DIFFICULTIES),
         kind=kind,
         prompt=prompt,
+        question=_script_question(description, shown) if kind == "stdin" else None,
         entry_point=entry_point,
         public_tests=tuple(public),
         hidden_tests=tuple(hidden),
@@ -153,19 +158,29 @@ def _choice(row: dict[str, Any], name: str, choices: tuple[str, ...]) -> str:
 
 
 def _prompt(description: str, code: str, entry_point: str | None, shown: str) -> Prompt:
-    """Return the prompt that a base model continues."""
+    """Return the prompt that a base model continues, with the texts that end its answer."""
     begins = _begins_function(description, entry_point)
     if begins and code:
         raise ValueError(
             "field code: prompt begins the program already. Leave code out, or describe the task in prompt"
         )
     if begins:
-        return docstring_prompt(description.rstrip() + "\n", str(entry_point))
+        return docstrings.docstring_prompt(description.rstrip() + "\n", str(entry_point), MAX_NEW_TOKENS)
     code = _checked_code(code, entry_point) if code.strip() else ""
     nl = description.strip()
     text = f'"""\n{nl}\n{shown}\n"""\n'
     cuts = [("nl", 4, 4 + len(nl)), ("tests", 5 + len(nl), 5 + len(nl) + len(shown))]
-    return Prompt(text + code, code, spans_of(text + code, [*cuts, ("code", len(text), len(text + code))]))
+    spans = spans_of(text + code, [*cuts, ("code", len(text), len(text + code))])
+    stops = SCRIPT_STOPS if entry_point is None else docstrings.STOPS if code else mbpp.STOPS
+    return Prompt(text + code, code, spans, stops, max_new_tokens=MAX_NEW_TOKENS)
+
+
+def _script_question(description: str, shown: str) -> Prompt:
+    """Return what a chat model is asked for a script, with the form of its input and output in words."""
+    nl = description.strip()
+    text = f"{nl}\n\n{shown}\n\n{READ_AND_PRINT}"
+    cuts = [("nl", 0, len(nl)), ("tests", 2 + len(nl), 2 + len(nl) + len(shown))]
+    return Prompt(text, "", spans_of(text, cuts), max_new_tokens=MAX_NEW_TOKENS)
 
 
 def _begins_function(description: str, entry_point: str | None) -> bool:

@@ -14,6 +14,7 @@ from cptlab.judging.verdicts.judge import judge_programs
 from cptlab.settings.entry import prepare
 from cptlab.systems.prompts.clean_code import CleanCode
 from cptlab.tasks.jsonl import FIELDS, jsonl
+from cptlab.tasks.prompting import ChatFormat, chat_prompt, question_of
 
 DOCS = Path(__file__).parents[2] / "docs/benchmarks.md"
 ADD = {
@@ -60,6 +61,22 @@ def test_the_three_forms(tmp_path):
         assert right.passed and not bad.passed, task.id
         cleaner = CleanCode().apply(task.prompt)
         assert "no unused variables" in cleaner.text and cleaner.text.endswith(cleaner.code)
+
+
+def test_how_base_and_chat_models_are_asked(tmp_path):
+    add, double, script = tasks_of(tmp_path, ADD, DOUBLE, SUM)
+    assert question_of(add).text == f"```\n{add.prompt.text.strip()}\n```"
+    assert question_of(double).text == f"```\n{double.prompt.text.strip()}\n```"
+    assert question_of(script).text == (
+        "Print the sum of two integers on one line.\n\nInput:\n1 2\nOutput:\n3\n\n"
+        "Read the input from standard input, and print the output."
+    )
+    asked = chat_prompt(question_of(script), script, ChatFormat("<user>", "<assistant>"))
+    found = [(span.name, asked.text[span.start : span.end]) for span in asked.spans]
+    assert found == [("nl", "Print the sum of two integers on one line."), ("tests", "Input:\n1 2\nOutput:\n3")]
+    assert "\nassert" in add.prompt.stops and "\ndef " not in add.prompt.stops, "helpers may come first"
+    assert "\ndef " in double.prompt.stops, "the function has begun"
+    assert "\nprint(" not in script.prompt.stops, "a script prints"
 
 
 def test_calls_are_shown_as_assertions_and_hidden_tests_are_not(tmp_path):
@@ -141,7 +158,7 @@ WHOLE = "def add(a, b):\n    return a + b\n"
     ({"tests": None}, 'field tests: it is missing. Add one, such as "tests": ["assert add(1, 2) == 3"]'),
     ({"tests": "assert add(1, 2) == 3"}, "field tests: it must be a list"),
     ({"tests": []}, "field tests: it must be a list of tests"),
-    ({"tests": ["asert add(1, 2) == 3"]}, "field tests[0]: it is not Python (invalid syntax). Write an assertion"),
+    ({"tests": ["assrt add(1, 2) == 3"]}, "field tests[0]: it is not Python (invalid syntax). Write an assertion"),
     ({"tests": ["add(1, 2) == 3"]}, "field tests[0]: it asserts nothing. Write: assert add(1, 2) == 3"),
     ({"tests": ["assert add(1, 2) == 3", "assert 1 == 1"]}, "field tests[1]: it uses nothing of the program. Let it call add"),
     ({"tests": ["assert sub(1, 2) == 3"], "hidden_tests": [], "canonical_solution": None}, "field entry_point: no test calls add"),
@@ -213,9 +230,8 @@ def test_the_example_of_the_docs_runs(tmp_path, capsys):
     (run,) = (tmp_path / "logs/evaluate/runs").iterdir()
     verdicts = [json.loads(line)["verdict"] for line in (run / "verdicts.jsonl").read_text().splitlines()]
     assert verdicts[:3] == ["passed"] * 3 and "passed" not in verdicts[3:]
-    assert json.loads((run / "metrics.json").read_text())["results"]["given"]["all"]["metrics"]["pass@1"][
-        "value"
-    ] == pytest.approx(0.5)
+    results = json.loads((run / "metrics.json").read_text())["results"]
+    assert results["given"]["all"]["pass@1"] == 0.5
 
 
 def look(tmp_path, path):
