@@ -101,6 +101,7 @@ class Completion:
     program: str
     tokens: int
     finished: bool  # ended by itself (end-of-text or a stop rule), not by the length limit
+    cleaned: bool = False
 
 
 @dataclass(frozen=True)

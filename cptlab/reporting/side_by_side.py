@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from cptlab.records import Task
-from cptlab.reporting.evaluation import Evaluation, JudgedProgram
+from cptlab.reporting.evaluation import Evaluation, StoredProgram
 
 RULE = (
     "Of each difficulty: the tasks whose mean pylint score rose most, changed by the median, and fell most (or rose "
@@ -22,7 +22,7 @@ class SideBySide:
 
     task: Task
     change: float
-    programs: Mapping[str, JudgedProgram]
+    programs: Mapping[str, StoredProgram]
 
 
 def choose_tasks(evaluation: Evaluation, system: str) -> list[SideBySide]:
@@ -40,7 +40,7 @@ def choose_tasks(evaluation: Evaluation, system: str) -> list[SideBySide]:
     return chosen
 
 
-def median_program(programs: Sequence[JudgedProgram]) -> JudgedProgram:
+def median_program(programs: Sequence[StoredProgram]) -> StoredProgram:
     """Return the program of (lower) median score, the first in stored order of equals."""
     ranked = sorted(programs, key=lambda program: program.quality.score)
     return ranked[(len(ranked) - 1) // 2]
@@ -65,7 +65,7 @@ def _change(evaluation: Evaluation, system: str, task: Task) -> float:
     return means[1] - means[0]
 
 
-def _program(system: str, program: JudgedProgram) -> str:
+def _program(system: str, program: StoredProgram) -> str:
     quality, verdict = program.quality, program.verdict
     marked = {message.line for message in quality.messages}
     lines = [
