@@ -24,6 +24,7 @@ from cptlab.backbone.quantization import QUANTIZATIONS, quantized_loading, use_o
 from cptlab.errors import UserError
 from cptlab.progress import waiting
 from cptlab.settings.setting import Setting, check_settings
+from cptlab.tasks.prompting import FORMS
 
 DTYPE_NAMES = ("float32", "bfloat16", "float16")
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPE_NAMES}
@@ -59,11 +60,18 @@ def load_backbone(
             "One token of the vocabulary that masks anchored text; null: the tokenizer's mask, unknown or padding token."
         ),
     ] = None,
+    prompting: Annotated[
+        str,
+        Setting(
+            "How the model is asked. base: it continues the benchmark's prompt; chat: in its tokenizer's chat template; auto: "
+            "chat where there is one.",
+            choices=FORMS,
+        ),
+    ] = "auto",
     prompt_template: Annotated[
         str | None,
         Setting(
-            "Text around each prompt, with the fields {nl}, {tests} and {code}, which ends it; null: the benchmark's own "
-            "prompt."
+            "Text around each prompt, with the fields {nl}, {tests} and {code}, which ends it; null: as `prompting` says."
         ),
     ] = None,
     attn_implementation: Annotated[
@@ -80,7 +88,13 @@ def load_backbone(
     If the hub does not answer within seconds, the model that was downloaded before is loaded. Raises UserError for a
     model that cannot be loaded or does not fit, and for a device that is not there.
     """
-    check_settings(load_backbone, dtype=dtype, attn_implementation=attn_implementation, quantization=quantization)
+    check_settings(
+        load_backbone,
+        dtype=dtype,
+        prompting=prompting,
+        attn_implementation=attn_implementation,
+        quantization=quantization,
+    )
     where = resolve_device(device)
     quantized = quantized_loading(quantization, DTYPES[dtype], where) if quantization else {}
     source, options, commit = _locate(path, revision, local_files_only)
@@ -127,6 +141,7 @@ def load_backbone(
         revision=commit,
         mask_token=mask_token,
         prompt_template=prompt_template,
+        prompting=prompting,
     )
     backbone.text_tokens.check(path)
     if model.config.model_type not in TESTED:
