@@ -8,7 +8,7 @@ from cptlab.metrics.programs import count_answers
 from cptlab.reporting.evaluation import Evaluation, StoredProgram
 from cptlab.reporting.layout import Table
 
-MANY = 0.05  # share of a system's programs from which on the user is told what to do
+MANY = 0.05  # share of a system's answers above which the user is told what to do
 HEADINGS = {
     "programs": "Programs",
     "cut_off": "Cut off",
@@ -50,7 +50,7 @@ def answers_note(evaluation: Evaluation) -> str:
 
 
 def advice(evaluation: Evaluation) -> list[str]:
-    """Say what to do where more than `MANY` of the programs that a model wrote are cut off, or hold no program."""
+    """Say what to do where more than `MANY` of a system's answers were cut off, or hold no program."""
     cut_off: dict[str, float] = {}
     no_program: dict[str, float] = {}
     for system, counts in _counts(evaluation).items():
@@ -60,9 +60,10 @@ def advice(evaluation: Evaluation) -> list[str]:
     out = []
     if cut_off:
         limit = max(p.tokens for system in cut_off for p in _programs(evaluation, system) if not p.finished)
+        more = 1 << (3 * limit // 2 - 1).bit_length()  # the next power of two that gives at least half as much again
         out.append(
-            f"{_shares(cut_off)} were cut off at the limit of new tokens ({limit}), and most of such programs fail. "
-            f"Give them room: decoding.sampling.max_new_tokens={2 * limit}."
+            f"{_shares(cut_off)} were cut off at the limit of new tokens ({limit}), and a program that is not whole fails. "
+            f"Give them room: decoding.sampling.max_new_tokens={more}."
         )
     if no_program:
         files = " and ".join(f"{system}/completions.jsonl" for system in no_program)
@@ -86,5 +87,5 @@ def _programs(evaluation: Evaluation, system: str) -> Sequence[StoredProgram]:
 
 
 def _shares(found: Mapping[str, float]) -> str:
-    """'12% of the programs of base and 8% of the programs of tuned'."""
-    return " and ".join(f"{100 * share:.0f}% of the programs of {system}" for system, share in found.items())
+    """'12% of the answers of base and 8% of the answers of tuned'."""
+    return " and ".join(f"{100 * share:.0f}% of the answers of {system}" for system, share in found.items())

@@ -26,7 +26,8 @@ def page_of(evaluation: Evaluation, metrics: Metrics, shown: Mapping[str, str]) 
         lead.append("In brackets: 95% intervals of the change, paired by task.")
     if "kata" in benchmarks:
         lead.append("kata is a synthetic benchmark: these figures say nothing about any other model or benchmark.")
-    sections = {family.heading: shown.get(f"{family.name}.svg", "") + shown[family.name] for family in FAMILIES}
+    *families, messages = FAMILIES
+    sections = {family.heading: shown.get(f"{family.name}.svg", "") + shown[family.name] for family in families}
     for heading, name in (
         ("Changes", "differences"),
         ("Cost", "cost"),
@@ -35,7 +36,7 @@ def page_of(evaluation: Evaluation, metrics: Metrics, shown: Mapping[str, str]) 
     ):
         if name in shown:
             sections[heading] = shown[name]
-    sections["Issues"] = shown["issues.svg"] + shown["issues"]
+    sections["Issues"] = shown[messages.name] + shown["issues.svg"] + shown["issues"]
     if training := shown.get("training.svg", "") + shown.get("pairs", ""):
         sections["Training"] = training
     for system in evaluation.others:

@@ -86,10 +86,11 @@ def print_tables(
     evaluation = read_evaluation(run_directory, baseline)
     metrics = compute_metrics(evaluation)
     results, differences = metrics.results, metrics.differences
-    shown = [tables.overview_table(evaluation, results, differences, family) for family in FAMILIES]
+    *shown, messages = (tables.overview_table(evaluation, results, differences, family) for family in FAMILIES)
     if evaluation.cost:
         shown.append(tables.cost_table(evaluation, results))
-    shown += [top_issues_table(evaluation, CONSOLE_ISSUES, programs_per_task), tables.verdicts_table(evaluation)]
+    shown += [messages, top_issues_table(evaluation, CONSOLE_ISSUES, programs_per_task)]
+    shown.append(tables.verdicts_table(evaluation))
     print("\n\n".join([*map(layout.to_text, shown), *advice(evaluation)]), file=file)
 
 

@@ -73,12 +73,14 @@ def _program(system: str, program: StoredProgram) -> str:
         for number, line in enumerate(program.completion.program.split("\n"), 1)
     ]
     reason = f": {verdict.reason}" if verdict.reason else ""
+    answer = f", {program.tokens} tokens" if program.tokens else ""
+    answer += ", cleaned" * program.cleaned + ", cut off" * (not program.finished)
     messages = "".join(
         f"<li>line {m.line}: <b>{html.escape(m.id)}</b> {html.escape(m.symbol)}</li>"
         for m in sorted(quality.messages, key=lambda m: (m.line, m.id))
     )
     return (
         f"<section><h5>{html.escape(system)}, sample {program.completion.sample}: score {quality.score:.2f}, "
-        f"<span class='verdict'>{html.escape(verdict.status + reason)}</span></h5>\n"
+        f"<span class='verdict'>{html.escape(verdict.status + reason)}</span>{answer}</h5>\n"
         f"<pre class='program'>{''.join(lines)}</pre><ul>{messages or '<li>no pylint message</li>'}</ul></section>\n"
     )

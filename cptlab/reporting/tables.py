@@ -18,9 +18,11 @@ from cptlab.reporting.layout import Table
 
 UNCOUNTED_TESTS = {"public": "the examples that the prompt shows", "hidden": "further tests of the data set"}
 INTERVALS = "In brackets: 95% bootstrap interval over tasks."
-NOTES = {
-    "length": " Statements: of the programs that parse. Lines: without blank lines and comments. Tokens: all that the model wrote.",
-    "messages": " E: errors, W: warnings, R: refactor, C: convention, in programs that parse, per 100 of all programs.",
+NOTES = {  # by the metric that they are about
+    "statements": " Statements: of the programs that parse.",
+    "lines": " Lines: without blank lines and comments.",
+    "tokens": " Tokens: all that the model wrote.",
+    "pylint_errors": " E: errors, W: warnings, R: refactor, C: convention, in programs that parse, per 100 of all programs.",
 }
 PAIRS_OF = ("Train", "Validation", "Test", "All")
 
@@ -190,8 +192,9 @@ def pairs_table(evaluation: Evaluation) -> Table:
 
 def _notes(evaluation: Evaluation, family: Family, metrics: Sequence[Metric]) -> str:
     """What a reader of a family's table should know about the tasks and programs behind it."""
+    about = "".join(NOTES.get(metric.name, "") for metric in metrics)
     answers = answers_note(evaluation) if family == CORRECTNESS else ""
-    return NOTES.get(family.name, "") + left_out(evaluation) + _uncounted_note(evaluation, metrics) + answers
+    return about + left_out(evaluation) + _uncounted_note(evaluation, metrics) + answers
 
 
 def _uncounted_note(evaluation: Evaluation, metrics: Sequence[Metric]) -> str:

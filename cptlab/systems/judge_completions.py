@@ -99,9 +99,10 @@ def _completions(
         if task_id not in file.counts:  # it is left out of the benchmark
             continue
         program = clean(text, by_id[task_id], is_solution, special_tokens)
+        cleaned = program != (text if is_solution else by_id[task_id].prompt.code + text)
         if context == "prompt":
             program = with_context(program, by_id[task_id])
-        yield to_json(Completion(task_id, samples[task_id], text, program, tokens=0, finished=True))
+        yield to_json(Completion(task_id, samples[task_id], text, program, tokens=0, finished=True, cleaned=cleaned))
         samples[task_id] += 1
 
 

@@ -79,9 +79,9 @@ def test_what_to_do_is_said_where_many_answers_hold_no_program(tmp_path, capsys)
         assert answers.advice(stored(tmp_path / f"few{number}", endings, decoding={})) == []
     cut_off = stored(tmp_path / "cut_off", [PASSED] * 3 + [CUT_OFF], decoding={})
     (said,) = answers.advice(cut_off)
-    assert said.startswith("25% of the programs of base were cut off") and "max_new_tokens=128" in said
+    assert said.startswith("25% of the answers of base were cut off") and "max_new_tokens=128" in said
     (said,) = answers.advice(stored(tmp_path / "no_program", [PASSED, NO_PROGRAM], decoding={}))
-    assert "50% of the programs of base" in said and "prompting=chat" in said and "base/completions.jsonl" in said
+    assert "50% of the answers of base" in said and "prompting=chat" in said and "base/completions.jsonl" in said
     (said,) = answers.advice(stored(tmp_path / "given", [PASSED, NO_PROGRAM]))  # no model of ours wrote them
     assert "prompting" not in said
     print_tables(cut_off.directory)
@@ -92,6 +92,7 @@ def test_programs_of_other_tools_have_no_tokens(tmp_path):
     run = stored(tmp_path, [("passed", True, False, 0), ("failed", True, False, 0)])
     results = compute_metrics(run).results
     assert results["base"]["all"]["tokens"] is results["base"]["all"]["tokens_ci"] is None
+    assert "Tokens" not in tables.family_table(run, results, tables.find_metric("lines").family).note
     assert tables.family_table(run, results, tables.find_metric("lines").family).columns == (
         "System",
         "Statements",
