@@ -15,10 +15,10 @@ from transformers.cache_utils import Cache
 
 from cptlab.backbone.attention_mask import additive_mask, token_positions
 from cptlab.backbone.chat_format import chat_format
+from cptlab.backbone.cpu_linear import use_cpu_linear
 from cptlab.backbone.decode_state import PREFIX_POSITION, DecodeState
 from cptlab.backbone.kv_cache import BufferedCache, PrefixLayer
 from cptlab.backbone.prefix_shape import KeyValuePrefix, context_length, prefix_shape, sliding_window, text_config
-from cptlab.backbone.small_batch_linear import use_small_batch_linear
 from cptlab.backbone.special_tokens import eos_ids_of, mask_id_of, token_id
 from cptlab.backbone.text_tokens import TextTokens
 from cptlab.errors import UserError
@@ -84,13 +84,13 @@ class Backbone:
 
     @property
     def model(self) -> PreTrainedModel:
-        """The model that runs. A model that is set gets `SmallBatchLinear` layers; its parameters stay the same."""
+        """The model that runs. A model that is set gets `CpuLinear` layers; its parameters stay the same."""
         return self._model
 
     @model.setter
     def model(self, model: PreTrainedModel) -> None:
         self._model = model
-        self._small_batch = use_small_batch_linear(model)
+        self._cpu_linear = use_cpu_linear(model)
 
     def with_model(self, model: PreTrainedModel) -> Backbone:
         """Return a backbone of another `model` of this architecture, with this tokenizer, name and prompt template.
@@ -238,7 +238,7 @@ class Backbone:
 
     def _forward(self, input_ids, cache, positions, key_positions, real, padded, last_only: bool = False):
         options = self._options(positions, key_positions, real, padded, cache)
-        with self._small_batch.set_for(input_ids.numel(), input_ids.device):
+        with self._cpu_linear.set_for(input_ids.numel(), input_ids.device):
             return self.model(input_ids=input_ids, **options, **({"logits_to_keep": 1} if last_only else {}))
 
     def _options(self, positions, key_positions, real, padded, cache, segments=None) -> dict:

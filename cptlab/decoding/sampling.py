@@ -22,6 +22,8 @@ from cptlab.records import Prompt
 from cptlab.settings.setting import Setting, check_settings
 
 _NUCLEUS_GUESS = 64  # a nucleus is rarely larger; rows where it is are sorted in full
+_BLOCK = 128  # tokens of which one maximum is taken
+_IN_CACHE = 1 << 21  # numbers, 8 MB in float32, that a CPU samples from at a time
 
 
 @dataclass(frozen=True)
@@ -90,32 +92,44 @@ def uniforms(seed: int, task_id: str, sample: int, length: int) -> np.ndarray:
 
 def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
     """Return the distribution [B, V] to draw from, for `logits` [B, V]: float32, not renormalised after top-p."""
+    probs = _before_top_p(logits, sampling)
+    return _nucleus(probs, sampling.top_p) if sampling.top_p < 1 else probs
+
+
+def _before_top_p(logits: Tensor, sampling: Sampling) -> Tensor:
     scores = logits.float() / sampling.temperature
     if 0 < sampling.top_k < scores.shape[-1]:
         smallest = scores.topk(sampling.top_k).values[:, -1:]
         scores = scores.masked_fill(scores < smallest, -torch.inf)
-    probs = scores.softmax(-1)
-    if sampling.top_p < 1:
-        probs = probs.masked_fill(probs < _nucleus_smallest(probs, sampling.top_p), 0)
-    return probs
+    return scores.softmax(-1)
 
 
-def _nucleus_smallest(probs: Tensor, top_p: float) -> Tensor:
-    """[B, 1]: the smallest probability in the smallest set of likeliest tokens that holds a mass of `top_p`."""
-    size = min(_NUCLEUS_GUESS, probs.shape[-1])
-    likeliest = probs.topk(size).values
-    smallest, inside = _last_before(likeliest, top_p)
-    wide = (inside == size).nonzero()[:, 0] if size < probs.shape[-1] else []
-    if len(wide):
-        smallest[wide] = _last_before(probs[wide].sort(descending=True).values, top_p)[0]
-    return smallest
+def _nucleus(probs: Tensor, top_p: float) -> Tensor:
+    """Return `probs` [B, V] with zeros outside of the smallest set of likeliest tokens that holds a mass of `top_p`."""
+    return probs.masked_fill(probs < _last_before(probs.sort(descending=True).values, top_p), 0)
 
 
-def _last_before(descending: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
-    """Return the last entry whose predecessors sum to less than top_p [B, 1], and the number of such entries [B]."""
+def _last_before(descending: Tensor, top_p: float) -> Tensor:
+    """Return the last entry of each row whose predecessors sum to less than top_p [B, 1]."""
     before = descending.cumsum(-1, dtype=torch.float64) - descending
-    inside = (before < top_p).sum(-1)
-    return descending.gather(-1, inside[:, None] - 1), inside
+    return descending.gather(-1, (before < top_p).sum(-1, keepdim=True) - 1)
+
+
+def _likeliest(probs: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Return the `size` highest entries of probs [B, V] in falling order and their token ids, both [B, size].
+
+    A large vocabulary is cut into blocks. No entry outside of the `size` blocks with the highest maxima is needed.
+    """
+    blocks, tail = divmod(probs.shape[-1], _BLOCK)
+    if blocks <= 4 * size:
+        return probs.topk(size)
+    best = probs[:, : blocks * _BLOCK].unflatten(1, (blocks, _BLOCK)).amax(-1).topk(size, sorted=False).indices
+    ids = (best[:, :, None] * _BLOCK + torch.arange(_BLOCK, device=probs.device)).flatten(1)
+    if tail:
+        last = torch.arange(blocks * _BLOCK, probs.shape[-1], device=probs.device)
+        ids = torch.cat([ids, last.expand(len(probs), -1)], dim=1)
+    values, places = probs.gather(1, ids).topk(size)
+    return values, ids.gather(1, places)
 
 
 def draw(probs: Tensor, uniform: Tensor) -> Tensor:
@@ -130,8 +144,33 @@ def draw(probs: Tensor, uniform: Tensor) -> Tensor:
 
 
 def choose(logits: Tensor, sampling: Sampling, uniform: Tensor | None) -> Tensor:
-    """Choose the next tokens [B] for raw logits [B, V]. `uniform` [B] float64 may be None for greedy sampling only."""
+    """Choose the next tokens [B] for raw logits [B, V]. `uniform` [B] float64 may be None for greedy sampling only.
+
+    On a CPU a few rows at a time are sampled, so that what is computed for them stays in the processor's cache.
+    """
     if sampling.greedy:
         return logits.argmax(-1)
     assert uniform is not None
-    return draw(probabilities(logits, sampling), uniform)
+    rows = max(1, _IN_CACHE // logits.shape[-1]) if logits.device.type == "cpu" else len(logits)
+    parts = zip(logits.split(rows), uniform.split(rows), strict=True)
+    return torch.cat([_sample(part, sampling, numbers) for part, numbers in parts])
+
+
+def _sample(logits: Tensor, sampling: Sampling, uniform: Tensor) -> Tensor:
+    """Return draw(probabilities(logits, sampling), uniform), the same token ids [B], without sums over all tokens.
+
+    Tokens outside of the nucleus have probability zero and change no sum. So where the likeliest tokens hold the
+    nucleus, and all tokens that tie with its last one, only they are looked at.
+    """
+    if sampling.top_p == 1:
+        return draw(probabilities(logits, sampling), uniform)
+    probs = _before_top_p(logits, sampling)
+    likeliest, ids = _likeliest(probs, min(_NUCLEUS_GUESS, probs.shape[-1]))
+    smallest = _last_before(likeliest, sampling.top_p)
+    ids, order = ids.sort(-1)
+    nucleus = likeliest.masked_fill(likeliest < smallest, 0).gather(1, order)
+    tokens = ids.gather(1, draw(nucleus, uniform)[:, None])[:, 0]
+    wide = (likeliest[:, -1] >= smallest[:, 0]).nonzero()[:, 0]
+    if len(wide):
+        tokens[wide] = draw(_nucleus(probs[wide], sampling.top_p), uniform[wide])
+    return tokens

@@ -12,9 +12,9 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from cptlab.backbone import Backbone, load_backbone, quantization
+from cptlab.backbone.cpu_linear import CpuLinear, use_cpu_linear
 from cptlab.backbone.gradient_checkpointing import checkpointed
 from cptlab.backbone.quantization import QUANTIZATIONS, QuantizedLinear, quantized_loading
-from cptlab.backbone.small_batch_linear import SmallBatchLinear, use_small_batch_linear
 from cptlab.errors import UserError
 
 WIDE = {"hidden_size": 64, "intermediate_size": 128}  # torchao's 4 bits come in groups of 32
@@ -121,7 +121,7 @@ def test_head_and_embeddings_stay_and_the_rest_is_ours(kind, package, tmp_path):
     plain = load_backbone(save(tmp_path))
     backbone = load_backbone(str(tmp_path), quantization=kind)
     head = backbone.model.get_output_embeddings()
-    assert type(head) is SmallBatchLinear and torch.equal(head.weight, plain.model.get_output_embeddings().weight)
+    assert type(head) is CpuLinear and torch.equal(head.weight, plain.model.get_output_embeddings().weight)
     assert torch.equal(backbone.model.get_input_embeddings().weight, plain.model.get_input_embeddings().weight)
     layers = linears(backbone.model)
     assert len(layers) == 14 and all(isinstance(layer, QuantizedLinear) for layer in layers.values())
@@ -284,5 +284,5 @@ def test_a_packages_weights_stay_in_its_layers():
     torchao = pytest.importorskip("torchao.quantization")
     model = nn.Sequential(nn.Linear(32, 32), nn.Linear(32, 32)).requires_grad_(False)
     torchao.quantize_(model[0], torchao.Int8WeightOnlyConfig(set_inductor_config=False))
-    use_small_batch_linear(model)
-    assert [type(layer) for layer in model] == [nn.Linear, SmallBatchLinear]
+    use_cpu_linear(model)
+    assert [type(layer) for layer in model] == [nn.Linear, CpuLinear]

@@ -37,6 +37,34 @@ def test_wide_nucleus_is_exact():
     assert kept[2] == 1
 
 
+@pytest.mark.parametrize("vocabulary", [5, 64, 65, 1024, 38_400, 40_001])
+@pytest.mark.parametrize("options", [(0.4, 0.95), (1.0, 0.95), (0.8, 0.5), (1.0, 1.0), (1.0, 0.95, 50), (1.0, 1.0, 3)])
+def test_the_same_token_is_drawn_as_by_the_whole_distribution(vocabulary, options):
+    """Bit for bit, for nuclei of a few tokens and of thousands, with ties at their edge, and numbers at the ends of [0, 1)."""
+    generator = torch.Generator().manual_seed(vocabulary)
+    logits = torch.randn(24, vocabulary, generator=generator) * torch.linspace(0.5, 12, 24)[:, None]
+    logits[3] = 0
+    logits[4, 1::2] = -torch.inf
+    logits[5] = logits[5].round()
+    logits[6] = logits[6].bfloat16()
+    logits[7] = -20.0
+    logits[7, : min(100, vocabulary)] = 1  # more ties than candidates are looked at
+    numbers = torch.rand(24, dtype=torch.float64, generator=generator)
+    sampling = Sampling(*options[:2], top_k=(*options, 0)[2])
+    for uniform in (numbers, torch.zeros_like(numbers), torch.full_like(numbers, 1 - 2.0**-53), numbers.flip(0)):
+        assert torch.equal(choose(logits, sampling, uniform), draw(probabilities(logits, sampling), uniform))
+
+
+def test_a_peaked_distribution_is_sampled_without_a_sort_of_the_vocabulary(monkeypatch):
+    """The test above would pass if every row took the slow way."""
+    logits = torch.full((5, 151_936), -10.0)
+    logits[:, 1000:1040] = 5
+    monkeypatch.setattr("cptlab.decoding.sampling._nucleus", None)
+    assert set(choose(logits, Sampling(1.0, 0.95), torch.linspace(0, 0.99, 5).double()).tolist()) <= set(
+        range(1000, 1040)
+    )
+
+
 @pytest.mark.parametrize("sampling", [Sampling(1.0, 1.0), Sampling(0.7, 0.8), Sampling(1.3, 0.9, top_k=4)])
 def test_sampled_frequencies_agree_with_the_distribution(sampling):
     """Pearson's statistic of 20,000 draws, through `choose` and the engine's own numbers."""

@@ -1,4 +1,5 @@
-"""Small batches are multiplied the other way round, with the same result, only within a backbone's own passes."""
+"""Large weights are multiplied by oneDNN and small batches the other way round, with the same result, only within a
+backbone's own passes."""
 
 import copy
 
@@ -8,17 +9,15 @@ import torch
 from tiny_models import tiny_backbone, tiny_model, tiny_tokenizer
 from torch import nn
 
-from cptlab.backbone import Backbone, small_batch_linear
-from cptlab.backbone.small_batch_linear import MAX_ROWS, SmallBatchLinear, SmallBatchSwitch, use_small_batch_linear
+from cptlab.backbone import Backbone, cpu_linear, load_backbone
+from cptlab.backbone.cpu_linear import MAX_ROWS, CpuLinear, CpuLinearSwitch, use_cpu_linear
 
 
 @pytest.fixture
 def products(monkeypatch):
     """Record how many columns each product written the other way round has."""
     product, used = torch.mm, []
-    monkeypatch.setattr(
-        small_batch_linear.torch, "mm", lambda *args: (used.append(args[1].shape[1]), product(*args))[1]
-    )
+    monkeypatch.setattr(cpu_linear.torch, "mm", lambda *args: (used.append(args[1].shape[1]), product(*args))[1])
     return used
 
 
@@ -40,6 +39,67 @@ def test_small_batches_give_the_plain_products_result(arch, products):
     assert (
         backbone.logits(ids[:2], torch.ones_like(ids[:2])).shape and not products
     )  # with gradients, the plain product
+
+
+@pytest.fixture
+def onednn(monkeypatch):
+    """Take every weight for a large one, and record the rows of each product of oneDNN."""
+    product, used = cpu_linear._onednn, []
+    assert product is not None
+    monkeypatch.setattr(cpu_linear, "LARGE", 0)
+    monkeypatch.setattr(cpu_linear, "_onednn", lambda *args: (used.append(len(args[0])), product(*args))[1])
+    return used
+
+
+@pytest.mark.parametrize("arch", ["llama_gqa", "gpt2", "phi"])
+@pytest.mark.parametrize("rows", [1, 2, 5, 40])
+def test_large_weights_give_the_plain_products_result(arch, rows, onednn, products):
+    """For prompts and for steps, with and without a bias, and not for a pass that has gradients."""
+    backbone = tiny_backbone(arch)
+    ids = torch.randint(0, 250, (rows, 7), generator=torch.Generator().manual_seed(rows))
+    logits, state = backbone.prefill(ids[:, :-1], torch.ones_like(ids[:, :-1]))
+    assert rows in onednn and set(onednn) <= {6 * rows, rows}  # the head reads the last tokens alone
+    onednn.clear()
+    again = backbone.step(ids[:, -1], state)
+    assert set(onednn) == {rows} and not products
+    onednn.clear()
+    with torch.no_grad():
+        plain = backbone.model(ids).logits[:, -2:]
+    backbone.logits(ids, torch.ones_like(ids))
+    assert not onednn
+    torch.testing.assert_close(torch.stack([logits, again], dim=1), plain, rtol=1e-4, atol=1e-5)
+
+
+def test_large_weights_are_exact_in_float32(onednn):
+    """No product is rounded more coarsely: both ways are as near to that in float64."""
+    generator = torch.Generator().manual_seed(0)
+    linear = nn.Linear(300, 200)
+    switch = CpuLinearSwitch()
+    layer, rows = CpuLinear(linear, switch), torch.randn(3, 17, 300, generator=generator)
+    exact = linear.double()(rows.double())
+    linear.float()
+    with torch.no_grad(), switch.set_for(51, torch.device("cpu")):
+        ours = layer(rows)
+    assert onednn == [51] and ours.shape == exact.shape
+    assert (ours - exact).abs().max() <= 2 * (linear(rows) - exact).abs().max()
+
+
+@pytest.mark.parametrize("why", ["autocast", "no oneDNN", "half"])
+def test_large_weights_are_multiplied_plainly_where_they_must(why, onednn, monkeypatch):
+    linear, switch = nn.Linear(8, 6), CpuLinearSwitch()
+    rows = torch.randn(5, 8)
+    if why == "half":
+        linear, rows = linear.bfloat16(), rows.bfloat16()
+    if why == "no oneDNN":
+        monkeypatch.setattr(cpu_linear, "_onednn", None)
+    layer = CpuLinear(linear, switch)
+    with torch.no_grad(), switch.set_for(5, torch.device("cpu")), torch.autocast("cpu", enabled=why == "autocast"):
+        assert torch.equal(layer(rows), linear(rows)) and not onednn
+
+
+def test_no_weight_of_the_embedded_model_is_large():
+    """Its programs stay the same bit for bit."""
+    assert max(p.numel() for p in load_backbone("kata-lm").model.parameters()) <= cpu_linear.LARGE
 
 
 def test_the_head_of_a_long_prompt_is_plain(products):
@@ -75,11 +135,11 @@ def test_backbones_do_not_switch_each_other(copied, products):
 
 
 def test_a_switch_is_turned_back_after_an_error():
-    switch = SmallBatchSwitch()
+    switch = CpuLinearSwitch()
     with torch.no_grad(), pytest.raises(KeyError), switch.set_for(1, torch.device("cpu")):
-        assert switch.on
+        assert switch.tokens == 1
         raise KeyError
-    assert not switch.on
+    assert switch.tokens == 0
 
 
 def test_layers_share_their_weights_and_stay_linear():
@@ -89,11 +149,11 @@ def test_layers_share_their_weights_and_stay_linear():
     model["head"].weight = model["embedding"].weight
     model["again"] = model["other"]
     before = dict(model.named_parameters(remove_duplicate=False))
-    use_small_batch_linear(model)
+    use_cpu_linear(model)
     after = dict(model.named_parameters(remove_duplicate=False))
     assert before.keys() == after.keys() and all(after[name] is before[name] for name in before)
-    assert isinstance(model["head"], SmallBatchLinear) and isinstance(model["head"], nn.Linear)
-    assert model["again"] is model["other"] and isinstance(model["other"], SmallBatchLinear)
+    assert isinstance(model["head"], CpuLinear) and isinstance(model["head"], nn.Linear)
+    assert model["again"] is model["other"] and isinstance(model["other"], CpuLinear)
 
 
 def test_lora_layers_wrap_them(products):
@@ -116,5 +176,5 @@ def test_a_model_is_the_same_after_the_replacement():
     with torch.no_grad():
         before = model(ids).logits
         names = list(model.state_dict())
-        use_small_batch_linear(model)
+        use_cpu_linear(model)
         assert list(model.state_dict()) == names and torch.equal(model(ids).logits, before)
