@@ -25,12 +25,17 @@ class Span:
 class Prompt:
     """A text that the language model completes. `code` is the tail of `text` that belongs to the program itself.
 
-    A program is `prompt.code + completion`. For a function, `code` is its signature line; for a script, it is empty.
+    A program is `prompt.code + completion`. For a function, `code` is its signature line; for a script, it is empty. An
+    answer ends before the first of the texts `stops`, or after `max_new_tokens`. `closing` is the line that the model
+    writes behind a program that it has finished, before its end-of-text token: the fence of a chat model.
     """
 
     text: str
     code: str = ""
     spans: tuple[Span, ...] = ()
+    stops: tuple[str, ...] = ()
+    closing: str = ""
+    max_new_tokens: int = 256
 
     def __post_init__(self) -> None:
         if not self.text.endswith(self.code):
@@ -56,7 +61,8 @@ class Test:
 class Task:
     """One problem of a benchmark.
 
-    `kind` is 'call' (a function `entry_point`, tests are data), 'stdin' (a script) or 'check' (tests are the benchmark's
+    `prompt` is what a base model continues, and `question` what a chat model is asked; None: the prompt between fences
+    (tasks/prompting.py). `kind` is 'call' (a function `entry_point`, tests are data), 'stdin' (a script) or 'check' (tests are the benchmark's
     own Python). For 'check', `setup` is the benchmark's code that runs before the tests, and `names` are the names in
     both that the program defines; `candidate` stands for the entry point. `cpu_seconds` and `memory_mb` replace the usual
     limits of a test where these are too low. `rules` are the comparison rules of its tests, strict or official (APPS); the
@@ -81,6 +87,7 @@ class Task:
     memory_mb: int | None = None
     rules: tuple[str, ...] = ("strict",)
     uncounted: str = ""
+    question: Prompt | None = None
 
     @property
     def tests(self) -> tuple[Test, ...]:
@@ -93,7 +100,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Completion:
-    """One sample: the model's raw text, and the program that is judged (`prompt.code` + cleaned text)."""
+    """One sample: the model's raw text, and the program that is judged.
+
+    The program is `prompt.code` and the text up to its end, or what cleaning took out of that (`cleaned`).
+    """
 
     task_id: str
     sample: int
@@ -101,6 +111,7 @@ class Completion:
     program: str
     tokens: int
     finished: bool  # ended by itself (end-of-text or a stop rule), not by the length limit
+    cleaned: bool = False
 
 
 @dataclass(frozen=True)
@@ -148,7 +159,8 @@ class Verdict:
 class Pair:
     """One row (I, x_a, m_a, x_b, m_b) of the comparative data set (CPT IV-D); a is the better program.
 
-    Texts are completions: the instruction (prompt text) followed by one of them is what the model reads.
+    Texts are completions: the instruction (prompt text) followed by one of them is what the model reads. Behind a program
+    that ended by itself follow `closing`, which neither mask covers, and the end-of-text token.
     Masks hold one 0 or 1 per token of the completion alone (no special tokens), 1 where the programs differ.
     """
 
@@ -165,7 +177,8 @@ class Pair:
     similarity: float
     combined_score: float
     both_pass_public: bool
-    better_finished: bool = True  # ended by itself, so an end-of-text token belongs behind it
+    better_finished: bool = True  # ended by itself
     worse_finished: bool = True
     better_lines: tuple[int, ...] = field(default=())  # completion lines (from 0) that carry a pylint message
     worse_lines: tuple[int, ...] = field(default=())
+    closing: str = ""

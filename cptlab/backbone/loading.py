@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.resources
 import os
 from collections.abc import Iterator
@@ -13,17 +14,20 @@ import torch
 from httpx import HTTPError
 from huggingface_hub import HfApi, try_to_load_from_cache
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+from tqdm import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 from transformers.utils import logging
 
 from cptlab.backbone.exactness import check_exact
 from cptlab.backbone.foreign_errors import raised_outside
+from cptlab.backbone.gguf_file import check_not_rounded_again, dequantised_loading, find_gguf, only_gguf
 from cptlab.backbone.model import Backbone
 from cptlab.backbone.prefix_shape import TESTED
 from cptlab.backbone.quantization import QUANTIZATIONS, quantized_loading, use_own_products
 from cptlab.errors import UserError
 from cptlab.progress import waiting
 from cptlab.settings.setting import Setting, check_settings
+from cptlab.tasks.prompting import FORMS
 
 DTYPE_NAMES = ("float32", "bfloat16", "float16")
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPE_NAMES}
@@ -33,18 +37,22 @@ HUB_SECONDS = 5.0
 
 @contextlib.contextmanager
 def no_progress_bars() -> Iterator[None]:
-    """Without transformers' progress bars, which models of all sizes get."""
-    bars = logging.is_progress_bar_enabled()
+    """Without transformers' progress bars, which models of all sizes get. Its GGUF reader asks tqdm alone for its bar."""
+    bars, init = logging.is_progress_bar_enabled(), tqdm.__init__
     logging.disable_progress_bar()
+    tqdm.__init__ = functools.partialmethod(init, disable=True)  # type: ignore[method-assign]
     try:
         yield
     finally:
+        tqdm.__init__ = init  # type: ignore[method-assign]
         if bars:
             logging.enable_progress_bar()
 
 
 def load_backbone(
-    path: Annotated[str, Setting("A hub id, a local directory, or kata-lm, the model inside this package.")],
+    path: Annotated[
+        str, Setting("A hub id, a local directory, a GGUF file, or kata-lm, the model inside this package.")
+    ],
     *,
     revision: Annotated[str | None, Setting("Branch, tag or commit on the hub; null: the newest.")] = None,
     dtype: Annotated[
@@ -59,11 +67,18 @@ def load_backbone(
             "One token of the vocabulary that masks anchored text; null: the tokenizer's mask, unknown or padding token."
         ),
     ] = None,
+    prompting: Annotated[
+        str,
+        Setting(
+            "How the model is asked. base: it continues the benchmark's prompt; chat: in its tokenizer's chat template; auto: "
+            "chat where there is one.",
+            choices=FORMS,
+        ),
+    ] = "auto",
     prompt_template: Annotated[
         str | None,
         Setting(
-            "Text around each prompt, with the fields {nl}, {tests} and {code}, which ends it; null: the benchmark's own "
-            "prompt."
+            "Text around each prompt, with the fields {nl}, {tests} and {code}, which ends it; null: as `prompting` says."
         ),
     ] = None,
     attn_implementation: Annotated[
@@ -80,10 +95,18 @@ def load_backbone(
     If the hub does not answer within seconds, the model that was downloaded before is loaded. Raises UserError for a
     model that cannot be loaded or does not fit, and for a device that is not there.
     """
-    check_settings(load_backbone, dtype=dtype, attn_implementation=attn_implementation, quantization=quantization)
+    check_settings(
+        load_backbone,
+        dtype=dtype,
+        prompting=prompting,
+        attn_implementation=attn_implementation,
+        quantization=quantization,
+    )
     where = resolve_device(device)
     quantized = quantized_loading(quantization, DTYPES[dtype], where) if quantization else {}
     source, options, commit = _locate(path, revision, local_files_only)
+    if gguf := options.get("gguf_file"):
+        check_not_rounded_again(gguf, quantization)
     try:
         with no_progress_bars(), waiting(f"Loading {path}"):
             loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -92,7 +115,7 @@ def load_backbone(
                 attn_implementation=attn_implementation,
                 output_loading_info=True,
                 **options,
-                **quantized,
+                **(dequantised_loading() if gguf else quantized),
             )
             tokenizer = AutoTokenizer.from_pretrained(source, **options)
         model, info = loaded
@@ -113,6 +136,8 @@ def load_backbone(
         )
     if quantized:
         use_own_products(model)
+    if gguf:  # as save_pretrained would, so that a directory that it writes is the same backbone
+        model.config.architectures = [type(model).__name__]
     rows = model.get_input_embeddings().weight.shape[0]
     if max(tokenizer.get_vocab().values()) >= rows:
         raise UserError(
@@ -123,10 +148,11 @@ def load_backbone(
         model.to(where),
         tokenizer,
         path,
-        path=path if commit else source,
+        path=path if commit else str(Path(source, gguf or "")),
         revision=commit,
         mask_token=mask_token,
         prompt_template=prompt_template,
+        prompting=prompting,
     )
     backbone.text_tokens.check(path)
     if model.config.model_type not in TESTED:
@@ -148,6 +174,8 @@ def load_config(
             f"The config of {path} cannot be read ({_first_line(error)}). "
             "Check that the file is whole and that transformers knows the model."
         ) from error
+    if "gguf_file" in options:
+        return config, True
     names = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
     if Path(source).is_dir():
         return config, any((Path(source) / name).is_file() for name in names)
@@ -182,9 +210,13 @@ def _locate(path: str, revision: str | None, local_files_only: bool) -> tuple[st
     else:
         directory = Path(path).expanduser()
     local = {"local_files_only": True}
+    if gguf := find_gguf(directory):
+        return str(gguf.parent), local | {"gguf_file": gguf.name}, None
     if directory.is_dir():
         if not (directory / "config.json").is_file():
-            raise UserError(f"{directory} holds no config.json. Give a directory that save_pretrained wrote.")
+            raise UserError(
+                f"{directory} holds no config.json. Give a directory that save_pretrained wrote, or a GGUF file."
+            )
         return str(directory), local, None
     if path == EMBEDDED:
         raise UserError(f"The embedded model is missing from {directory}. Reinstall cptlab, or retrain the model.")
@@ -216,7 +248,7 @@ def _ask_hub(path: str, revision: str | None) -> str | None:
     """
     remedy = "Check backbone.path and backbone.revision, or give a local directory."
     try:
-        return HfApi().model_info(path, revision=revision, timeout=HUB_SECONDS).sha
+        info = HfApi().model_info(path, revision=revision, timeout=HUB_SECONDS)
     except GatedRepoError:
         raise UserError(
             f"{path} is gated on the hub. Accept its licence there and run `hf auth login`, or give a local directory."
@@ -227,6 +259,12 @@ def _ask_hub(path: str, revision: str | None) -> str | None:
         raise UserError(f"{path} is neither a local directory nor a model that the hub shows you. {remedy}") from None
     except (OSError, HTTPError) as error:  # no network, no answer, offline mode
         raise ConnectionError(_first_line(error)) from None
+    if name := only_gguf([file.rfilename for file in info.siblings or ()]):
+        raise UserError(
+            f"{path} holds GGUF files. Download one, as with `hf download {path} {name} --local-dir DIR`, and set "
+            f"backbone.path=DIR/{name}."
+        )
+    return info.sha
 
 
 def _first_line(error: Exception) -> str:

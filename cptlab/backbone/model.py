@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import Cache
 
 from cptlab.backbone.attention_mask import additive_mask, token_positions
+from cptlab.backbone.chat_format import chat_format
 from cptlab.backbone.cpu_linear import use_cpu_linear
 from cptlab.backbone.decode_state import PREFIX_POSITION, DecodeState
 from cptlab.backbone.kv_cache import BufferedCache, PrefixLayer
@@ -21,6 +22,7 @@ from cptlab.backbone.prefix_shape import KeyValuePrefix, context_length, prefix_
 from cptlab.backbone.special_tokens import eos_ids_of, mask_id_of, token_id
 from cptlab.backbone.text_tokens import TextTokens
 from cptlab.errors import UserError
+from cptlab.tasks.prompting import ChatFormat
 
 SAMPLED = 1 << 16  # numbers of each weight tensor that the fingerprint reads
 
@@ -29,7 +31,8 @@ class Backbone:
     """A frozen causal language model (`model`, in eval mode) and its `tokenizer`.
 
     `config` is that of its text part. Hugging Face can load it again from `path`, and tables call it `name`. The tokens `eos_ids` end a text, `pad_id`
-    fills batches, and `mask_id` (or None) replaces anchored tokens in Selective Prompt Anchoring. It takes
+    fills batches, and `mask_id` (or None) replaces anchored tokens in Selective Prompt Anchoring. `chat` is its chat format
+    where it is asked as a chat model (tasks/prompting.py). It takes
     `context_length` positions, and `context_note` is "" or says why they are fewer than the model's own.
     """
 
@@ -43,11 +46,13 @@ class Backbone:
         revision: str | None = None,
         mask_token: str | None = None,
         prompt_template: str | None = None,
+        prompting: str = "auto",
     ) -> None:
         self.model = model.requires_grad_(False).eval()
         self.tokenizer = tokenizer
         self.name, self.path, self.revision = name, path or name, revision
         self.prompt_template = prompt_template
+        self.chat = self._chat_format(prompting, tokenizer, name)
         self.config = text_config(model.config)
         self.vocab_size: int = self.config.vocab_size
         self.hidden_size: int = self.config.hidden_size
@@ -59,6 +64,23 @@ class Backbone:
         self.pad_id: int = next(i for i in (pad_id, self.eos_id, 0) if i is not None)
         self.mask_id = mask_id_of(tokenizer, mask_token)
         self.text_tokens = TextTokens(tokenizer)
+
+    def _chat_format(self, prompting: str, tokenizer: PreTrainedTokenizerBase, name: str) -> ChatFormat | None:
+        if self.prompt_template is not None:
+            if prompting == "chat":
+                raise UserError(
+                    "prompting=chat takes the tokenizer's own chat template, and backbone.prompt_template gives another. "
+                    "Leave one of the two out."
+                )
+            return None
+        if prompting == "chat" or (prompting == "auto" and tokenizer.chat_template):
+            return chat_format(tokenizer, name)
+        return None
+
+    @property
+    def prompt_form(self) -> str | None:
+        """What is put around a prompt, as text; None: nothing. Stored results depend on it."""
+        return self.prompt_template if self.chat is None else repr(self.chat)
 
     @property
     def model(self) -> PreTrainedModel:

@@ -11,7 +11,9 @@ from transformers import PreTrainedConfig
 from cptlab.errors import UserError
 
 # tests/backbone/test_prefix_architectures.py tests these. Any other is checked when it is loaded (exactness.py).
-TESTED = frozenset("llama phi starcoder2 codegen gpt_bigcode qwen2 mistral gpt2 gpt_neox mixtral qwen2_moe".split())
+TESTED = frozenset(
+    "llama phi starcoder2 codegen gpt_bigcode qwen2 qwen3 mistral gpt2 gpt_neox mixtral qwen2_moe".split()
+)
 REMEDY = f"Use a backbone of one of these architectures: {', '.join(sorted(TESTED))}."
 
 

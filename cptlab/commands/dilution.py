@@ -17,6 +17,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from cptlab.commands.shared.common import ROOT, TOO_LONG, say, say_left_out, write_config
+from cptlab.commands.shared.systems import prompted
 from cptlab.errors import UserError
 from cptlab.process.ends import exit_with
 from cptlab.settings.entry import hydra_command
@@ -51,10 +52,11 @@ def dilution(config: DictConfig, fresh: Path) -> None:
     benchmark = instantiate(config.get("benchmark") or source.benchmark, "benchmark")
     every = benchmark.split(config.split, config.limit)
     sampling, guidance, strategy = (_decoding(config, part) for part in ("sampling", "guidance", "strategy"))
-    backbone = instantiate(config.get("backbone") or source.backbone, "backbone")
+    backbone = instantiate(prompted(config.get("backbone") or source.backbone, config.prompting), "backbone")
     prefix = load_prefix(trained / "prefix", backbone.shape).to(backbone.device) if trained else None
     check_decoding(sampling, guidance, strategy, prefix)
-    short = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, config.max_tokens))
+    limit = min(config.max_tokens, max(sampling.limit(task.prompt) for task in every))
+    short = replace(sampling, max_new_tokens=limit)
     system = LoadedSystem("dilution", Policy(backbone, prefix), Decoding(short, strategy, guidance))
     (fitting,), left_out = leave_out_long([system], every)
     say_left_out(left_out, len(every))

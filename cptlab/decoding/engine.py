@@ -107,7 +107,7 @@ def positions_needed(
     """
     second = None if guidance is None else guidance.stream(backbone, prompt, prefix is not None)
     read = max(len(backbone.encode_prompt(prompt.text)), 0 if second is None else len(second.ids))
-    return (0 if prefix is None else prefix.length) + read + sampling.max_new_tokens
+    return (0 if prefix is None else prefix.length) + read + sampling.limit(prompt)
 
 
 def _make_request(
@@ -133,9 +133,7 @@ def _make_request(
     prefix_length = 0 if prefix is None else prefix.length
     longest = max(len(ids), 0 if second is None else len(second.ids))
     room = backbone.context_length - prefix_length - longest
-    least = (
-        sampling.max_new_tokens if backbone.context_note else 1
-    )  # the model itself would go on beyond such a context
+    least = sampling.limit(prompt) if backbone.context_note else 1  # the model itself would go on beyond such a context
     if room < least:
         behind = f" behind a prefix of {prefix_length}" if prefix_length else ""
         note = f" ({backbone.context_note})" if backbone.context_note else ""
@@ -144,8 +142,8 @@ def _make_request(
             f"context of {backbone.name} is {backbone.context_length}{note}. Shorten or leave out that task, lower "
             "max_new_tokens, or use a backbone with a longer context."
         )
-    limit = min(room, sampling.max_new_tokens + dropped)
-    return Request(index, task_id, ids, second, guidance, limit, rest, prompt.code)
+    limit = min(room, sampling.limit(prompt) + dropped)
+    return Request(index, task_id, ids, second, guidance, limit, rest, prompt.code, sampling.stopping(prompt))
 
 
 def _healed(
@@ -176,7 +174,7 @@ def _one_by_one(
     """Decode one prompt after the other with a strategy."""
     for request in requests:
         rows = strategy.run(backbone, request, n, sampling, prefix) if wanted[request.index] else []
-        completions = [_completion(backbone, request, one, rows[one], sampling) for one in wanted[request.index]]
+        completions = [_completion(backbone, request, one, rows[one]) for one in wanted[request.index]]
         for completion in completions:
             ended(completion)
         yield completions
@@ -206,7 +204,7 @@ def _batched(
         done: dict[int, list[Completion]] = {request.index: [] for request in requests[start:end]}
         queue = WaitingQueue(backbone, window, wanted, prefix, most)
         for request, sample, ids in _decode(backbone, queue, sampling, seed):
-            completion = _completion(backbone, request, sample, ids, sampling)
+            completion = _completion(backbone, request, sample, ids)
             done[request.index].append(completion)
             ended(completion)
         for index in sorted(done):
@@ -265,8 +263,8 @@ def _refill(streams: Streams, batch: RunningBatch, idle: Tensor, queue: WaitingQ
     return streams, torch.arange(len(kept), streams.rows, device=kept.device)
 
 
-def _completion(backbone: Backbone, request: Request, sample: int, ids: list[int], sampling: Sampling) -> Completion:
-    ids, raw, text, stopped = sampling.stopping.cut(backbone, ids, request.code, request.healed)
+def _completion(backbone: Backbone, request: Request, sample: int, ids: list[int]) -> Completion:
+    ids, raw, text, stopped = request.stopping.cut(backbone, ids, request.code, request.healed)
     return Completion(
         request.task_id, sample, raw, request.code + text, len(ids), stopped or ids[-1] in backbone.eos_ids
     )

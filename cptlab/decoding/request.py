@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cptlab.backbone import Backbone
 from cptlab.decoding.guidance import Guidance
 from cptlab.decoding.negatives.stream import Stream
+from cptlab.decoding.stopping_criteria import StoppingCriteria
 from cptlab.decoding.token_healing import Rest
 
 
@@ -15,7 +18,7 @@ class Request:
 
     `index` is its place in the caller's list, `ids` are its tokens, `second` is its second stream, and `limit` is the
     number of new tokens that fit. `rest` is the end of the prompt's text that `ids` lack and the model must write first
-    (token_healing.py). `code` is the part of the prompt that belongs to the program.
+    (token_healing.py). `code` is the part of the prompt that belongs to the program, and `stopping` says where its text ends.
     """
 
     index: int
@@ -26,8 +29,15 @@ class Request:
     limit: int
     rest: Rest | None = None
     code: str = ""
+    stopping: StoppingCriteria = StoppingCriteria()
 
     @property
     def healed(self) -> str:
         """The text of `rest`, which is not part of the completion."""
         return self.rest.text.decode() if self.rest else ""
+
+    def is_over(self, backbone: Backbone, ids: Sequence[int]) -> bool:
+        """Return whether decoding stops after the new tokens `ids`: by a token, at the limit, or by the text."""
+        if len(ids) >= self.limit or (ids and ids[-1] in backbone.eos_ids):
+            return True
+        return self.stopping.end(self.code, backbone.decode(ids)[len(self.healed) :]) >= 0

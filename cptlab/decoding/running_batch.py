@@ -37,7 +37,6 @@ class RunningBatch:
         self.backbone, self.sampling, self.seed, self.longest = backbone, sampling, seed, longest
         self.eos = torch.tensor(sorted(backbone.eos_ids), device=backbone.device, dtype=torch.long)
         self.rows: list[Row] = []
-        self.stopping = sampling.stopping
         empty = torch.zeros(0, dtype=torch.long, device=backbone.device)
         self.last, self.position, self.limit = empty, empty, empty
         self.output, self.active = empty.view(0, longest), empty.bool()
@@ -111,15 +110,16 @@ class RunningBatch:
         self.position[rows] = at + 1
         ends = ended_by_token(tokens, self.eos, at + 1, self.limit[rows])
         self.active[rows] = ~ends
-        if self.sampling.stop or self.sampling.function_end:
-            self._look(rows[~ends & ((at + 1) % STOP_INTERVAL == 0)].tolist())
+        self._look(rows[~ends & ((at + 1) % STOP_INTERVAL == 0)].tolist())
 
     def _look(self, rows: list[int]) -> None:
         """End the rows whose text shows the end of the program."""
         for row, length in zip(rows, self.position[rows].tolist(), strict=True):
             request = self.rows[row].request
+            if not request.stopping:
+                continue
             text = self.backbone.decode(self.output[row, :length].tolist())[len(request.healed) :]
-            if self.stopping.end(request.code, text, int(self.looked[row])) >= 0:
+            if request.stopping.end(request.code, text, int(self.looked[row])) >= 0:
                 self.active[row] = False
             self.looked[row] = len(text)
 

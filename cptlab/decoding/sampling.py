@@ -18,6 +18,7 @@ from torch import Tensor
 
 from cptlab.decoding.stopping_criteria import StoppingCriteria
 from cptlab.errors import UserError
+from cptlab.records import Prompt
 from cptlab.settings.setting import Setting, check_settings
 
 _NUCLEUS_GUESS = 64  # a nucleus is rarely larger; rows where it is are sorted in full
@@ -39,8 +40,16 @@ class Sampling:
         0.95
     )
     top_k: Annotated[int, Setting("How many of the likeliest tokens to sample from; 0: all.", at_least=0)] = 0
-    max_new_tokens: Annotated[int, Setting("Tokens of a program at most.", at_least=1)] = 256
-    stop: Annotated[tuple[str, ...], Setting("Texts that end a program and are cut off.")] = ()
+    max_new_tokens: Annotated[
+        int | None,
+        Setting(
+            "Tokens of a program at most; null: as many as the benchmark allows (kata 256, the others 768 and more).",
+            at_least=1,
+        ),
+    ] = None
+    stop: Annotated[
+        tuple[str, ...], Setting("Texts that end a program and are cut off, beside those of the benchmark.")
+    ] = ()
     function_end: Annotated[bool, Setting("A program ends with the function that its prompt opens.")] = True
     heal: Annotated[
         bool, Setting("A prompt that ends within what would be one token is continued from before that token.")
@@ -58,9 +67,12 @@ class Sampling:
                 "Set decoding.sampling.temperature to 0, or decode without a strategy."
             )
 
-    @property
-    def stopping(self) -> StoppingCriteria:
-        return StoppingCriteria(self.stop, self.function_end)
+    def stopping(self, prompt: Prompt) -> StoppingCriteria:
+        return StoppingCriteria((*prompt.stops, *self.stop), self.function_end)
+
+    def limit(self, prompt: Prompt) -> int:
+        """Return how many tokens the program of a prompt has at most."""
+        return prompt.max_new_tokens if self.max_new_tokens is None else self.max_new_tokens
 
     @property
     def greedy(self) -> bool:

@@ -3,7 +3,7 @@
 A program ends at an end-of-text token, at the limit of new tokens, before a stop text, or with the function that its
 prompt opens. Tokens show the first two at once. The text shows the others, and the engine looks at it every few steps:
 
-    stopping = StoppingCriteria(texts=sampling.stop, function_end=True)
+    stopping = StoppingCriteria(texts=(*prompt.stops, *sampling.stop), function_end=True)
     # for each running row; `seen` is the length of the row's text at the last look (0 at first)
     over = stopping.end(prompt.code, text, seen) >= 0
     # once for each finished row
@@ -29,7 +29,6 @@ import torch
 from torch import Tensor
 
 from cptlab.backbone import Backbone
-from cptlab.decoding.request import Request
 
 _OPENS = re.compile(r"^(?:async\b|def\b|class\b|@)", re.MULTILINE)
 # a character in column 0 that is neither blank nor a comment; a line that begins with a backslash continues on the next
@@ -67,11 +66,9 @@ class StoppingCriteria:
     texts: tuple[str, ...] = ()
     function_end: bool = False
 
-    def is_over(self, backbone: Backbone, request: Request, ids: Sequence[int]) -> bool:
-        """Return whether decoding of a request stops after the new tokens `ids`, for any of the four reasons."""
-        if len(ids) >= request.limit or (ids and ids[-1] in backbone.eos_ids):
-            return True
-        return self.end(request.code, backbone.decode(ids)[len(request.healed) :]) >= 0
+    def __bool__(self) -> bool:
+        """Whether a text can end a program at all."""
+        return bool(self.texts) or self.function_end
 
     def end(self, code: str, text: str, start: int = 0) -> int:
         """Return where the program ends in `text`, which continues the program text `code`, or -1 if it does not end.

@@ -41,6 +41,8 @@ SCRIPT_OPENINGS = {
     "text": "Read a line of text",
     "words": "Read a line of words",
 }
+# kata-lm ends by itself; another base model is stopped where it would begin the next task, a fence, a test or a session
+STOPS = ('\n"""', "\n```", "\nif __name__", "\n>>> ")
 BY_SOURCE = {kind: [op for op in OPS if op.source == kind] for kind in TYPES}
 Composition = tuple[str, ...]
 
@@ -138,7 +140,7 @@ def make_prompt(steps: list[Step], kind: str, text: str, example: tuple[Any, Any
     spans = [Span("nl", len(head), len(head) + len(text)), Span("tests", tests_at, tests_at + len(shown.rstrip("\n")))]
     if code:
         spans.append(Span("code", len(whole) - len(code), len(whole)))
-    return Prompt(whole, code, tuple(spans))
+    return Prompt(whole, code, tuple(spans), STOPS)
 
 
 def is_sound(steps: list[Step], kind: str) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cptlab.errors import UserError
+from cptlab.pairs.filters import written_program
 from cptlab.pairs.masks import Mask, message_lines, refined_masks, token_lines, token_masks
 from cptlab.pairs.recipe import SampledPairs
 from cptlab.pairs.selection import Choice
@@ -34,24 +35,28 @@ def make_pair(
 ) -> Pair:
     """Make the record (I, x_a, m_a, x_b, m_b) of a choice of `select_pair` (Algorithm 1, lines 25-26).
 
-    `encode` gives the tokens of a completion without special tokens, and `decode` gives their text. The texts of the
-    pair are the completions as judged, which are the programs without `prompt.code`. The pair is in the task's split.
-    Raises UserError for an unknown `refine`.
+    `task.prompt` is the prompt that the model read. `encode` gives the tokens of a completion without special tokens, and
+    `decode` gives their text. The texts of the pair are the programs as the model wrote them, without `prompt.code`, each on
+    whole lines where a closing line follows. The pair is in the task's split. Raises UserError for an unknown `refine`.
     """
     check_settings(SampledPairs, refine=refine)
-    texts, ids, lines = [], [], []
+    prompt = task.prompt
+    texts, ids, lines, finished = [], [], [], []
     for i in (choice.better, choice.worse):
-        program = completions[i].program
-        assert program.startswith(task.prompt.code)
-        texts.append(program[len(task.prompt.code) :])
+        one = completions[i]
+        text = written_program(one, prompt.code)
+        assert text is not None, "filter_samples lets no other program through"
+        finished.append(one.finished and not one.cleaned)  # behind a tail that was cut off, nothing shows the end
+        texts.append(f"{text}\n" if prompt.closing and finished[-1] and not text.endswith("\n") else text)
         ids.append(list(encode(texts[-1])))
-        lines.append(message_lines({message.line for message in qualities[i].messages}, task.prompt.code))
+        code = prompt.code if one.program.startswith(prompt.code) else ""
+        lines.append(message_lines({message.line for message in qualities[i].messages}, code))
     masks = _masks(ids, lines, decode, refine)
     return Pair(
         task_id=task.id,
         difficulty=task.difficulty,
         split=task.split,
-        instruction=task.prompt.text,
+        instruction=prompt.text,
         better=texts[0],
         worse=texts[1],
         better_mask=masks[0],
@@ -61,10 +66,11 @@ def make_pair(
         similarity=choice.similarity,
         combined_score=choice.combined_score,
         both_pass_public=choice.both_pass_public,
-        better_finished=completions[choice.better].finished,
-        worse_finished=completions[choice.worse].finished,
+        better_finished=finished[0],
+        worse_finished=finished[1],
         better_lines=lines[0],
         worse_lines=lines[1],
+        closing=prompt.closing,
     )
 
 

@@ -24,6 +24,7 @@ class FilterCounts:
 
     tasks: int = 0
     samples: int = 0
+    rearranged: int = 0  # samples dropped because the program is not the beginning of what the model wrote
     zero_score: int = 0  # samples dropped by score > 0
     repeated: int = 0  # samples dropped because an identical one was kept
     pairs: int = 0  # pairs of the samples that were kept
@@ -42,18 +43,34 @@ class FilterCounts:
         return sum(counts, cls())
 
 
-def filter_samples(completions: Sequence[Completion], qualities: Sequence[Quality]) -> tuple[np.ndarray, FilterCounts]:
+def written_program(completion: Completion, code: str) -> str | None:
+    """Return the program as the model wrote it behind a prompt that ends with `code`.
+
+    None where it is not the beginning of the model's text: it stood behind prose, or lines were moved or left out.
+    """
+    program = completion.program.removeprefix(code)
+    return program if completion.raw.startswith(program) else None
+
+
+def filter_samples(
+    completions: Sequence[Completion], qualities: Sequence[Quality], code: str = ""
+) -> tuple[np.ndarray, FilterCounts]:
     """Return the places of the samples to pair, by sample number, and the counts.
 
-    A sample needs Q > 0. Identical programs count once, as the sample with the lowest number.
+    A sample needs Q > 0, and a program that the model wrote in one piece, behind a prompt that ends with `code`. Identical
+    programs count once, as the sample with the lowest number.
     """
-    positive = [i for i, quality in enumerate(qualities) if quality.score > 0]
+    whole = [i for i, completion in enumerate(completions) if written_program(completion, code) is not None]
+    positive = [i for i in whole if qualities[i].score > 0]
     positive.sort(key=lambda i: completions[i].sample)
     first: dict[str, int] = {}
     for i in positive:
         first.setdefault(completions[i].program, i)
     counts = FilterCounts(
-        samples=len(completions), zero_score=len(completions) - len(positive), repeated=len(positive) - len(first)
+        samples=len(completions),
+        rearranged=len(completions) - len(whole),
+        zero_score=len(whole) - len(positive),
+        repeated=len(positive) - len(first),
     )
     return np.array(list(first.values()), dtype=int), counts
 

@@ -72,7 +72,7 @@ def select_pair(
     """
     assert len(completions) == len(qualities) == len(verdicts)
     assert all(completion.task_id == task.id for completion in completions)
-    kept, sample_counts = filter_samples(completions, qualities)
+    kept, sample_counts = filter_samples(completions, qualities, task.prompt.code)
     scores = np.array([qualities[i].score for i in kept])
     left, right = np.triu_indices(len(kept), k=1)
     better = np.where(scores[left] >= scores[right], left, right)
@@ -106,8 +106,8 @@ def select_pair(
 def no_pairs_left(counts: FilterCounts, options: SelectionOptions) -> UserError:
     """Return the error for a data set without a pair. It says how much each filter dropped, and what to do."""
     return UserError(
-        f"No pairs are left: {counts.samples} samples of {counts.tasks} tasks, {counts.zero_score} dropped by "
-        f"score > 0 and {counts.repeated} as repeats; of the {counts.pairs} pairs of the rest, {counts.small_gap} "
+        f"No pairs are left: {counts.samples} samples of {counts.tasks} tasks, {counts.rearranged} dropped as not written in "
+        f"one piece, {counts.zero_score} by score > 0 and {counts.repeated} as repeats; of the {counts.pairs} pairs of the rest, {counts.small_gap} "
         f"dropped by score gap / 10 > {options.min_gap:g} and {counts.low_similarity} by "
         f"similarity > {options.min_similarity:g}. Take more tasks or more samples per task, or lower the limit "
         "that dropped the most."

@@ -71,6 +71,13 @@ class CommandSettings:
     task_name: str
     print_config: Annotated[bool, Setting("Whether the config is printed first.")] = True
     paths: Paths = Paths()
+    prompting: Annotated[
+        str | None,
+        Setting(
+            "How the backbone is asked, in the place of backbone.prompting; null: as that says, or as the training run did.",
+            choices=("auto", "base", "chat"),
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +174,9 @@ class EvaluateSettings(JudgingSettings):
         int | None,
         Setting("Tasks to evaluate, as many of each difficulty as possible; null: all.", at_least=1),
     ] = None
-    n: Annotated[int, Setting("Programs per task.", at_least=1)] = 20
+    n: Annotated[
+        int | None, Setting("Programs per task; null: 20, or 1 where decoding draws no random tokens.", at_least=1)
+    ] = None
     ks: Annotated[
         Sequence[int] | None, Setting("k of pass@k; null: those of 1, 5, 10 and 100 that n allows.", at_least=1)
     ] = None
@@ -210,7 +219,9 @@ class OmegaSettings(JudgingSettings):
     ] = "unimodal"
     probes: Annotated[int, Setting("Values of ω that are tried for the check alone.", at_least=0)] = 3
     metric: Annotated[str, Setting("What is maximised: pass@k, pylint_mean, pylint_max or pylint_min.")] = "pass@1"
-    n: Annotated[int, Setting("Programs per task.", at_least=1)] = 20
+    n: Annotated[
+        int | None, Setting("Programs per task; null: 20, or 1 where decoding draws no random tokens.", at_least=1)
+    ] = None
     seed: Annotated[int, Setting("Seed of the sampling, the same for every ω.", at_least=0)] = 0
     validation_split: Annotated[str, Setting("Split of the tasks that choose ω.")] = "validation"
     validation_tasks: Annotated[

@@ -121,7 +121,7 @@ def _check_ks(config: DictConfig) -> None:
         raise UserError(
             f"ks={shown(list(ks))} cannot be: it must name one k or more, each once. Correct it, or set ks=null."
         )
-    if config.completions is None and max(ks) > config.n:
+    if config.completions is None and config.n is not None and max(ks) > config.n:
         raise UserError(
             f"pass@{max(ks)} needs at least {max(ks)} samples per task, and n={config.n}. "
             f"Raise n, or leave {max(ks)} out of ks."

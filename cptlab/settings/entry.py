@@ -32,6 +32,7 @@ from cptlab.storage.run_directory import SHARED as OPEN_RUN
 from cptlab.storage.run_directory import discard
 
 MULTIRUN = ("-m", "--multirun")
+SAMPLES = 20  # programs per task where nothing else is said
 
 
 def hydra_command(name: str, step: Callable[[DictConfig, Path], Any]) -> Callable[..., int]:
@@ -123,8 +124,17 @@ def prepare(config: DictConfig) -> None:
     """Validate a composed config, shrink it where debug=… asks for it, and print it as a tree. Raises UserError."""
     validate(config)
     check_paths(config)
+    _settle(config)
     if config.get("debug") is not None:
         shrink(config)
         validate(config)
     if config.print_config and is_main_process():
         print_tree(config)
+
+
+def _settle(config: DictConfig) -> None:
+    """Put values in the place of settings whose null depends on other settings, so that the run's record has them."""
+    if config.get("prompting") is not None and config.get("backbone") is not None:
+        config.backbone = OmegaConf.merge(config.backbone, {"prompting": config.prompting})
+    if "n" in config and config.n is None and config.get("completions") is None:
+        config.n = 1 if config.decoding.sampling.get("temperature") == 0 else SAMPLES

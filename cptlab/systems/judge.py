@@ -93,4 +93,4 @@ class Judge:
 
 def digest_of_tests(tasks: Sequence[Task]) -> str:
     """Return a digest of all that a verdict on these tasks depends on."""
-    return digest_of([replace(task, prompt=Prompt(""), canonical_solution=None) for task in tasks])
+    return digest_of([replace(task, prompt=Prompt(""), question=None, canonical_solution=None) for task in tasks])

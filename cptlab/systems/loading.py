@@ -12,6 +12,7 @@ from cptlab.errors import UserError
 from cptlab.records import Prompt, Task
 from cptlab.systems.decoding import Decoding, decoding_of_system
 from cptlab.systems.system import PostProcessing, PromptChange, Selection, System
+from cptlab.tasks.prompting import chat_prompt, question_of
 from cptlab.tasks.template import apply_template
 
 
@@ -33,9 +34,13 @@ class LoadedSystem:
         return 1 if self.selection is None else self.selection.draws
 
     def shown_prompt(self, task: Task) -> Prompt:
-        """Return what the model is shown for a task: the changed prompt in the backbone's template, if it has one."""
-        prompt = task.prompt if self.prompt is None else self.prompt.apply(task.prompt)
-        return apply_template(prompt, self.policy.backbone.prompt_template)
+        """Return what the model is shown for a task: the changed prompt, in the form that the backbone was trained on."""
+        backbone = self.policy.backbone
+        prompt = task.prompt if backbone.chat is None else question_of(task)
+        prompt = prompt if self.prompt is None else self.prompt.apply(prompt)
+        if backbone.chat is not None:
+            return chat_prompt(prompt, task, backbone.chat)
+        return apply_template(prompt, backbone.prompt_template)
 
     def with_decoding(self, decoding: Decoding, name: str) -> LoadedSystem:
         """Return the same model and prompt with another decoding, every drawn program kept as it is."""
@@ -66,7 +71,7 @@ def load_system(system: System, backbone: Backbone, evaluation: Decoding) -> Loa
 def leave_out_long(systems: Sequence[LoadedSystem], *tasks: Sequence[Task]) -> tuple[list[list[Task]], list[str]]:
     """Return the tasks of each list whose programs fit into the context in every system, and the ids of all others.
 
-    What must fit is the prompt with `max_new_tokens`, and the prefix. Raises UserError where none is left of a list.
+    What must fit is the prompt with all tokens that a program may have, and the prefix. Raises UserError where none is left of a list.
     """
     fitting = [[task for task in some if all(_fits(system, task) for system in systems)] for some in tasks]
     for some, left in zip(tasks, fitting, strict=True):
@@ -75,7 +80,7 @@ def leave_out_long(systems: Sequence[LoadedSystem], *tasks: Sequence[Task]) -> t
             raise UserError(
                 f"None of the {len(some)} tasks fits into the {backbone.context_length} tokens of {backbone.name}"
                 f"{f' ({backbone.context_note})' if backbone.context_note else ''} together with "
-                f"{sampling.max_new_tokens} new ones. Lower decoding.sampling.max_new_tokens, or use a backbone with a "
+                f"{sampling.limit(some[0].prompt)} new ones. Lower decoding.sampling.max_new_tokens, or use a backbone with a "
                 "longer context."
             )
     kept = {task.id for some in fitting for task in some}

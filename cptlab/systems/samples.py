@@ -1,6 +1,6 @@
 """A system's programs for a list of tasks, each with its score and verdict: made once, kept on disk, resumed.
 
-    prompts -> sampling -> selection -> post-processing -> scores -> verdicts
+    prompts -> sampling -> cleaning -> selection -> post-processing -> scores -> verdicts
 
 Every step that takes long is a store below the cache, found again by what it depends on (backbone, adapter, prompts,
 decoding, seed, n, …). So a killed run goes on where it was, and a base model's programs are not made again by every run
@@ -11,6 +11,7 @@ from the same random numbers: the same programs up to rounding (decoding/samplin
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -20,11 +21,13 @@ from cptlab.records import Completion, Quality, Task
 from cptlab.storage.chunk_store import ChunkStore
 from cptlab.storage.jsonl import from_json
 from cptlab.systems.chunks import TaskChunks
+from cptlab.systems.cleaning import cleaned
 from cptlab.systems.code_digest import code_digest, folder_digest, judging_digest
 from cptlab.systems.judge import Judge, digest_of_tests
 from cptlab.systems.judged_programs import Cost, JudgedPrograms
 from cptlab.systems.loading import LoadedSystem, refuse_without_public_tests
 from cptlab.systems.system import Selection
+from cptlab.tasks.benchmark import digest_of
 
 FRESH_SEED = 1 << 32  # added to the seed of a plain second try; seeds of first tries are smaller
 CHUNK_PROGRAMS = 640  # programs that are stored, scored and judged together
@@ -41,7 +44,8 @@ def sample_and_judge(
     """
     draws = n * system.draws
     drawn_chunks = TaskChunks(tasks, max(1, CHUNK_PROGRAMS // draws), draws)
-    drawn, cost = _sample(system, drawn_chunks, judge, seed)
+    answers, cost = _sample(system, drawn_chunks, judge, seed)
+    drawn = _clean(system, answers, drawn_chunks, judge)
     chunks, programs = replace(drawn_chunks, programs=n), drawn
     if system.selection is not None or system.post_processing:
         scores = None if system.selection is None else judge.score(drawn, drawn_chunks, f"{system.name}, all draws")
@@ -58,7 +62,7 @@ def sample_and_judge(
 
 
 def _sample(system: LoadedSystem, chunks: TaskChunks, judge: Judge, seed: int) -> tuple[ChunkStore, Cost]:
-    """Draw the programs. The cost is that of all programs together, those that were made again included."""
+    """Draw the answers, uncleaned. The cost is that of all answers together, those that were made again included."""
     backbone, decoding = system.policy.backbone, system.decoding
     guidance, strategy = decoding.guidance, decoding.strategy
     prompts = {task.id: system.shown_prompt(task) for task in chunks.tasks}
@@ -73,7 +77,6 @@ def _sample(system: LoadedSystem, chunks: TaskChunks, judge: Judge, seed: int) -
         "n": chunks.programs,
         "seed": seed,
         "tasks": [task.id for task in chunks.tasks],
-        "cleaning": folder_digest("judging/cleaning"),
     }
     if guidance is not None:
         work["mask"] = backbone.mask_id
@@ -136,6 +139,25 @@ def _sample(system: LoadedSystem, chunks: TaskChunks, judge: Judge, seed: int) -
         }
         drawn = first.completions + [one for one in drawn if (one.task_id, one.sample) in again]
     return store, Cost(len(drawn), sum(completion.tokens for completion in drawn))
+
+
+def _clean(system: LoadedSystem, answers: ChunkStore, chunks: TaskChunks, judge: Judge) -> ChunkStore:
+    """Take the programs out of the answers. Answers are kept as they are, so that another cleaning needs no sampling."""
+    tasks = {task.id: (task, system.shown_prompt(task)) for task in chunks.tasks}
+    work = {
+        "completions": answers.fingerprint,
+        "cleaning": [folder_digest("judging/cleaning"), inspect.getsource(cleaned)],
+        "tasks": digest_of(list(chunks.tasks)),
+    }
+    store = ChunkStore(judge.cache / "programs", Completion, work, chunks.keys)
+
+    def clean(key: str, advance: Callable[[int], None]) -> list[Completion]:
+        made = [cleaned(completion, *tasks[completion.task_id]) for completion in answers.read(key)]
+        advance(len(made))
+        return made
+
+    chunks.compute(store, f"{system.name}: cleaning programs", clean)
+    return store
 
 
 def _keep(

@@ -69,7 +69,7 @@ def omega_setting(system: LoadedSystem, backbone: Backbone, benchmark: Benchmark
         system.adapter_digest,
         benchmark.name,
         benchmark.fingerprint(),
-        backbone.prompt_template,
+        backbone.prompt_form,
         "; ".join(rest),
         "; ".join(map(repr, others)),
     )

@@ -44,6 +44,8 @@ import numpy as np
 from heapq import *
 sys.set_int_max_str_digits(0)
 """
+STOPS = ("\nQUESTION", "\n---", "\nANSWER", "\n```")  # where bigcode-evaluation-harness ends an answer, or a fence
+MAX_NEW_TOKENS = 1024  # of an answer
 _EXAMPLES = re.compile(r"^[\W_]*(?:for\s+)?(?:sample|example)s?\b[\w ]{0,20}[^\w\n]*$", re.IGNORECASE | re.MULTILINE)
 _SECTION = re.compile(
     r"^(?:-{3,}.*|#+ .*|\W*(?:notes?|constraints|follow[- ]up|hints?)\W*)$", re.IGNORECASE | re.MULTILINE
@@ -191,6 +193,7 @@ def _task(row: dict[str, Any]) -> Task | None:
         difficulty=row["difficulty"],
         kind="stdin" if function is None else "call",
         prompt=_prompt(question, starter, function is None),
+        question=_chat_question(question, starter, function is None),
         entry_point=function,
         public_tests=tuple(test for test, shown in zip(tests, public) if shown),
         hidden_tests=tuple(test for test, shown in zip(tests, public) if not shown),
@@ -212,7 +215,19 @@ def _prompt(question: str, starter: str, is_script: bool) -> Prompt:
     text += question
     cuts.append(("code", len(text), len(text) + len(starter)))
     text += f"{starter}\nUse {'Standard Input' if is_script else 'Call-Based'} format\nANSWER:\n"
-    return Prompt(text, "", spans_of(text, cuts))
+    return Prompt(text, "", spans_of(text, cuts), STOPS, max_new_tokens=MAX_NEW_TOKENS)
+
+
+def _chat_question(question: str, starter: str, is_script: bool) -> Prompt:
+    """Return what a chat model is asked: the question and, in its own words, the form of the answer."""
+    start, end = _examples(question)
+    cuts = [("nl", 0, start), ("tests", start, end), ("nl", end, len(question))]
+    if is_script:
+        text = f"{question}\n\nRead the input from standard input, and print the output."
+    else:
+        text = f"{question}\n\nComplete this code:\n{starter}"
+        cuts.append(("code", len(text) - len(starter), len(text)))
+    return Prompt(text, "", spans_of(text, cuts), max_new_tokens=MAX_NEW_TOKENS)
 
 
 def _examples(question: str) -> tuple[int, int]:

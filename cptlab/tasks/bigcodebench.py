@@ -18,6 +18,7 @@ from cptlab.tasks.docstrings import docstring_prompt
 from cptlab.tasks.files import DataDir, Source, make_tasks, read_rows
 
 SOURCE = Source("bigcodebench/BigCodeBench.jsonl", ("bigcode/bigcodebench",), ("v0.1.4",))
+MAX_NEW_TOKENS = 1280  # of an answer, as the benchmark's own harness samples it
 # of tasks whose canonical solution works or sleeps longer than usual in a test: 11 s, 9 s, 5 to 7 s
 _CPU_SECONDS = {f"BigCodeBench/{number}": seconds for number, seconds in (
     (0, 60.0), (195, 30.0), (220, 20.0), (819, 20.0), (823, 20.0), (1105, 20.0))}  # fmt: skip
@@ -55,7 +56,7 @@ def _task(row: dict[str, Any]) -> Task:
         split="test",
         difficulty="",
         kind="check",
-        prompt=docstring_prompt(prompt, entry_point),
+        prompt=docstring_prompt(prompt, entry_point, MAX_NEW_TOKENS),
         entry_point=entry_point,
         hidden_tests=tuple(
             Test(code=f"run_case({case!r}, {method!r})") for case, method in unittest_methods(row["test"])

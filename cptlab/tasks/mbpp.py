@@ -17,7 +17,7 @@ from cptlab.errors import UserError
 from cptlab.records import Prompt, Task, Test
 from cptlab.settings.setting import Setting, check_settings
 from cptlab.tasks.benchmark import Benchmark, Exclude, Fractions, divided
-from cptlab.tasks.evalplus import loop_tests
+from cptlab.tasks.evalplus import MAX_NEW_TOKENS, loop_tests
 from cptlab.tasks.files import DataDir, Source, make_tasks, read_rows
 from cptlab.tasks.spans import spans_of
 
@@ -26,6 +26,14 @@ FULL = Source("mbpp/mbpp.jsonl", ("google-research-datasets/mbpp", "full"), SPLI
 SANITIZED = Source("mbpp/sanitized-mbpp.json", ("google-research-datasets/mbpp", "sanitized"), SPLITS)
 PLUS = Source("mbppplus/MbppPlus-OriginFmt.jsonl", ("evalplus/mbppplus",), ("test",))
 
+STOPS = (
+    '\n"""',
+    "\nassert",
+    "\nprint(",
+    "\nif __name__",
+    "\ndef main(",
+    "\n```",
+)  # where EvalPlus ends an answer, or a fence
 SHOTS = (2, 3, 4)  # the tasks that the paper shows as examples
 Shots = Annotated[
     int, Setting("Solved tasks that each prompt shows first, the paper's examples.", at_least=0, at_most=3)
@@ -53,6 +61,12 @@ def mbpp_plus(data_dir: DataDir = None, fractions: Fractions = None, exclude: Ex
     return Benchmark("mbpp_plus", divided(make_tasks(read_rows(PLUS, data_dir), _plus_task), fractions)).without(
         exclude
     )
+
+
+def mbpp_evalplus(data_dir: DataDir = None, fractions: Fractions = None, exclude: Exclude = ()) -> Benchmark:
+    """Load the tasks and prompts of `mbpp_plus` with MBPP's own assertions, as EvalPlus counts them for MBPP."""
+    tasks = make_tasks(read_rows(PLUS, data_dir), lambda row: _plus_task(row, plus=False))
+    return Benchmark("mbpp_evalplus", divided(tasks, fractions)).without(exclude)
 
 
 def _original(
@@ -93,21 +107,21 @@ def _task(row: dict[str, Any], benchmark: str, examples: Sequence[dict[str, Any]
     )
 
 
-def _plus_task(row: dict[str, Any]) -> Task:
+def _plus_task(row: dict[str, Any], plus: bool = True) -> Task:
     number, code, shown = row["task_id"], _lines(row["code"]), row["test_list"][0]
     before, units = loop_tests(row["test"])
     values = re.compile(r"^(inputs|results) = .*$", re.MULTILINE)  # up to 800,000 characters, no names among them
     imports, names = needed_names(code, "\n".join([*row["test_imports"], values.sub("", before), units[0], shown]))
     return Task(
         id=f"Mbpp/{number}",
-        benchmark="mbpp_plus",
+        benchmark="mbpp_plus" if plus else "mbpp_evalplus",
         split="test",
         difficulty="",
         kind="check",
         prompt=_prompt(re.sub(r"https?://\S+", "", _text(row)), [shown], ()),  # EvalPlus's prompts have no links
         entry_point=_entry_point(code, shown),
         public_tests=(Test(code=shown),),
-        hidden_tests=tuple(Test(code=unit) for unit in units),
+        hidden_tests=tuple(Test(code=unit) for unit in (units if plus else row["test_list"])),
         canonical_solution=code,
         setup="\n".join([*imports, *row["test_imports"], before]),
         names=names,
@@ -139,7 +153,7 @@ def _prompt(text: str, tests: Sequence[str], examples: Sequence[dict[str, Any]])
     shown = "\n".join(tests)
     whole = f'{shots}"""\n{text}\n{shown}\n"""\n'
     cuts = [("shots", 0, len(shots)), ("nl", nl_at, nl_at + len(text)), ("tests", tests_at, tests_at + len(shown))]
-    return Prompt(whole, "", spans_of(whole, cuts))
+    return Prompt(whole, "", spans_of(whole, cuts), STOPS, max_new_tokens=MAX_NEW_TOKENS)
 
 
 def _entry_point(code: str, assertion: str) -> str:

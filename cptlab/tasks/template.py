@@ -5,6 +5,7 @@ A template is plain text with the fields `{nl}`, `{tests}` and `{code}`; literal
 
 from __future__ import annotations
 
+from dataclasses import replace
 from string import Formatter
 
 from cptlab.errors import UserError
@@ -37,7 +38,7 @@ def apply_template(prompt: Prompt, template: str | None) -> Prompt:
                 text += "\n" if number else ""
                 spans.append(Span(field, len(text), len(text) + span.end - span.start))
                 text += prompt.text[span.start : span.end]
-    return Prompt(text, prompt.code, tuple(spans))
+    return replace(prompt, text=text, spans=tuple(spans))
 
 
 def _parse(template: str) -> list[tuple[str, str | None]]:

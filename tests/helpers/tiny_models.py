@@ -33,6 +33,7 @@ ARCHITECTURES: dict[str, tuple[str, dict]] = {
     "codegen": ("codegen", _GPT_LIKE | {"n_ctx": 256, "rotary_dim": 4}),
     "gpt_bigcode": ("gpt_bigcode", _GPT_LIKE | {"multi_query": True}),
     "qwen2": ("qwen2", _LLAMA_LIKE | {"num_key_value_heads": 2}),
+    "qwen3": ("qwen3", _LLAMA_LIKE | {"num_key_value_heads": 2, "head_dim": 16}),
     "mistral": ("mistral", _LLAMA_LIKE | {"num_key_value_heads": 2, "sliding_window": 128}),
     "gpt2": ("gpt2", _GPT_LIKE),
     "gpt_neox": ("gpt_neox", _LLAMA_LIKE),

@@ -67,7 +67,7 @@ def random_samples(seed: int, n: int) -> tuple[list[Completion], list[Quality], 
     statements = rng.choice([3, 7, 10, 30])
     exact = {p: max(Fraction(0), 10 - Fraction(10 * rng.randint(0, statements + 1), statements)) for p in programs}
     passing = {p: rng.random() < 0.3 for p in programs}
-    completions = [Completion(TASK.id, i, "raw", p, 5, True) for i, p in enumerate(pool)]
+    completions = [Completion(TASK.id, i, p.removeprefix(CODE) + "raw", p, 5, True) for i, p in enumerate(pool)]
     qualities = [Quality(float(exact[p]), statements, False) for p in pool]
     verdicts = [Verdict("failed", public_passed=int(passing[p]), public_total=2) for p in pool]
     return completions, qualities, verdicts, [exact[p] for p in pool]
@@ -101,7 +101,7 @@ def test_programs_without_words_are_similar_to_nothing(programs):
 def test_a_cosine_of_exactly_two_fifths_is_not_above_it():
     programs = ["aa bb cc dd ee", "aa bb xx yy zz"]
     assert cosine_similarities(programs)[0, 1] == 0.4
-    completions = [Completion(TASK.id, i, "", p, 1, True) for i, p in enumerate(programs)]
+    completions = [Completion(TASK.id, i, p, p, 1, True) for i, p in enumerate(programs)]
     qualities, verdicts = [Quality(9.0, 1, False), Quality(1.0, 1, False)], [Verdict("passed", public_passed=1)] * 2
     assert select_pair(TASK, completions, qualities, verdicts)[0] is None
     assert select_pair(TASK, completions, qualities, verdicts, SelectionOptions(min_similarity=0.39))[0] is not None
@@ -186,7 +186,7 @@ def test_selection_does_not_depend_on_the_order_of_samples(seed):
 
 def test_a_gap_of_one_point_is_too_small_whatever_floats_make_of_it():
     texts = ["aa bb cc = 1", "aa bb cc = 2"]
-    completions = [Completion(TASK.id, i, "", text, 1, True) for i, text in enumerate(texts)]
+    completions = [Completion(TASK.id, i, text, text, 1, True) for i, text in enumerate(texts)]
     verdicts = [Verdict("passed", public_passed=1)] * 2
     assert (8.3 - 7.3) / 10 > 0.1  # by float noise
     for scores, expected in [((8.3, 7.3), 0), ((5.0, 4.0), 0), ((8.3, 7.299), 1), ((10.0, 8.9), 1), ((3.0, 0.0), 0)]:
@@ -195,7 +195,7 @@ def test_a_gap_of_one_point_is_too_small_whatever_floats_make_of_it():
 
 
 def test_identical_samples_never_pair_and_the_lowest_sample_stands_for_them():
-    completions = [Completion(TASK.id, i, "", text, 1, True) for i, text in enumerate(["aa bb", "aa bb cc"] * 3)]
+    completions = [Completion(TASK.id, i, text, text, 1, True) for i, text in enumerate(["aa bb", "aa bb cc"] * 3)]
     qualities = [Quality(score, 9, False) for score in [4.0, 9.0] * 3]
     choice, counts = select_pair(TASK, completions, qualities, [Verdict("failed")] * 6)
     assert (choice.better, choice.worse, choice.both_pass_public) == (1, 0, False)
@@ -204,20 +204,20 @@ def test_identical_samples_never_pair_and_the_lowest_sample_stands_for_them():
 
 def test_equal_scores_are_settled_by_sample_numbers_the_better_ones_first():
     texts = ["aa bb = 1", "cc dd = 1", "aa bb = 2", "cc dd = 2"]  # only 0 and 2, 1 and 3 are similar
-    completions = [Completion(TASK.id, i, "", text, 1, True) for i, text in enumerate(texts)]
+    completions = [Completion(TASK.id, i, text, text, 1, True) for i, text in enumerate(texts)]
     qualities = [Quality(score, 9, False) for score in (4.0, 9.0, 9.0, 4.0)]
     choice, counts = select_pair(TASK, completions, qualities, [Verdict("failed")] * 4)
     assert (choice.better, choice.worse, counts.candidates) == (1, 3, 2)
 
 
 def test_counts_merge_and_explain_an_empty_data_set():
-    one, two = FilterCounts(1, 20, 3, 5, 66, 60, 6, 0, 0, 0), FilterCounts(1, 20, 0, 0, 190, 90, 100, 0, 0, 0)
+    one, two = FilterCounts(1, 20, 1, 3, 5, 66, 60, 6, 0, 0, 0), FilterCounts(1, 20, 1, 0, 0, 190, 90, 100, 0, 0, 0)
     merged = FilterCounts.merge([one, two])
-    assert merged == one + two == FilterCounts(2, 40, 3, 5, 256, 150, 106)
+    assert merged == one + two == FilterCounts(2, 40, 2, 3, 5, 256, 150, 106)
     message = str(no_pairs_left(merged, SelectionOptions()))
     assert message.startswith(
-        "No pairs are left: 40 samples of 2 tasks, 3 dropped by score > 0 and 5 as repeats; of the 256 pairs of the "
-        "rest, 150 dropped by score gap / 10 > 0.1 and 106 by similarity > 0.4."
+        "No pairs are left: 40 samples of 2 tasks, 2 dropped as not written in one piece, 3 by score > 0 and 5 as repeats; of "
+        "the 256 pairs of the rest, 150 dropped by score gap / 10 > 0.1 and 106 by similarity > 0.4."
     )
 
 

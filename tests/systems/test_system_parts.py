@@ -21,7 +21,9 @@ from cptlab.tasks.template import apply_template
 TASKS = [task for task in build()[0] if task.split == "test"]
 SENTENCE = CleanCode().sentence
 DOCSTRING = docstring_prompt(
-    'def pick(items):\n    """Pick the items\n    that are even.\n\n    >>> pick([1, 2])\n    [2]\n    """\n', "pick"
+    'def pick(items):\n    """Pick the items\n    that are even.\n\n    >>> pick([1, 2])\n    [2]\n    """\n',
+    "pick",
+    256,
 )
 ANCHORED = Prompt("Sort in descending order.\n>>> f()\ndef f():", "def f():", (
     Span("anchor", 5, 25), Span("nl", 0, 25), Span("anchor", 8, 18), Span("tests", 26, 33), Span("shots", 0, 33),

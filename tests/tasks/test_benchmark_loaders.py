@@ -263,9 +263,9 @@ def test_examples_that_can_be_read_become_tests():
     assert docstring_tests(text, "f") == [
         "assert candidate(4) == 2", "assert candidate(5) == 2.5", "assert candidate(6) == 3", "assert candidate(8) == 4",
         "assert candidate('a)', 2) == 'b'", "assert candidate([1, 2]) == ['x']"]  # fmt: skip
-    assert [span.name for span in docstring_prompt(text, "f").spans] == ["code", "nl", "tests"]
+    assert [span.name for span in docstring_prompt(text, "f", 256).spans] == ["code", "nl", "tests"]
     with pytest.raises(ValueError, match="does not define g"):
-        docstring_prompt(text, "g")
+        docstring_prompt(text, "g", 256)
 
 
 @pytest.mark.data

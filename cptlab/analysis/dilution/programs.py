@@ -57,7 +57,7 @@ class _Watched:
             here = slice(len(ids), len(ids) + 1)
             token = choose(streams.logits, sampling, None if numbers is None else numbers[here].to(backbone.device))
             ids.append(int(token))
-            if sampling.stopping.is_over(backbone, request, ids):
+            if request.is_over(backbone, ids):
                 return ids
             streams.step(token)
 
@@ -102,7 +102,7 @@ def generate_program(
             "No program is run on tests here, so no gate can wait for failed ones. Use decoding/gate=always."
         )
     watched = _Watched(strategy, seed)
-    sampling = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, max_tokens))
+    sampling = replace(sampling, max_new_tokens=min(sampling.limit(prompt), max_tokens))
     ((made,),) = generate(
         backbone, [(task_id, prompt)], 1, sampling, prefix=prefix, guidance=guidance, strategy=watched, seed=seed
     )

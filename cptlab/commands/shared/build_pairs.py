@@ -125,15 +125,14 @@ def _place(config: DictConfig, recipe: SampledPairs, backbone: Any, judge: Judge
     decoding = build_decoding(config.decoding)
     if decoding.guidance or decoding.strategy or decoding.second_try:
         raise UserError(
-            "Pairs are made of the model's plain samples, so this decoding is for evaluate.py. Use decoding=paper "
-            "or decoding=llm here."
+            "Pairs are made of the model's plain samples, so this decoding is for evaluate.py. Use decoding=paper here."
         )
     benchmark = instantiate(config.benchmark, "benchmark")
     tasks = benchmark.split("train", recipe.train_tasks) + benchmark.split("validation", recipe.validation_tasks)
     work = {
         "pairs": dataclasses.asdict(recipe),
         "backbone": backbone.fingerprint,
-        "template": backbone.prompt_template,
+        "template": backbone.prompt_form,
         "tasks": digest_of(tasks),
         "sampling": dataclasses.asdict(decoding.sampling),
         "seed": recipe.seed,

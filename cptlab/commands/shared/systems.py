@@ -84,8 +84,13 @@ def shared_setting(config: DictConfig, systems: list[System], group: str) -> Dic
 
 
 def build_backbone(config: DictConfig, systems: list[System]) -> Any:
-    """Load the frozen backbone that all systems share, on `device` if that is named."""
-    node = shared_setting(config, systems, "backbone").copy()
+    """Load the frozen backbone that all systems share, on `device` and asked by `prompting` if these are named."""
+    node = prompted(shared_setting(config, systems, "backbone").copy(), config.prompting)
     if config.device is not None:
         node.device = config.device
     return instantiate(node, "backbone")
+
+
+def prompted(backbone: DictConfig, prompting: str | None) -> DictConfig:
+    """Return the node of a backbone, asked by `prompting` if that is named."""
+    return backbone if prompting is None else OmegaConf.merge(backbone, {"prompting": prompting})  # type: ignore[return-value]

@@ -73,7 +73,7 @@ class AdaDec:
         room = _room(backbone, request, prefix)
         ids: list[int] = []
         unread: list[int] = []
-        while not sampling.stopping.is_over(backbone, request, ids):
+        while not request.is_over(backbone, ids):
             for token in unread:
                 streams.step(torch.tensor([token], device=streams.logits.device))
             if self._unsure(streams.logits)[0]:

@@ -80,7 +80,7 @@ class Beams:
             rows, tokens = places // log_probs.shape[1], places % log_probs.shape[1]
             candidates = torch.cat([running[rows], tokens[:, None]], dim=1)
             ends = ended_by_token(tokens, eos, length, request.limit)
-            ends |= _ended_by_text(backbone, request, candidates, sampling)
+            ends |= _ended_by_text(backbone, request, candidates)
 
             # only a program that ends within the beam counts; the other candidates are there to go on with
             ends_here = ends & in_beam
@@ -108,10 +108,10 @@ class Beams:
         return not bool((scores[0] / reach**self.length_penalty > worst).any())
 
 
-def _ended_by_text(backbone: Backbone, request: Request, candidates: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+def _ended_by_text(backbone: Backbone, request: Request, candidates: torch.Tensor) -> torch.Tensor:
     """Return which of the programs [K, t] end by their text: at a stop text, or with their function."""
     ends = [False] * len(candidates)
-    if sampling.stop or sampling.function_end:
+    if request.stopping:
         texts = [backbone.decode(ids)[len(request.healed) :] for ids in candidates.tolist()]
-        ends = [sampling.stopping.end(request.code, text) >= 0 for text in texts]
+        ends = [request.stopping.end(request.code, text) >= 0 for text in texts]
     return torch.tensor(ends, device=candidates.device)

@@ -48,17 +48,21 @@ _IS_BODY = re.compile(r"\A(?:[ \t]*\n)*[ \t]+\S|^return\b", re.MULTILINE)
 _READS_INPUT = re.compile(r"\binput\s*\(|\bstdin\b|\bopen\s*\(\s*0")
 
 
-def clean(raw: str, task: Task, is_solution: bool, special_tokens: Sequence[str] = ()) -> str:
+def clean(
+    raw: str, task: Task, is_solution: bool, special_tokens: Sequence[str] = (), *, keep_usage: bool = True
+) -> str:
     """Return the program in `raw`, a model's text for `task`.
 
     `is_solution`: the text is meant as a whole program; else it goes on where the prompt ends. A text that holds no
     program is returned as it is (behind the prompt's code if it is a completion). `special_tokens`: texts that end or begin
-    code wherever they stand outside strings, beside those that look like special tokens.
+    code wherever they stand outside strings, beside those that look like special tokens. `keep_usage`: a text that is a
+    program already keeps the statements that only show or test its function, since they can fail, and a whole program keeps
+    the definitions behind its function that this does not need.
     """
     tokens = SpecialTokens(special_tokens, task.prompt.code)
     if task.kind == "stdin" or not (task.entry_point or task.names):
         return _Script(task, is_solution, tokens).program(raw)
-    return _Function(task, is_solution, tokens).program(raw)
+    return _Function(task, is_solution, tokens, keep_usage).program(raw)
 
 
 def with_context(program: str, task: Task) -> str:
@@ -109,8 +113,9 @@ class _Script:
 class _Function:
     """Clean programs whose entry point is called."""
 
-    def __init__(self, task: Task, is_solution: bool, tokens: SpecialTokens) -> None:
+    def __init__(self, task: Task, is_solution: bool, tokens: SpecialTokens, keep_usage: bool) -> None:
         self.task, self.is_solution, self.tokens, self.parser = task, is_solution, tokens, Parser()
+        self.keep_usage = keep_usage
         self.entry: str = task.entry_point or task.names[0]
         self.roots = {self.entry, *task.names}
 
@@ -128,7 +133,7 @@ class _Function:
         return as_is(raw, list(FENCE.finditer(raw))[:MAX_FENCES], "" if self.is_solution else prompt, begins)
 
     def _read(self, raw: str, code: str) -> str | None:
-        found = None if self.tokens.stand_in_python(raw) else self._whole(raw, code, given=True)
+        found = None if self.tokens.stand_in_python(raw) else self._whole(raw, code, given=self.keep_usage)
         if found is not None:
             return found
         text, repeated = without_prompt(normalise(raw, self.tokens), self.task)
@@ -215,7 +220,11 @@ class _Function:
         start = (head.count("\n") + 1, len(head.rpartition("\n")[2].encode("utf-8", "surrogatepass")))
         if tree is None or not any(self._adds(statement, start, repaired) for statement in tree.body):
             return None
-        dropped = words_and_main_blocks(tree) if given else unneeded_after(tree, self._defines, self.roots, bool(head))
+        dropped = (
+            words_and_main_blocks(tree)
+            if given
+            else unneeded_after(tree, self._defines, self.roots, bool(head) or not self.keep_usage)
+        )
         text = without(text, tree, dropped)
         if head or self.is_solution:
             return text

@@ -41,7 +41,7 @@ class CleanCode:
             replace(span, end=span.end + len(added)) if span is description else _moved(span, at, len(added))
             for span in prompt.spans
         )
-        return Prompt(prompt.text[:at] + added + prompt.text[at:], code, spans)
+        return replace(prompt, text=prompt.text[:at] + added + prompt.text[at:], code=code, spans=spans)
 
 
 def _moved(span: Span, at: int, length: int) -> Span:

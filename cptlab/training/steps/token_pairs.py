@@ -86,14 +86,16 @@ def common_length(programs: Sequence[Sequence[int]]) -> int:
 
 
 def encode_pair(pair: Pair, backbone: Backbone, append_eos: bool) -> TokenPair:
-    """The tokens of a pair; the masks are the pair's own, and 0 on the end-of-text token.
+    """The tokens of a pair; the masks are the pair's own, and 0 on the closing line and the end-of-text token.
 
-    That token follows a program that ended by itself, not one that was cut off.
+    These two follow a program that ended by itself, not one that was cut off.
     """
+    ending = [backbone.eos_id] if append_eos and backbone.eos_id is not None else []
+    ending = [*(backbone.encode_completion(pair.closing) if pair.closing else ()), *ending]
 
     def program(text: str, mask: Sequence[int], finished: bool) -> tuple[list[int], list[int]]:
-        ids, eos = backbone.encode_completion(text), backbone.eos_id
-        return ([*ids, eos], [*mask, 0]) if append_eos and finished and eos is not None else (ids, list(mask))
+        ids = backbone.encode_completion(text)
+        return ([*ids, *ending], [*mask, *[0] * len(ending)]) if finished else (ids, list(mask))
 
     instruction = backbone.encode_prompt(pair.instruction)
     if not instruction:

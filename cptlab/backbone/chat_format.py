@@ -1,0 +1,34 @@
+"""A tokenizer's own chat template, read as the texts around a user's message and before the answer."""
+
+from __future__ import annotations
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from cptlab.errors import UserError
+from cptlab.tasks.prompting import ChatFormat
+
+_MESSAGE, _ANSWER = "(the message of the user)", "(the answer of the assistant)"
+_DATE = "26 Jul 2024"  # templates that name today's date get this one, so that a prompt stays the same prompt
+
+
+def chat_format(tokenizer: PreTrainedTokenizerBase, name: str) -> ChatFormat:
+    """Return the chat format of the tokenizer of the model `name`.
+
+    The template is filled in with a message, which ends with a newline, and an answer, as EvalPlus does, and is cut where
+    they stand. Raises UserError where there is no template, and where it does not keep both texts once and in this order.
+    """
+    remedy = "Set prompting=base, or give backbone.prompt_template."
+    if not tokenizer.chat_template:
+        raise UserError(f"The tokenizer of {name} has no chat template. {remedy}")
+    chat = [{"role": "user", "content": f"{_MESSAGE}\n"}, {"role": "assistant", "content": _ANSWER}]
+    try:
+        text = tokenizer.apply_chat_template(chat, tokenize=False, date_string=_DATE)
+    except (TemplateError, ValueError, TypeError) as error:
+        raise UserError(f"The chat template of {name} cannot be filled in ({error}). {remedy}") from None
+    assert isinstance(text, str)
+    before, message, rest = text.partition(_MESSAGE)
+    between, answer, behind = rest.partition(_ANSWER)
+    if not (message and answer) or _MESSAGE in rest or _ANSWER in before + behind:
+        raise UserError(f"The chat template of {name} does not keep a message and its answer in order. {remedy}")
+    return ChatFormat(before, between)
