@@ -18,6 +18,7 @@ COMMANDS = {
     "pairs": "build the pairs alone",
     "tasks": "look at a benchmark's tasks, and judge their canonical solutions",
     "report": "remake the tables, figures and report of an evaluation from its stored files",
+    "pack": "keep what a report is made from, compressed and without this machine's paths",
     "compare": "compare systems of any evaluations, paired by task",
     "omega": "tune the strength of Selective Prompt Anchoring on validation tasks",
     "omega-curve": "draw the curve over omega of a sweep or a tuning",
