@@ -259,7 +259,7 @@ def a_system(adapter=None, guidance=None, strategy=None, prompt=None, **sampling
 
 
 def a_setting(benchmark="kata", content="c1", mask=7, **system):
-    backbone = SimpleNamespace(fingerprint="abc123", prompt_template=None, mask_id=mask)
+    backbone = SimpleNamespace(fingerprint="abc123", prompt_form=None, mask_id=mask)
     benchmark = SimpleNamespace(name=benchmark, fingerprint=lambda: content)
     return store.omega_setting(a_system(**system), backbone, benchmark)
 
