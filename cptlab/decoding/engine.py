@@ -30,7 +30,6 @@ from cptlab.errors import UserError
 from cptlab.records import Completion, Prompt
 
 TOKEN_BUDGET = 1 << 16  # cached tokens at a time; for Code Llama 7B in half precision that is 32 GB
-WINDOW = 8  # batches of prompts that are sorted by length together, and yielded when all of them are done
 DROP = 0.25  # if no program waits, ended rows are dropped when they are this share of all rows
 
 
@@ -194,22 +193,17 @@ def _batched(
     behind = 0 if prefix is None else prefix.length
     costs = [_cached_tokens(request, behind) for request in requests if wanted[request.index]]
     most = max(1, token_budget // max(costs, default=1))  # programs at a time
-    start = 0
-    while start < len(requests):
-        end, programs = start, 0
-        while end < len(requests) and programs < WINDOW * most:
-            programs += len(wanted[end])
-            end += 1
-        window = [request for request in requests[start:end] if wanted[request.index]]
-        done: dict[int, list[Completion]] = {request.index: [] for request in requests[start:end]}
-        queue = WaitingQueue(backbone, window, wanted, prefix, most)
-        for request, sample, ids in _decode(backbone, queue, sampling, seed):
-            completion = _completion(backbone, request, sample, ids)
-            done[request.index].append(completion)
-            ended(completion)
-        for index in sorted(done):
-            yield sorted(done.pop(index), key=lambda completion: completion.sample)
-        start = end
+    queue = WaitingQueue(backbone, requests, wanted, prefix, most)
+    done: list[list[Completion]] = [[] for _ in requests]
+    given = 0
+    for request, sample, ids in _decode(backbone, queue, sampling, seed):
+        completion = _completion(backbone, request, sample, ids)
+        done[request.index].append(completion)
+        ended(completion)
+        while given < len(requests) and len(done[given]) == len(wanted[given]):
+            yield sorted(done[given], key=lambda completion: completion.sample)
+            given += 1
+    yield from done[given:]  # no sample of these is wanted
 
 
 def _cached_tokens(request: Request, behind: int) -> int:

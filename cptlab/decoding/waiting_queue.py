@@ -12,11 +12,12 @@ from cptlab.decoding.running_batch import Row
 from cptlab.decoding.streams import Streams
 
 READ = 1 << 14  # prompt tokens, padding included, that one pass reads at most
+WINDOW = 8  # batches of programs whose prompts are sorted together
 AHEAD = 1 / 8  # share of the rows for which prompts are read together when rows become free
 
 
 class WaitingQueue:
-    """Waiting programs, those with a second stream and the longest prompts first.
+    """Waiting programs, in windows of some prompts. In each, those with a second stream and the longest prompts are first.
 
     `wanted` names the samples of each request, and `most` is the number of rows that run at a time. Prompts are read a
     few at a time, each once.
@@ -31,7 +32,16 @@ class WaitingQueue:
         most: int,
     ) -> None:
         self.backbone, self.wanted, self.prefix, self.most = backbone, wanted, prefix, most
-        self.requests = sorted(requests, key=lambda request: (request.second is None, -len(request.ids), request.index))
+        self.requests: list[Request] = []  # those with samples, in the order in which they are read
+        start = 0
+        while start < len(requests):
+            end, programs = start, 0
+            while end < len(requests) and programs < WINDOW * most:
+                programs += len(wanted[requests[end].index])
+                end += 1
+            window = [request for request in requests[start:end] if wanted[request.index]]
+            self.requests += sorted(window, key=lambda one: (one.second is None, -len(one.ids), one.index))
+            start = end
         self.read: Streams | None = None  # one row for each prompt of `rows`
         self.rows: list[Row] = []
         self.places: list[int] = []
@@ -61,11 +71,12 @@ class WaitingQueue:
     def _read(self, count: int) -> None:
         """Read the next prompts, at least one, until `count` programs wait for their rows."""
         first, self.rows, self.places = self.next_request, [], []
-        longest = max(len(request.ids) for request in self.requests[first:])
+        longest = 0
         while self.next_request < len(self.requests) and len(self.rows) < count:
+            request = self.requests[self.next_request]
+            longest = max(longest, len(request.ids))
             if self.next_request > first and (self.next_request - first + 1) * longest > READ:
                 break
-            request = self.requests[self.next_request]
             self.rows += [Row(request, sample) for sample in self.wanted[request.index]]
             self.places += [self.next_request - first] * len(self.wanted[request.index])
             self.next_request += 1

@@ -8,7 +8,7 @@ from peft import PeftModel
 from tiny_models import double, tiny_backbone, tiny_model
 
 from cptlab.adapters import Prefix, save_prefix
-from cptlab.decoding import Sampling, generate
+from cptlab.decoding import Sampling, engine, generate, waiting_queue
 from cptlab.decoding.sampling import choose, uniforms
 from cptlab.errors import UserError
 from cptlab.records import Prompt
@@ -104,6 +104,27 @@ def test_programs_do_not_depend_on_batch_mates(arch):
     alone = [row for prompt in PROMPTS for row in generate(backbone, [prompt], 2, WARM, seed=4)]
     assert alone == [row[:2] for row in together]
     assert list(generate(backbone, PROMPTS, 5, WARM, seed=5)) != together
+
+
+def test_rows_are_filled_from_the_next_window(monkeypatch):
+    """All rows run as long as a program waits, although prompts are sorted by length in windows."""
+    backbone = double("llama_gqa", eos=range(0, 12))
+    budget = 4 * max(len(backbone.encode_prompt(prompt.text)) + WARM.max_new_tokens for _, prompt in PROMPTS)
+    together = list(generate(backbone, PROMPTS, 3, WARM, seed=4))
+    monkeypatch.setattr(waiting_queue, "WINDOW", 1)
+    queues, running, step = [], [], backbone.step
+
+    class Queue(waiting_queue.WaitingQueue):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            queues.append(self)
+
+    monkeypatch.setattr(engine, "WaitingQueue", Queue)
+    backbone.step = lambda tokens, state: (running.append((bool(queues[0]), len(tokens))), step(tokens, state))[1]
+    assert list(generate(backbone, PROMPTS, 3, WARM, seed=4, token_budget=budget)) == together
+    assert len(queues) == 1 and {rows for waiting, rows in running if waiting} == {4}
+    lengths = [len(request.ids) for request in queues[0].requests]
+    assert lengths != sorted(lengths, reverse=True)  # there was more than one window
 
 
 def test_the_same_call_gives_the_same_bits():
