@@ -16,7 +16,9 @@ COMMANDS = {
     "train": "build the pairs, train an adapter, export it",
     "evaluate": "compare systems on held-out tasks, or judge programs that other tools made",
     "pairs": "build the pairs alone",
+    "tasks": "look at a benchmark's tasks, and judge their canonical solutions",
     "report": "remake the tables, figures and report of an evaluation from its stored files",
+    "pack": "keep what a report is made from, compressed and without this machine's paths",
     "compare": "compare systems of any evaluations, paired by task",
     "omega": "tune the strength of Selective Prompt Anchoring on validation tasks",
     "omega-curve": "draw the curve over omega of a sweep or a tuning",
@@ -24,7 +26,9 @@ COMMANDS = {
     "settings": "print every setting with its type, default, range and meaning",
     "pretrain": "train kata-lm, the embedded language model, from nothing",
 }
-OVERRIDES = "train, evaluate, pairs, omega and dilution take Hydra's overrides: name=value, -m for sweeps, --cfg job."
+OVERRIDES = (
+    "train, evaluate, pairs, tasks, omega and dilution take Hydra's overrides: name=value, -m for sweeps, --cfg job."
+)
 
 
 @command(lambda: "Nothing was begun.")

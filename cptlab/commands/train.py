@@ -64,8 +64,11 @@ def train(config: DictConfig, fresh: Path) -> float | None:
     callbacks = [instantiate(node, f"callbacks.{name}") for name, node in (config.callbacks or {}).items()]
     trainer = instantiate(config.trainer, "trainer")
     make_trainer(trainer, logger=False)  # a machine without the devices is found now, not after the pairs
-    mine = config.data.pairs_file  # with what it holds, so that a corrected file is a new run
-    content = {"backbone": backbone.fingerprint} | ({"pairs": hashlib.sha256(_bytes(mine)).hexdigest()} if mine else {})
+    content = {"backbone": backbone.fingerprint}
+    if mine := config.data.pairs_file:  # with what a user's file holds, so that a corrected one is a new run
+        content["pairs"] = hashlib.sha256(_bytes(mine)).hexdigest()
+    elif "path" in config.benchmark:
+        content["benchmark"] = instantiate(config.benchmark, "benchmark").fingerprint()
     if finished := finished_before(config, **content):
         return optimized(config, _read_json(finished / METRICS_FILE)["metrics"])
     run = begin(config, fresh, "train", **content)

@@ -12,22 +12,22 @@ from dataclasses import dataclass
 from functools import partial
 
 from cptlab.errors import UserError
+from cptlab.metrics.programs import JudgedProgram
 from cptlab.metrics.statistics import pass_at_k
-from cptlab.records import Quality, Verdict
 
-# of the scores and verdicts of one task's programs; None where the task has nothing to measure
-OfTask = Callable[[Sequence[Quality], Sequence[Verdict]], float | None]
+OfTask = Callable[[Sequence[JudgedProgram]], float | None]  # of one task; None where it has nothing to measure
 UNCOUNTED = ("public", "hidden")  # tests that do not count in the verdict are one of these parts of a task's tests
 
 
 @dataclass(frozen=True)
 class Family:
-    """Metrics in one unit, which share a table and a figure. `top` is the highest value that is shown."""
+    """Metrics that share a table. `digits` are the decimals of a shown value, `top` is the end of the axis of a figure."""
 
     name: str
     title: str
     unit: str
-    top: float
+    digits: int
+    top: float = 0
     percent: bool = False  # values are fractions, shown in percent
 
     @property
@@ -39,15 +39,13 @@ class Family:
     def scale(self) -> int:
         return 100 if self.percent else 1
 
-    @property
-    def digits(self) -> int:
-        """Decimals of a shown value."""
-        return 1 if self.percent else 2
 
-
-QUALITY = Family("quality", "Code quality: pylint score (0 to 10)", "pylint score", 10)
-CORRECTNESS = Family("correctness", "Functional correctness: pass@k in percent", "pass@k", 100, percent=True)
-FAMILIES = (QUALITY, CORRECTNESS)
+QUALITY = Family("quality", "Code quality: pylint score (0 to 10)", "pylint score", 2, 10)
+CORRECTNESS = Family("correctness", "Functional correctness: pass@k in percent", "pass@k", 1, 100, percent=True)
+LENGTH = Family("length", "Program length: statements, lines of code and tokens", "per program", 1)
+MESSAGES = Family("messages", "Pylint messages by category: number per 100 programs", "per 100 programs", 1)
+SCORES = (QUALITY, CORRECTNESS)  # more is better; these have a figure too
+FAMILIES = (*SCORES, LENGTH, MESSAGES)
 
 
 @dataclass(frozen=True)
@@ -66,30 +64,70 @@ class Metric:
     samples: int = 1
 
 
-def mean_score(qualities: Sequence[Quality], verdicts: Sequence[Verdict]) -> float:
-    return sum(quality.score for quality in qualities) / len(qualities)
+def mean_score(programs: Sequence[JudgedProgram]) -> float:
+    return sum(program.quality.score for program in programs) / len(programs)
 
 
-def max_score(qualities: Sequence[Quality], verdicts: Sequence[Verdict]) -> float:
-    return max(quality.score for quality in qualities)
+def max_score(programs: Sequence[JudgedProgram]) -> float:
+    return max(program.quality.score for program in programs)
 
 
-def min_score(qualities: Sequence[Quality], verdicts: Sequence[Verdict]) -> float:
-    return min(quality.score for quality in qualities)
+def min_score(programs: Sequence[JudgedProgram]) -> float:
+    return min(program.quality.score for program in programs)
 
 
-METRICS = (  # CPT Table II; pass@k, of CPT Table III, is added for each k
+def mean_statements(programs: Sequence[JudgedProgram]) -> float | None:
+    """Of the programs that parse, as pylint counts no statement of others. None for a task without such a program."""
+    counts = [program.quality.statements for program in programs if program.parses]
+    return sum(counts) / len(counts) if counts else None
+
+
+def mean_lines(programs: Sequence[JudgedProgram]) -> float:
+    return sum(program.lines for program in programs) / len(programs)
+
+
+def mean_tokens(programs: Sequence[JudgedProgram]) -> float | None:
+    """None where the tokens were not counted."""
+    counts = [program.tokens for program in programs]
+    return sum(counts) / len(counts) if all(counts) else None
+
+
+def messages_per_100(programs: Sequence[JudgedProgram], category: str) -> float:
+    """Messages of a category (E, W, R or C) in the programs that parse, per 100 of all programs."""
+    messages = (message for program in programs if program.parses for message in program.quality.messages)
+    return 100 * sum(message.id[0] == category for message in messages) / len(programs)
+
+
+def not_parsed_per_100(programs: Sequence[JudgedProgram]) -> float:
+    return 100 * sum(not program.parses for program in programs) / len(programs)
+
+
+def _messages(kind: str, category: str) -> Metric:
+    of_task = partial(messages_per_100, category=category)
+    return Metric(f"pylint_{kind}", category, f"pylint {kind} per 100 programs", MESSAGES, of_task)
+
+
+METRICS = (  # those of quality are CPT Table II's; pass@k, of CPT Table III, is added for each k
     Metric("pylint_mean", "Mean", "mean pylint score", QUALITY, mean_score),
     Metric("pylint_max", "Max", "max pylint score", QUALITY, max_score),
     Metric("pylint_min", "Min", "min pylint score", QUALITY, min_score),
+    Metric("statements", "Statements", "statements per program", LENGTH, mean_statements),
+    Metric("lines", "Lines", "lines of code per program", LENGTH, mean_lines),
+    Metric("tokens", "Tokens", "tokens per program", LENGTH, mean_tokens),
+    _messages("errors", "E"),
+    _messages("warnings", "W"),
+    _messages("refactors", "R"),
+    _messages("conventions", "C"),
+    Metric("not_parsed", "not parsed", "programs of 100 that do not parse", MESSAGES, not_parsed_per_100),
 )
 
 
-def pass_rate(qualities: Sequence[Quality], verdicts: Sequence[Verdict], k: int, rule: str = "") -> float | None:
+def pass_rate(programs: Sequence[JudgedProgram], k: int, rule: str = "") -> float | None:
     """pass@k of one task under a comparison rule; the rule that decides where none is named.
 
     The rules public and hidden stand for those tests alone where they do not count; None for a task without such tests.
     """
+    verdicts = [program.verdict for program in programs]
     if rule in UNCOUNTED and not all(rule in verdict.by_rule for verdict in verdicts):
         return None
     passed = sum(verdict.by_rule.get(rule, verdict.status) == "passed" for verdict in verdicts)

@@ -10,29 +10,27 @@ from typing import Any
 
 from cptlab.errors import UserError
 from cptlab.metrics.definitions import UNCOUNTED, metrics_for
+from cptlab.metrics.programs import JudgedProgram
 from cptlab.metrics.statistics import bootstrap_ci, paired_difference
-from cptlab.records import DIFFICULTIES, Quality, Task, Verdict
+from cptlab.records import DIFFICULTIES, Task
 
 DEFAULT_KS = (1, 5, 10, 100)
 
 Summary = dict[str, dict[str, Any]]
-Qualities = Mapping[str, Sequence[Quality]]  # task id -> the scores of its programs
-Verdicts = Mapping[str, Sequence[Verdict]]
-Outcomes = tuple[Qualities, Verdicts]
+Programs = Mapping[str, Sequence[JudgedProgram]]  # by task id
 
 
-def summarise(
-    tasks: Sequence[Task], qualities: Qualities, verdicts: Verdicts, ks: Sequence[int] | None = None, seed: int = 0
-) -> Summary:
+def summarise(tasks: Sequence[Task], programs: Programs, ks: Sequence[int] | None = None, seed: int = 0) -> Summary:
     """Return `summary[difficulty][metric]` for introductory, interview, competition and all.
 
     The metrics are those of `cptlab.metrics.definitions`: of each task's samples, then the mean over tasks. pass@k is a
     fraction, 0 to 1, under the rule that decides; `<rule>_pass@k` is that of every further comparison rule of the tasks,
     and of tests that do not count, over the tasks that have such tests. Each has its 95% task bootstrap interval
     [low, high] under `<metric>_ci`; `tasks` is their number. A difficulty without tasks has `tasks` 0 and None for the
-    rest; a task without a difficulty counts in all alone. For `ks` see `allowed_ks`.
+    rest; a task without a difficulty counts in all alone. A metric is over the tasks that have it, and None where none
+    has. For `ks` see `allowed_ks`.
     """
-    values = _per_task(tasks, (qualities, verdicts), ks)
+    values = _per_task(tasks, programs, ks)
     summary: Summary = {}
     for difficulty, chosen in _groups(tasks).items():
         row: dict[str, Any] = {}
@@ -46,11 +44,11 @@ def summarise(
 
 
 def compare(
-    tasks: Sequence[Task], baseline: Outcomes, system: Outcomes, ks: Sequence[int] | None = None, seed: int = 0
+    tasks: Sequence[Task], baseline: Programs, system: Programs, ks: Sequence[int] | None = None, seed: int = 0
 ) -> Summary:
     """Return system minus baseline in the form of `summarise`: mean paired differences over tasks, and intervals.
 
-    Both are pairs (qualities, verdicts) as `summarise` takes them, with samples of all these tasks.
+    Both have programs for all these tasks.
     """
     if ks is None:
         ks = [k for k in allowed_ks(_counts(tasks, baseline)) if k in allowed_ks(_counts(tasks, system))]
@@ -100,8 +98,11 @@ def flat(results: Mapping[str, Summary]) -> dict[str, float]:
     }
 
 
-def flat_names(tasks: Sequence[Task], systems: Sequence[str], ks: Sequence[int]) -> list[str]:
-    """Return the names that `flat` will give for these systems: known before anything is computed."""
+def flat_names(tasks: Sequence[Task], systems: Sequence[str], ks: Sequence[int], tokens: bool = True) -> list[str]:
+    """Return the names that `flat` will give for these systems: known before anything is computed.
+
+    `tokens`: those of the programs are counted.
+    """
     rules = [rule for rule in _further_rules(tasks) if rule not in UNCOUNTED]
     names = {
         difficulty: [metric.name for metric in metrics_for(ks, rules + _uncounted(chosen))] if chosen else []
@@ -112,6 +113,7 @@ def flat_names(tasks: Sequence[Task], systems: Sequence[str], ks: Sequence[int])
         for system in systems
         for difficulty in names
         for name in (*names[difficulty], "tasks")
+        if tokens or name != "tokens"
     ]
 
 
@@ -128,21 +130,13 @@ def _uncounted(tasks: Sequence[Task]) -> list[str]:
     return sorted({task.uncounted for task in tasks if task.uncounted_tests})
 
 
-def _counts(tasks: Sequence[Task], outcomes: Outcomes) -> dict[str, int]:
-    qualities, verdicts = outcomes
-    for task in tasks:
-        if len(qualities[task.id]) != len(verdicts[task.id]):
-            raise ValueError(f"task {task.id}: {len(qualities[task.id])} scores and {len(verdicts[task.id])} verdicts")
-    return {task.id: len(qualities[task.id]) for task in tasks}
+def _counts(tasks: Sequence[Task], programs: Programs) -> dict[str, int]:
+    return {task.id: len(programs[task.id]) for task in tasks}
 
 
 def _per_task(
-    tasks: Sequence[Task], outcomes: Outcomes, ks: Sequence[int] | None
+    tasks: Sequence[Task], programs: Programs, ks: Sequence[int] | None
 ) -> dict[str, dict[str, float | None]]:
     """Return metric -> task id -> value."""
-    metrics = metrics_for(allowed_ks(_counts(tasks, outcomes), ks), _further_rules(tasks))
-    qualities, verdicts = outcomes
-    return {
-        metric.name: {task.id: metric.of_task(qualities[task.id], verdicts[task.id]) for task in tasks}
-        for metric in metrics
-    }
+    metrics = metrics_for(allowed_ks(_counts(tasks, programs), ks), _further_rules(tasks))
+    return {metric.name: {task.id: metric.of_task(programs[task.id]) for task in tasks} for metric in metrics}

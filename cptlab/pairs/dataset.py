@@ -46,7 +46,8 @@ def make_pair(
         one = completions[i]
         text = written_program(one, prompt.code)
         assert text is not None, "filter_samples lets no other program through"
-        finished.append(one.finished and not one.cleaned)  # behind a tail that was cut off, nothing shows the end
+        shows_end = one.raw[len(text) :].lstrip().startswith(prompt.closing)  # behind a tail, nothing shows the end
+        finished.append(one.finished and not one.cleaned and shows_end)
         texts.append(f"{text}\n" if prompt.closing and finished[-1] and not text.endswith("\n") else text)
         ids.append(list(encode(texts[-1])))
         code = prompt.code if one.program.startswith(prompt.code) else ""

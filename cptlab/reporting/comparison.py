@@ -8,13 +8,15 @@ from pathlib import Path
 
 from cptlab.errors import UserError
 from cptlab.metrics.definitions import find_metric
-from cptlab.metrics.summary import Outcomes, compare, summarise
+from cptlab.metrics.summary import Programs, compare, summarise
 from cptlab.records import Task
 from cptlab.reporting import tables
 from cptlab.reporting.evaluation import read_evaluation
 from cptlab.reporting.layout import Table
 
-SHOWN = tuple(map(find_metric, ("pylint_mean", "pylint_min", "pass@1")))
+SHOWN = tuple(
+    map(find_metric, ("pylint_mean", "pylint_min", "pass@1", "statements", "tokens", "pylint_errors", "not_parsed"))
+)
 
 
 @dataclass(frozen=True)
@@ -30,36 +32,37 @@ class ComparedSystem:
 
 
 def compare_table(choices: Sequence[ComparedSystem]) -> Table:
-    """Return one row for each system, with changes against the first.
+    """Return one row for each metric of `SHOWN` and system, with changes against the first.
 
     Raises UserError where two rows have the same label, a system does not exist, or tasks differ.
     """
     tasks, systems = _read(choices)
-    (first, before), *_ = systems.items()
-    rows, records = [], []
-    for label, outcomes in systems.items():
-        found = summarise(tasks, *outcomes, ks=[1])["all"]
-        shift = None if label == first else compare(tasks, before, outcomes, ks=[1])["all"]
-        cells = [label, str(len(next(iter(outcomes[0].values()))))]
-        for metric in (metric.name for metric in SHOWN):
-            cells += [tables.with_interval(metric, found), "–" if shift is None else tables.change(metric, shift)]
-            low, high = shift[f"{metric}_ci"] if shift else (None, None)
-            record = {"system": label, "metric": metric, "tasks": len(tasks), "value": found[metric]}
-            record |= dict(zip(("lo", "hi"), found[f"{metric}_ci"], strict=True))
-            records.append(record | {"change": shift and shift[metric], "change_lo": low, "change_hi": high})
-        rows.append(tuple(cells))
-    columns = ["System", "Samples"]
+    first, *others = systems
+    found = {label: summarise(tasks, programs, ks=[1])["all"] for label, programs in systems.items()}
+    shifts = {label: compare(tasks, systems[first], systems[label], ks=[1])["all"] for label in others}
+    rows: list[tuple[str, ...]] = []
+    records = []
     for metric in SHOWN:
-        columns += [tables.shown_label(metric), "change"]
+        rows.append((tables.shown_label(metric),))
+        for label, programs in systems.items():
+            samples, shift = str(len(next(iter(programs.values())))), shifts.get(label)
+            change = "–" if shift is None else tables.change(metric.name, shift)
+            rows.append((label, samples, tables.with_interval(metric.name, found[label]), change))
+            record = tables.record(label, "all", len(tasks), metric.name, found[label])
+            moved = (
+                (None,) * 3 if shift is None else (shift[metric.name], *(shift[f"{metric.name}_ci"] or (None, None)))
+            )
+            records.append(record | dict(zip(("change", "change_lo", "change_hi"), moved, strict=True)))
     note = f"{tables.INTERVALS} Changes are against {first}, paired by task."
-    return Table("compare", f"{len(tasks)} tasks", tuple(columns), tuple(rows), tuple(records), note=note)
+    columns = ("System", "Samples", "Mean over tasks", "Change")
+    return Table("compare", f"{len(tasks)} tasks", columns, tuple(rows), tuple(records), note=note)
 
 
-def _read(choices: Sequence[ComparedSystem]) -> tuple[tuple[Task, ...], dict[str, Outcomes]]:
+def _read(choices: Sequence[ComparedSystem]) -> tuple[tuple[Task, ...], dict[str, Programs]]:
     """Return the tasks, and the outcomes of each system by its label, in order."""
     evaluations = {choice.directory: read_evaluation(choice.directory) for choice in choices}
     tasks = evaluations[choices[0].directory].tasks
-    systems: dict[str, Outcomes] = {}
+    systems: dict[str, Programs] = {}
     for choice in choices:
         evaluation = evaluations[choice.directory]
         if _content(evaluation.tasks) != _content(tasks):
@@ -76,7 +79,7 @@ def _read(choices: Sequence[ComparedSystem]) -> tuple[tuple[Task, ...], dict[str
             label = choice.label or name
             if label in systems:
                 raise UserError(f"Two systems are called {label}. Give each a label of its own: LABEL=RUN:SYSTEM.")
-            systems[label] = evaluation.outcomes(name)
+            systems[label] = evaluation.systems[name]
     return tasks, systems
 
 

@@ -7,6 +7,7 @@ RUN_DIR/<system>/completions.jsonl  quality.jsonl  verdicts.jsonl      line i of
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -15,36 +16,29 @@ from pathlib import Path
 from typing import Any
 
 from cptlab.errors import UserError
-from cptlab.metrics.summary import Outcomes, Summary, compare, summarise
+from cptlab.metrics.programs import JudgedProgram, lines_of_code
+from cptlab.metrics.summary import Summary, compare, summarise
 from cptlab.records import DIFFICULTIES, Completion, Message, Quality, Task, Verdict
-from cptlab.storage.jsonl import from_json, read_jsonl
+from cptlab.storage.jsonl import from_json, is_stored, open_lines, read_jsonl, read_placed
 
 REMAKE = "Give the directory of an evaluation run, or remake it with `python evaluate.py run=<train run directory>`."
-COMPUTED = ("systems", "results", "differences", "cost")  # the keys of metrics.json that are no provenance
+RECORDS = {"completions": Completion, "quality": Quality, "verdicts": Verdict}  # the files of a system
+COMPUTED = ("systems", "results", "differences", "answers", "cost")  # the keys of metrics.json that are no provenance
 
 
 @dataclass(frozen=True, slots=True)
-class JudgedProgram:
-    """One judged program. Its text stays in the file, at byte `place`, so that an evaluation of any size can be read."""
+class StoredProgram(JudgedProgram):
+    """A program whose text stays in the file, at byte `place`, so that an evaluation of any size can be read."""
 
-    quality: Quality
-    verdict: Verdict
-    finished: bool
-    file: Path
-    place: int
+    file: Path = Path()
+    place: int = 0
 
     @property
     def completion(self) -> Completion:
         """The stored completion, read from its file."""
-        with open(self.file, "rb") as file:
+        with open_lines(self.file) as file:
             file.seek(self.place)
             return from_json(Completion, file.readline().decode("utf-8"))
-
-    @property
-    def parses(self) -> bool:
-        """Whether both judges could read the program ("valid" in CPT VII-A)."""
-        unread = self.quality.fatal or any(message.id == "E0001" for message in self.quality.messages)
-        return self.verdict.status != "not_parsed" and not unread
 
 
 @dataclass(frozen=True)
@@ -59,7 +53,7 @@ class Evaluation:
 
     directory: Path
     tasks: tuple[Task, ...]
-    systems: Mapping[str, Mapping[str, tuple[JudgedProgram, ...]]]
+    systems: Mapping[str, Mapping[str, tuple[StoredProgram, ...]]]
     baseline: str
     provenance: Mapping[str, Any]
     ks: tuple[int, ...] | None
@@ -86,14 +80,6 @@ class Evaluation:
         number = str(low) if low == high else f"{low} to {high}"
         return f"{number} {'sample' if number == '1' else 'samples'}"
 
-    def outcomes(self, system: str) -> Outcomes:
-        """Return (qualities, verdicts) by task of a system, as `cptlab.metrics.summary` takes them."""
-        answers = self.systems[system]
-        return (
-            {task: [program.quality for program in programs] for task, programs in answers.items()},
-            {task: [program.verdict for program in programs] for task, programs in answers.items()},
-        )
-
 
 @dataclass(frozen=True)
 class Metrics:
@@ -105,12 +91,11 @@ class Metrics:
 
 def compute_metrics(evaluation: Evaluation) -> Metrics:
     """Compute every metric and its paired difference to the baseline, with intervals, from the stored records."""
-    tasks, ks = evaluation.tasks, evaluation.ks
-    outcomes = {system: evaluation.outcomes(system) for system in evaluation.systems}
-    before = outcomes[evaluation.baseline]
+    tasks, systems, ks = evaluation.tasks, evaluation.systems, evaluation.ks
+    before = systems[evaluation.baseline]
     return Metrics(
-        {system: summarise(tasks, *found, ks=ks) for system, found in outcomes.items()},
-        {system: compare(tasks, before, outcomes[system], ks=ks) for system in evaluation.others},
+        {system: summarise(tasks, programs, ks=ks) for system, programs in systems.items()},
+        {system: compare(tasks, before, systems[system], ks=ks) for system in evaluation.others},
     )
 
 
@@ -149,47 +134,32 @@ def system_names(directory: Path, metrics: Mapping[str, Any]) -> list[str]:
     """
     if metrics.get("systems"):
         return list(metrics["systems"])
-    folders = sorted(path.parent.name for path in directory.glob("*/completions.jsonl"))
+    folders = sorted({path.parent.name for path in directory.glob("*/completions.jsonl*")})
     if not folders:
         raise UserError(f"{directory} holds no system (no <system>/completions.jsonl). {REMAKE}")
     in_order = [name for name in metrics.get("results") or {} if name in folders]
     return in_order + [name for name in folders if name not in in_order]
 
 
-def _read_system(directory: Path, tasks: tuple[Task, ...]) -> dict[str, tuple[JudgedProgram, ...]]:
-    file = directory / "completions.jsonl"
-    completions = list(_places(file))
-    qualities = [_shared(quality) for quality in _read(directory / "quality.jsonl", Quality)]
-    verdicts = list(_read(directory / "verdicts.jsonl", Verdict))
-    if not len(completions) == len(qualities) == len(verdicts):
-        raise UserError(
-            f"The files in {directory} are of different length: {len(completions)} completions, {len(qualities)} "
-            f"quality scores, {len(verdicts)} verdicts. {REMAKE}"
-        )
-    samples: dict[str, list[JudgedProgram]] = {task.id: [] for task in tasks}
-    for number, row in enumerate(zip(completions, qualities, verdicts, strict=True), 1):
-        (task_id, finished, place), quality, verdict = row
-        if task_id not in samples:
-            raise UserError(f"{file}, record {number}: task {task_id!r} is not in tasks.jsonl. {REMAKE}")
-        samples[task_id].append(JudgedProgram(quality, verdict, finished, file, place))
+def _read_system(directory: Path, tasks: tuple[Task, ...]) -> dict[str, tuple[StoredProgram, ...]]:
+    files = {directory / f"{name}.jsonl": kind for name, kind in RECORDS.items()}
+    for path in files:
+        _require(path)
+    completions, *_ = files
+    samples: dict[str, list[StoredProgram]] = {task.id: [] for task in tasks}
+    rows = itertools.zip_longest(*(read_placed(*file) for file in files.items()), fillvalue=(None, 0))
+    for number, ((one, place), (quality, _), (verdict, _)) in enumerate(rows, 1):
+        if one is None or quality is None or verdict is None:
+            lengths = [sum(1 for _ in read_jsonl(*file)) for file in files.items()]
+            raise UserError(
+                f"The files in {directory} are of different length: {lengths[0]} completions, {lengths[1]} "
+                f"quality scores, {lengths[2]} verdicts. {REMAKE}"
+            )
+        if one.task_id not in samples:
+            raise UserError(f"{completions}, record {number}: task {one.task_id!r} is not in tasks.jsonl. {REMAKE}")
+        counts = lines_of_code(one.program), one.tokens, one.finished, one.cleaned
+        samples[one.task_id].append(StoredProgram(_shared(quality), verdict, *counts, completions, place))
     return {task_id: tuple(found) for task_id, found in samples.items()}
-
-
-def _places(path: Path) -> Iterator[tuple[str, bool, int]]:
-    """Yield (task id, finished, byte offset) of each completion, without keeping its texts."""
-    _require(path)
-    place = 0
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                try:
-                    completion = from_json(Completion, line.decode("utf-8"))
-                except ValueError as error:
-                    raise UserError(
-                        f"{path}, line {number}: {error}. Correct or delete that line, or remake the file."
-                    ) from None
-                yield completion.task_id, completion.finished, place
-            place += len(line)
 
 
 @functools.cache
@@ -232,5 +202,5 @@ def _text(path: Path) -> str:
 
 
 def _require(path: Path) -> None:
-    if not path.is_file():
+    if not is_stored(path):
         raise UserError(f"{path} is missing. {REMAKE}")

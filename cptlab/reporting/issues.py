@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from cptlab.errors import UserError
-from cptlab.reporting.evaluation import Evaluation, JudgedProgram
+from cptlab.reporting.evaluation import Evaluation, StoredProgram
 from cptlab.reporting.layout import Table
 
 CATEGORIES = {
@@ -29,7 +29,7 @@ class Issue:
     score: float
 
 
-def valid_programs(evaluation: Evaluation, system: str, per_task: int | None = None) -> list[JudgedProgram]:
+def valid_programs(evaluation: Evaluation, system: str, per_task: int | None = None) -> list[StoredProgram]:
     """Return the programs that parse, in stored order; of each task at most the first `per_task` (None: all)."""
     if per_task is not None and per_task < 1:
         raise UserError(f"Issues cannot be counted in {per_task} programs per task. Take 1 or more, or none for all.")
@@ -39,13 +39,13 @@ def valid_programs(evaluation: Evaluation, system: str, per_task: int | None = N
     return found
 
 
-def best_programs(evaluation: Evaluation, system: str) -> list[JudgedProgram]:
+def best_programs(evaluation: Evaluation, system: str) -> list[StoredProgram]:
     """Return the program of each task with the highest pylint score, the first of equals (those of CPT Fig. 8)."""
     answers = evaluation.systems[system].values()
     return [max(programs, key=lambda program: program.quality.score) for programs in answers]
 
 
-def count_issues(programs: Sequence[JudgedProgram]) -> dict[str, Issue]:
+def count_issues(programs: Sequence[StoredProgram]) -> dict[str, Issue]:
     """Count the issues of categories E, R, C and W in these programs, by message id."""
     symbols: dict[str, str] = {}
     counts: dict[str, int] = {}
@@ -126,7 +126,7 @@ def ranked_issues(issues: Mapping[str, Mapping[str, Issue]]) -> list[tuple[str, 
 
 
 def _counted_programs(
-    evaluation: Evaluation, programs: Mapping[str, Sequence[JudgedProgram]], per_task: int | None
+    evaluation: Evaluation, programs: Mapping[str, Sequence[StoredProgram]], per_task: int | None
 ) -> str:
     sizes = ", ".join(f"{len(found)} {system}" for system, found in programs.items())
     kept = "all programs that parse" if per_task is None else f"the first {per_task} programs of each task that parse"

@@ -5,9 +5,12 @@ from __future__ import annotations
 import csv
 import html
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+CONSOLE = 100  # columns, to which notes are wrapped
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,8 @@ def to_text(table: Table) -> str:
         lines.append("  ".join(parts).rstrip())
     lines += [_text_row(table.columns, widths, table.labels), rule]
     lines += [row[0] if len(row) == 1 else _text_row(row, widths, table.labels) for row in table.rows]
-    return "\n".join([*lines, rule, *([table.note] if table.note else [])])
+    notes = [textwrap.fill(line, max(len(rule), CONSOLE), break_on_hyphens=False) for line in table.note.splitlines()]
+    return "\n".join([*lines, rule, *notes])
 
 
 def _text_row(row: Sequence[str], widths: Sequence[int], labels: int) -> str:

@@ -169,7 +169,7 @@ def _changes(points: Sequence[_Point]) -> dict[str, dict[float, Figures]]:
         if point is not plain:
             other = read_evaluation(point.directory)
             for system in first.systems.keys() & other.systems.keys():
-                before, after = first.outcomes(system), other.outcomes(system)
+                before, after = first.systems[system], other.systems[system]
                 changes[system][point.omega] = compare(first.tasks, before, after, ks=[1])["all"]
     return changes
 

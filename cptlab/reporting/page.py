@@ -26,13 +26,19 @@ def page_of(evaluation: Evaluation, metrics: Metrics, shown: Mapping[str, str]) 
         lead.append("In brackets: 95% intervals of the change, paired by task.")
     if "kata" in benchmarks:
         lead.append("kata is a synthetic benchmark: these figures say nothing about any other model or benchmark.")
-    sections = {family.heading: shown[f"{family.name}.svg"] + shown[family.name] for family in FAMILIES}
-    for heading, name in (("Changes", "differences"), ("Cost", "cost"), ("Verdicts", "verdicts")):
+    *families, messages = FAMILIES
+    sections = {family.heading: shown.get(f"{family.name}.svg", "") + shown[family.name] for family in families}
+    for heading, name in (
+        ("Changes", "differences"),
+        ("Cost", "cost"),
+        ("Verdicts", "verdicts"),
+        ("Answers", "answers"),
+    ):
         if name in shown:
             sections[heading] = shown[name]
-    sections["Issues"] = shown["issues.svg"] + shown["issues"]
-    if "training.svg" in shown:
-        sections["Training"] = shown["training.svg"]
+    sections["Issues"] = shown[messages.name] + shown["issues.svg"] + shown["issues"]
+    if training := shown.get("training.svg", "") + shown.get("pairs", ""):
+        sections["Training"] = training
     for system in evaluation.others:
         sections[f"Side by side: {evaluation.baseline} and {system}"] = _side_by_side(evaluation, system)
     sections["Provenance"] = _provenance(evaluation)

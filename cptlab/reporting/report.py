@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from cptlab.metrics.definitions import FAMILIES
+from cptlab.metrics.definitions import FAMILIES, SCORES
 from cptlab.reporting import layout, tables
+from cptlab.reporting.answers import advice, answers_table
 from cptlab.reporting.curves import Stage, has_curves, read_curves
 from cptlab.reporting.evaluation import Evaluation, Metrics, compute_metrics, read_evaluation
 from cptlab.reporting.issues import issues_table, top_issues_table
 from cptlab.reporting.layout import Table
+from cptlab.reporting.packing import TRAINING
 from cptlab.reporting.page import image, page_of
 from cptlab.storage.atomic import write_bytes, write_text
 
@@ -58,13 +60,16 @@ def make_report(
 
 
 def all_tables(evaluation: Evaluation, metrics: Metrics, programs_per_task: int | None = None) -> list[Table]:
-    """Return a table for each family of metrics, differences and cost where there are any, issues and verdicts."""
+    """Return a table for each family of metrics, differences, cost and pairs where there are any, and the counts."""
     out = [tables.family_table(evaluation, metrics.results, family) for family in FAMILIES]
     if evaluation.others:
         out.append(tables.differences_table(evaluation, metrics.differences))
     if evaluation.cost:
         out.append(tables.cost_table(evaluation, metrics.results))
-    return [*out, issues_table(evaluation, programs_per_task), tables.verdicts_table(evaluation)]
+    if any((evaluation.provenance.get("pair_statistics") or {}).values()):
+        out.append(tables.pairs_table(evaluation))
+    counts = issues_table(evaluation, programs_per_task), tables.verdicts_table(evaluation), answers_table(evaluation)
+    return [*out, *counts]
 
 
 def print_tables(
@@ -74,20 +79,26 @@ def print_tables(
     baseline: str | None = None,
     programs_per_task: int | None = None,
 ) -> None:
-    """Print metrics and changes, cost, the commonest issues and the verdicts to `file` (None: standard output)."""
+    """Print metrics and changes, cost, the commonest issues and the verdicts to `file` (None: standard output).
+
+    What to do where many answers hold no program stands at the end.
+    """
     evaluation = read_evaluation(run_directory, baseline)
     metrics = compute_metrics(evaluation)
     results, differences = metrics.results, metrics.differences
-    shown = [tables.overview_table(evaluation, results, differences, family) for family in FAMILIES]
+    *shown, messages = (tables.overview_table(evaluation, results, differences, family) for family in FAMILIES)
     if evaluation.cost:
         shown.append(tables.cost_table(evaluation, results))
-    shown += [top_issues_table(evaluation, CONSOLE_ISSUES, programs_per_task), tables.verdicts_table(evaluation)]
-    print("\n\n".join(layout.to_text(table) for table in shown), file=file)
+    shown += [messages, top_issues_table(evaluation, CONSOLE_ISSUES, programs_per_task)]
+    shown.append(tables.verdicts_table(evaluation))
+    print("\n\n".join([*map(layout.to_text, shown), *advice(evaluation)]), file=file)
 
 
 def _stages(evaluation: Evaluation) -> Sequence[Stage]:
+    """Read the curves of a packed run, or those of the training run that the evaluation names."""
     named = evaluation.provenance.get("training_run")
-    return read_curves(named) if named and has_curves(named) else ()
+    places = [evaluation.directory / TRAINING, *([named] if named else [])]
+    return next((read_curves(place) for place in places if has_curves(place)), ())
 
 
 def _pictures(
@@ -95,7 +106,7 @@ def _pictures(
 ) -> Iterator[tuple[str, dict[str, bytes]]]:
     from cptlab.reporting import figures  # imports matplotlib, which reading and printing do without
 
-    for family in FAMILIES:
+    for family in SCORES:
         yield family.name, figures.render(figures.family_figure(evaluation, metrics.results, family))
     yield "issues", figures.render(figures.issues_figure(evaluation, programs_per_task))
     if stages:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from cptlab.records import Task
-from cptlab.reporting.evaluation import Evaluation, JudgedProgram
+from cptlab.reporting.evaluation import Evaluation, StoredProgram
 
 RULE = (
     "Of each difficulty: the tasks whose mean pylint score rose most, changed by the median, and fell most (or rose "
@@ -22,7 +22,7 @@ class SideBySide:
 
     task: Task
     change: float
-    programs: Mapping[str, JudgedProgram]
+    programs: Mapping[str, StoredProgram]
 
 
 def choose_tasks(evaluation: Evaluation, system: str) -> list[SideBySide]:
@@ -40,7 +40,7 @@ def choose_tasks(evaluation: Evaluation, system: str) -> list[SideBySide]:
     return chosen
 
 
-def median_program(programs: Sequence[JudgedProgram]) -> JudgedProgram:
+def median_program(programs: Sequence[StoredProgram]) -> StoredProgram:
     """Return the program of (lower) median score, the first in stored order of equals."""
     ranked = sorted(programs, key=lambda program: program.quality.score)
     return ranked[(len(ranked) - 1) // 2]
@@ -65,7 +65,7 @@ def _change(evaluation: Evaluation, system: str, task: Task) -> float:
     return means[1] - means[0]
 
 
-def _program(system: str, program: JudgedProgram) -> str:
+def _program(system: str, program: StoredProgram) -> str:
     quality, verdict = program.quality, program.verdict
     marked = {message.line for message in quality.messages}
     lines = [
@@ -73,12 +73,14 @@ def _program(system: str, program: JudgedProgram) -> str:
         for number, line in enumerate(program.completion.program.split("\n"), 1)
     ]
     reason = f": {verdict.reason}" if verdict.reason else ""
+    answer = f", {program.tokens} tokens" if program.tokens else ""
+    answer += ", cleaned" * program.cleaned + ", cut off" * (not program.finished)
     messages = "".join(
         f"<li>line {m.line}: <b>{html.escape(m.id)}</b> {html.escape(m.symbol)}</li>"
         for m in sorted(quality.messages, key=lambda m: (m.line, m.id))
     )
     return (
         f"<section><h5>{html.escape(system)}, sample {program.completion.sample}: score {quality.score:.2f}, "
-        f"<span class='verdict'>{html.escape(verdict.status + reason)}</span></h5>\n"
+        f"<span class='verdict'>{html.escape(verdict.status + reason)}</span>{answer}</h5>\n"
         f"<pre class='program'>{''.join(lines)}</pre><ul>{messages or '<li>no pylint message</li>'}</ul></section>\n"
     )

@@ -9,22 +9,31 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cptlab.metrics.definitions import FAMILIES, UNCOUNTED, Family, Metric, find_metric
+from cptlab.metrics.definitions import CORRECTNESS, FAMILIES, SCORES, UNCOUNTED, Family, Metric, find_metric
 from cptlab.metrics.summary import Summary
 from cptlab.records import STATUSES
+from cptlab.reporting.answers import answers_note
 from cptlab.reporting.evaluation import Evaluation
 from cptlab.reporting.layout import Table
 
 UNCOUNTED_TESTS = {"public": "the examples that the prompt shows", "hidden": "further tests of the data set"}
 INTERVALS = "In brackets: 95% bootstrap interval over tasks."
+NOTES = {  # by the metric that they are about
+    "statements": " Statements: of the programs that parse.",
+    "lines": " Lines: without blank lines and comments.",
+    "tokens": " Tokens: all that the model wrote.",
+    "pylint_errors": " E: errors, W: warnings, R: refactor, C: convention, in programs that parse, per 100 of all programs.",
+}
+PAIRS_OF = ("Train", "Validation", "Test", "All")
 
 Results = Mapping[str, Summary]
 
 
 def metrics_of(results: Results, family: Family | None = None) -> list[Metric]:
-    """Return the metrics that the results hold, all or those of one family, in the order of the tables."""
-    levels = next(iter(results.values()))
-    names = [name for name in next(iter(levels.values())) if name != "tasks" and not name.endswith("_ci")]
+    """Return the metrics that a system has, all or those of one family, in the order of the tables."""
+    found = [row for levels in results.values() for row in levels.values()]
+    names = [name for name in found[0] if name != "tasks" and not name.endswith("_ci")]
+    names = [name for name in names if any(row.get(name) is not None for row in found)]
     return [metric for metric in map(find_metric, names) if family in (None, metric.family)]
 
 
@@ -38,10 +47,10 @@ def family_table(evaluation: Evaluation, results: Results, family: Family) -> Ta
         for level, tasks in evaluation.levels.items():
             found = results[system][level]
             cells += [with_interval(metric.name, found) for metric in metrics]
-            records += [_record(system, level, len(tasks), metric.name, found) for metric in metrics]
+            records += [record(system, level, len(tasks), metric.name, found) for metric in metrics]
         rows.append(tuple(cells))
     columns = ("System", *(metric.heading for _ in evaluation.levels for metric in metrics))
-    note = f"n: tasks. {INTERVALS}{left_out(evaluation)}{_uncounted_note(evaluation, metrics)}"
+    note = f"n: tasks. {INTERVALS}{_notes(evaluation, family, metrics)}"
     return Table(family.name, family_title(evaluation, family), columns, tuple(rows), tuple(records), 1, groups, note)
 
 
@@ -58,48 +67,53 @@ def family_title(evaluation: Evaluation, family: Family) -> str:
 
 
 def differences_table(evaluation: Evaluation, differences: Results) -> Table:
-    """Each other system minus the baseline, paired by task."""
-    metrics = metrics_of(differences)
+    """Each other system minus the baseline, paired by task: one row a system and metric, one column a difficulty."""
     rows, records = [], []
+    for family in FAMILIES:
+        if metrics := metrics_of(differences, family):
+            rows.append((f"{family.heading} ({family.unit}{', percentage points' if family.percent else ''})",))
+        for system in evaluation.others:
+            for metric in metrics:
+                shifts = (change(metric.name, differences[system][level]) for level in evaluation.levels)
+                rows.append((system, metric.heading, *shifts))
     for system in evaluation.others:
         for level, tasks in evaluation.levels.items():
             found = differences[system][level]
-            rows.append((system, level, str(len(tasks)), *(change(metric.name, found) for metric in metrics)))
-            records += [_record(system, level, len(tasks), metric.name, found) for metric in metrics]
-    counts = {family: len(metrics_of(differences, family)) for family in FAMILIES}
-    units = {family: f"{family.unit}, percentage points" if family.percent else family.unit for family in FAMILIES}
+            records += [record(system, level, len(tasks), metric.name, found) for metric in metrics_of(differences)]
     return Table(
         "differences",
         f"Change against {evaluation.baseline}, paired by task",
-        ("System", "Difficulty", "Tasks", *(metric.heading for metric in metrics)),
+        ("System", "Metric", *(f"{level} (n = {len(tasks)})" for level, tasks in evaluation.levels.items())),
         tuple(rows),
         tuple(records),
-        labels=3,
-        groups=tuple((units[family], count) for family, count in counts.items() if count),
-        note=INTERVALS,
+        labels=2,
+        note=f"n: tasks. {INTERVALS}",
     )
 
 
 def overview_table(evaluation: Evaluation, results: Results, differences: Results, family: Family) -> Table:
     """The figures of `family_table` with one row a difficulty and system: narrow enough for a console.
 
-    Below each system but the baseline stands its change.
+    Below each system but the baseline stands its change. Length and messages are over all tasks alone.
     """
     metrics = metrics_of(results, family)
+    every = family in SCORES
     rows: list[tuple[str, ...]] = []
-    for level, tasks in evaluation.levels.items():
-        head = [level, str(len(tasks))]
+    for level, tasks in evaluation.levels.items() if every else list(evaluation.levels.items())[-1:]:
+        head = [level, str(len(tasks))] if every else []
         for system in evaluation.systems:
             found = results[system][level]
             rows.append((*head, system, *(with_interval(metric.name, found) for metric in metrics)))
-            head = ["", ""]
+            head = [""] * len(head)
             if system in evaluation.others:
                 shift = differences[system][level]
                 rows.append((*head, "  change", *(change(metric.name, shift) for metric in metrics)))
-    columns = ("Difficulty", "Tasks", "System", *(metric.heading for metric in metrics))
+    labels = ("Difficulty", "Tasks", "System") if every else ("System",)
+    columns = (*labels, *(metric.heading for metric in metrics))
+    title = family_title(evaluation, family) + ("" if every else f", {len(evaluation.tasks)} tasks")
     note = f"{INTERVALS} Changes are against {evaluation.baseline}." if evaluation.others else INTERVALS
-    note += left_out(evaluation) + _uncounted_note(evaluation, metrics)
-    return Table("overview", family_title(evaluation, family), columns, tuple(rows), (), labels=3, note=note)
+    note += _notes(evaluation, family, metrics)
+    return Table("overview", title, columns, tuple(rows), (), labels=len(labels), note=note)
 
 
 def verdicts_table(evaluation: Evaluation) -> Table:
@@ -124,7 +138,7 @@ def cost_table(evaluation: Evaluation, results: Results) -> Table:
     Systems whose cost was not counted have '–'.
     """
     level = list(evaluation.levels)[-1]
-    metrics = [found[0] for family in FAMILIES if (found := metrics_of(results, family))]
+    metrics = [found[0] for family in SCORES if (found := metrics_of(results, family))]
     rows, records = [], []
     for system in evaluation.systems:
         cost, found = evaluation.cost.get(system, {}), results[system][level]
@@ -143,6 +157,46 @@ def shown_label(metric: Metric) -> str:
     return f"{metric.label} (%)" if metric.family.percent else metric.label
 
 
+def pairs_table(evaluation: Evaluation) -> Table:
+    """The pairs that each tuned system was trained on, as its training run describes them (pairs/dataset.py)."""
+    rows, records, filters = [], [], []
+    trained = {system: found for system, found in evaluation.provenance["pair_statistics"].items() if found}
+    dropped = {name: None for found in trained.values() for name in found.get("filters", {})}
+    for system, found in trained.items():
+        counts = found["pairs"]["all"]
+        shares = {
+            "masked_share": found["masked_share"]["both"],
+            "masked_without_message": found["masked_without_message"],
+            "empty_masks_better": found["empty_mask_rate"]["better"],
+            "empty_masks_worse": found["empty_mask_rate"]["worse"],
+        }
+        rows.append(
+            (
+                system,
+                *(str(counts[split.lower()]) for split in PAIRS_OF),
+                *(f"{100 * share:.1f}" for share in shares.values()),
+            )
+        )
+        records.append({"system": system, **counts, **shares, **dropped, **found.get("filters", {})})
+        if "filters" in found:
+            said = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in found["filters"].items())
+            filters.append(f" Filters of {system}: {said}.")
+    columns = ("System", *PAIRS_OF, "Masked (%)", "Without message (%)", "Empty, better (%)", "Empty, worse (%)")
+    note = (
+        "Masked: tokens in which the programs of a pair differ, of all their tokens. Without message: masked tokens on lines "
+        "without a pylint message, of all masked ones. Empty: masks of better or worse programs that mark nothing."
+    )
+    title = "Training pairs by split, and their masks"
+    return Table("pairs", title, columns, tuple(rows), tuple(records), note=note + "".join(filters))
+
+
+def _notes(evaluation: Evaluation, family: Family, metrics: Sequence[Metric]) -> str:
+    """What a reader of a family's table should know about the tasks and programs behind it."""
+    about = "".join(NOTES.get(metric.name, "") for metric in metrics)
+    answers = answers_note(evaluation) if family == CORRECTNESS else ""
+    return about + left_out(evaluation) + _uncounted_note(evaluation, metrics) + answers
+
+
 def _uncounted_note(evaluation: Evaluation, metrics: Sequence[Metric]) -> str:
     """Say which tests a column is about that do not count, and how many tasks have some."""
     names = {metric.name.partition("_pass@")[0] for metric in metrics}
@@ -155,7 +209,9 @@ def _uncounted_note(evaluation: Evaluation, metrics: Sequence[Metric]) -> str:
 
 
 def value(metric: str, found: Mapping[str, Any]) -> str:
-    """'4.87' for a score, '22.0' for a pass rate (in percent)."""
+    """'4.87' for a score, '22.0' for a pass rate (in percent), '–' for none."""
+    if found[metric] is None:
+        return "–"
     family = find_metric(metric).family
     return f"{found[metric] * family.scale:.{family.digits}f}"
 
@@ -178,7 +234,8 @@ def change(metric: str, found: Mapping[str, Any]) -> str:
     return f"{shift} [{low}, {high}]"
 
 
-def _record(system: str, level: str, tasks: int, metric: str, found: Mapping[str, Any]) -> dict[str, Any]:
+def record(system: str, level: str, tasks: int, metric: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a metric and the ends of its interval, unrounded, as a line of a CSV file."""
     low, high = found[f"{metric}_ci"] or (None, None)
     place = {"system": system, "difficulty": level, "tasks": tasks, "metric": metric}
     return place | {"value": found[metric], "lo": low, "hi": high}

@@ -81,7 +81,7 @@ class CommandSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgingSettings(CommandSettings):
+class SandboxSettings(CommandSettings):
     """What every command has that runs programs."""
 
     sandbox: Annotated[
@@ -92,6 +92,13 @@ class JudgingSettings(CommandSettings):
         ),
     ] = "landlock"
     workers: Annotated[int | None, Setting("Processes that judge programs; null: one per core.", at_least=1)] = None
+    judge: Annotated[Any, Part()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgingSettings(SandboxSettings):
+    """What every command has that samples or scores programs."""
+
     extra_disabled: Annotated[
         Sequence[str],
         Setting(
@@ -100,7 +107,6 @@ class JudgingSettings(CommandSettings):
         ),
     ] = ()
     decoding: Decoding
-    judge: Annotated[Any, Part()]
     experiment_name: Annotated[str, Setting("Name of the experiment, the group of its runs in W&B.")] = "default"
 
 
@@ -197,6 +203,13 @@ class PairsSettings(JudgingSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TasksSettings(SandboxSettings):
+    """conf/tasks.yaml."""
+
+    benchmark: Annotated[Any, Part()]
+
+
+@dataclass(frozen=True, kw_only=True)
 class OmegaSettings(JudgingSettings):
     """conf/omega.yaml."""
 
@@ -271,6 +284,7 @@ COMMANDS: dict[str, type[CommandSettings]] = {
     "train": TrainSettings,
     "evaluate": EvaluateSettings,
     "pairs": PairsSettings,
+    "tasks": TasksSettings,
     "omega": OmegaSettings,
     "dilution": DilutionSettings,
 }

@@ -3,8 +3,8 @@
     write_jsonl(path, completions)
     completions = list(read_jsonl(path, Completion))
 
-Use it for every file of records that is written whole. A field that was renamed says so with
-`field(metadata={"earlier_name": ...})`, and files with the earlier name stay readable.
+Use it for every file of records that is written whole. A file that is not there is read from `<path>.gz`, compressed.
+A field that was renamed says so with `field(metadata={"earlier_name": ...})`, and files with the earlier name stay readable.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import gzip
 import json
 import os
 import sys
 import types
 import typing
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from cptlab.errors import UserError
 from cptlab.storage.atomic import write_lines
@@ -113,18 +115,42 @@ def write_jsonl(path: str | os.PathLike, records: Iterable[Any]) -> None:
     write_lines(path, map(to_json, records))
 
 
+def is_stored(path: Path) -> bool:
+    """Whether a file is there, plain or compressed as `<path>.gz`."""
+    return path.is_file() or compressed(path).is_file()
+
+
+def compressed(path: Path) -> Path:
+    return path.with_name(f"{path.name}.gz")
+
+
+def open_lines(path: Path) -> BinaryIO:
+    """Open a file for reading, plain or compressed as `<path>.gz`. Places in it are those of the plain file."""
+    return open(path, "rb") if path.is_file() else cast(BinaryIO, gzip.open(compressed(path)))
+
+
 def read_jsonl(path: str | os.PathLike, kind: type) -> Iterator[Any]:
     """Yield the records of a JSONL file. Raises UserError, naming file and line, for a malformed row."""
-    path = Path(path)
-    if not path.is_file():
+    return (record for record, _ in read_placed(path, kind))
+
+
+def read_placed(path: str | os.PathLike, kind: type) -> Iterator[tuple[Any, int]]:
+    """Yield each record, and the byte at which its line begins (see `open_lines`). Errors as in `read_jsonl`."""
+    path, place = Path(path), 0
+    if not is_stored(path):
         raise UserError(f"There is no file {path}. Check the path, or remake the file with the command that wrote it.")
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                yield from_json(kind, line)
-            except ValueError as error:
-                raise UserError(
-                    f"{path}, line {number}: {error}. Correct or delete that line, or remake the file."
-                ) from None
+    try:
+        with open_lines(path) as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield _record(path, number, kind, line), place
+                place += len(line)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise UserError(f"{compressed(path)} is damaged ({error}). Copy it again, or remake it.") from None
+
+
+def _record(path: Path, number: int, kind: type, line: bytes) -> Any:
+    try:
+        return from_json(kind, line.decode("utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}, line {number}: {error}. Correct or delete that line, or remake the file.") from None

@@ -7,6 +7,7 @@ of, and its SHA-256: one that was made of anything else is never read.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from array import array
@@ -21,8 +22,9 @@ from cptlab.judging.execution.executor import probe_sandbox
 from cptlab.judging.lint.pylint_score import score_stream
 from cptlab.judging.sandbox.limits import Limits
 from cptlab.judging.verdicts.judge import judge_stream
+from cptlab.metrics.programs import JudgedProgram, lines_of_code
 from cptlab.progress import progress_bar
-from cptlab.records import Completion, Quality, Task, Verdict
+from cptlab.records import Completion, Message, Quality, Task, Verdict
 from cptlab.storage.atomic import write_json, write_lines
 from cptlab.storage.checksums import file_digest
 from cptlab.storage.damaged import set_aside
@@ -97,9 +99,10 @@ def _completions(
         if task_id not in file.counts:  # it is left out of the benchmark
             continue
         program = clean(text, by_id[task_id], is_solution, special_tokens)
+        cleaned = program != (text if is_solution else by_id[task_id].prompt.code + text)
         if context == "prompt":
             program = with_context(program, by_id[task_id])
-        yield to_json(Completion(task_id, samples[task_id], text, program, tokens=0, finished=True))
+        yield to_json(Completion(task_id, samples[task_id], text, program, tokens=0, finished=True, cleaned=cleaned))
         samples[task_id] += 1
 
 
@@ -218,15 +221,20 @@ def _row_verdicts(directory: Path) -> Iterator[dict[str, Any]]:
         } | ({"by_rule": verdict["by_rule"]} if verdict["by_rule"] else {})
 
 
-def results_by_task(directory: Path) -> tuple[dict[str, list[Quality]], dict[str, list[Verdict]]]:
-    """Return (qualities, verdicts) of each task for metrics.summary, without messages and reasons to save memory."""
-    qualities: dict[str, list[Quality]] = {}
-    verdicts: dict[str, list[Verdict]] = {}
+def results_by_task(directory: Path) -> dict[str, list[JudgedProgram]]:
+    """Return the programs of each task for metrics.summary, without texts and reasons, and equal messages as one object."""
+    message = functools.cache(Message)
+    programs: dict[str, list[JudgedProgram]] = {}
     for completion, quality, verdict in _results(directory):
-        score = Quality(quality["score"], quality["statements"], quality["fatal"])
-        qualities.setdefault(completion["task_id"], []).append(score)
-        verdicts.setdefault(completion["task_id"], []).append(Verdict(verdict["status"], by_rule=verdict["by_rule"]))
-    return qualities, verdicts
+        messages = tuple(message(**found) for found in quality["messages"])
+        program = JudgedProgram(
+            Quality(quality["score"], quality["statements"], quality["fatal"], messages),
+            Verdict(verdict["status"], by_rule=verdict["by_rule"]),
+            lines_of_code(completion["program"]),
+            cleaned=completion.get("cleaned", False),
+        )
+        programs.setdefault(completion["task_id"], []).append(program)
+    return programs
 
 
 def _results(directory: Path) -> Iterator[tuple[dict[str, Any], ...]]:

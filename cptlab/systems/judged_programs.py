@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from cptlab.metrics.programs import JudgedProgram, judged_program
 from cptlab.records import Completion, Quality, Verdict
 from cptlab.storage.jsonl import write_jsonl
 
@@ -40,10 +41,9 @@ class JudgedPrograms:
             yield task_id, self.completions[start:end], self.qualities[start:end], self.verdicts[start:end]
             start = end
 
-    def results(self) -> tuple[dict[str, list[Quality]], dict[str, list[Verdict]]]:
-        """Return (qualities, verdicts) of each task, as metrics.summary takes them."""
-        rows = list(self.by_task())
-        return {row[0]: row[2] for row in rows}, {row[0]: row[3] for row in rows}
+    def results(self) -> dict[str, list[JudgedProgram]]:
+        """Return the programs of each task, as metrics.summary takes them."""
+        return {task_id: list(map(judged_program, *records)) for task_id, *records in self.by_task()}
 
     def of(self, task_ids: Sequence[str]) -> JudgedPrograms:
         """Return the rows of these tasks."""

@@ -22,7 +22,7 @@ from typing import Annotated, Any
 
 from cptlab.errors import UserError
 from cptlab.records import DIFFICULTIES, Prompt, Task, Test
-from cptlab.settings.setting import Setting
+from cptlab.settings.setting import Setting, check_settings
 from cptlab.storage.jsonl import integers_of_any_length
 from cptlab.tasks.benchmark import Benchmark, Exclude, Fractions, divided
 from cptlab.tasks.files import DataDir, Row, Source, check_data_dir, file_rows, find_file, make_tasks, read_rows
@@ -61,6 +61,9 @@ def apps(
             "that is, else the hub."
         ),
     ] = None,
+    difficulty: Annotated[
+        str | None, Setting("Tasks of this difficulty alone; null: of all.", choices=DIFFICULTIES)
+    ] = None,
     fractions: Fractions = None,
     exclude: Exclude = (),
 ) -> Benchmark:
@@ -69,7 +72,11 @@ def apps(
     Splits are the hub's; other files and folders are split test. Raise UserError for a source that does not exist or
     cannot be read.
     """
-    tasks = [task for task, _ in _tasks_and_solutions(data_dir, source)]
+    check_settings(apps, difficulty=difficulty)
+    found = [task for task, _ in _tasks_and_solutions(data_dir, source)]
+    tasks = [task for task in found if difficulty in (None, task.difficulty)]
+    if not tasks:
+        raise UserError(f"None of the {len(found)} tasks is of difficulty {difficulty}. Set benchmark.difficulty=null.")
     return Benchmark("apps", divided(tasks, fractions)).without(exclude)
 
 

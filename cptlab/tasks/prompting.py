@@ -2,7 +2,7 @@
 
 A base model continues the benchmark's prompt, and its answer ends at the benchmark's stop texts. A chat model is asked as
 EvalPlus asks (arXiv 2305.01210): the user's turn wants a script for the problem, the assistant's turn is opened with a
-fenced block, and the answer ends where that block ends.
+fenced block, and the answer ends where that block ends, or where a function is followed by a test run of its own.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from cptlab.records import Prompt, Span, Task
 
 FORMS = ("auto", "base", "chat")
 FENCE = "```"
+TEST_RUNS = ("\nif __name__", "\ndef main(", "\nprint(", "\nassert ")  # EvalPlus's, and assertions
 REQUEST = "Please provide a self-contained Python script that solves the following problem in a markdown code block:\n"
 FUNCTION_OPENING = (
     "Below is a Python script with a self-contained function that solves the problem and passes corresponding tests:\n"
@@ -39,11 +40,12 @@ def question_of(task: Task) -> Prompt:
 
 def chat_prompt(question: Prompt, task: Task, chat: ChatFormat) -> Prompt:
     """Return the whole text that the model continues: the question in the chat, up to the opened block of the answer."""
-    opening = SCRIPT_OPENING if task.kind == "stdin" else FUNCTION_OPENING
+    is_script = task.kind == "stdin"
+    opening = SCRIPT_OPENING if is_script else FUNCTION_OPENING
     before = chat.before + REQUEST
     behind = f"{chat.between}{opening}{FENCE}python\n"
     asked = _moved(question, before, 0, question.text, behind)
-    return replace(asked, stops=(f"\n{FENCE}",), closing=FENCE)
+    return replace(asked, stops=(f"\n{FENCE}", *(() if is_script else TEST_RUNS)), closing=FENCE)
 
 
 def _moved(prompt: Prompt, before: str, start: int, inside: str, behind: str) -> Prompt:

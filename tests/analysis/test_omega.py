@@ -16,6 +16,7 @@ from cptlab.analysis.omega.tuning import check_metric, sentences, task_values, t
 from cptlab.commands.omega import tune_omega
 from cptlab.commands.omega_curve import main
 from cptlab.errors import UserError
+from cptlab.metrics.programs import JudgedProgram
 from cptlab.metrics.statistics import paired_difference
 from cptlab.metrics.summary import summarise
 from cptlab.records import Completion, Prompt, Quality, Task, Verdict
@@ -168,13 +169,14 @@ def make_task(number, split="validation", text=None):
 
 
 def judged(tasks, rate, n=10, seed=0):
-    """(qualities, verdicts) with about `rate` of the programs right."""
-    qualities, verdicts = {}, {}
+    """Programs of each task, about `rate` of them right."""
+    programs = {}
     for task in tasks:
         right = np.random.default_rng([seed, int(task.id[1:])]).random(n) < rate
-        verdicts[task.id] = [Verdict("passed" if hit else "failed") for hit in right]
-        qualities[task.id] = [Quality(5.0 + hit, 4, False) for hit in right]
-    return qualities, verdicts
+        verdicts = [Verdict("passed" if hit else "failed") for hit in right]
+        qualities = [Quality(5.0 + hit, 4, False) for hit in right]
+        programs[task.id] = list(map(JudgedProgram, qualities, verdicts))
+    return programs
 
 
 def test_tuning_chooses_on_validation_tasks_and_reports_on_the_others():
@@ -192,7 +194,7 @@ def test_tuning_chooses_on_validation_tasks_and_reports_on_the_others():
     assert [ask for ask in asked if ask[0] == "test"] == [("test", 1.0), ("test", best)]
     assert len(lines) == len(tuned.search.scores) == len([ask for ask in asked if ask[0] == "validation"])
     plain, after = (
-        summarise(test, *judged(test, rate, seed=7), ks=[1])["all"]["pass@1"]
+        summarise(test, judged(test, rate, seed=7), ks=[1])["all"]["pass@1"]
         for rate in (0.4 + 0.3 * np.exp(-4.5), 0.4 + 0.3 * np.exp(-((best - 1.3) ** 2) / 0.02))
     )
     assert tuned.test["before"]["pass@1"] == plain and tuned.test["after"]["pass@1"] == after
@@ -219,10 +221,8 @@ def test_a_failed_assumption_and_a_flat_curve_are_said():
 
 def test_metrics_of_a_task():
     tasks = [make_task(0)]
-    found = (
-        {"t0": [Quality(s, 3, False) for s in (2.0, 4.0, 9.0)]},
-        {"t0": [Verdict("passed"), Verdict("failed"), Verdict("timeout")]},
-    )
+    qualities = [Quality(s, 3, False) for s in (2.0, 4.0, 9.0)]
+    found = {"t0": list(map(JudgedProgram, qualities, map(Verdict, ("passed", "failed", "timeout"))))}
     values = {
         m: task_values(tasks, found, m)[0] for m in ("pass@1", "pass@2", "pylint_mean", "pylint_max", "pylint_min")
     }
@@ -233,6 +233,8 @@ def test_metrics_of_a_task():
         check_metric("accuracy", 4)
     with pytest.raises(UserError, match="n=4"):
         check_metric("pass@5", 4)
+    with pytest.raises(UserError, match="metric=tokens counts tokens per program"):
+        check_metric("tokens", 4)
 
 
 # ---- the store
@@ -395,9 +397,9 @@ def a_sweep(folder, omegas=OMEGAS, systems=("base", "tuned"), first=0, **changed
                 run / system / "completions.jsonl",
                 [Completion(t.id, i, "x", "x", 1, True) for t in tasks for i in range(10)],
             )
-            write_jsonl(run / system / "quality.jsonl", [q for t in tasks for q in found[0][t.id]])
-            write_jsonl(run / system / "verdicts.jsonl", [v for t in tasks for v in found[1][t.id]])
-            results[system] = summarise(tasks, *found, ks=[1])
+            write_jsonl(run / system / "quality.jsonl", [p.quality for t in tasks for p in found[t.id]])
+            write_jsonl(run / system / "verdicts.jsonl", [p.verdict for t in tasks for p in found[t.id]])
+            results[system] = summarise(tasks, found, ks=[1])
         write_jsonl(run / "tasks.jsonl", tasks)
         guidance = {"omega": omega, "gate": "always"}
         config = {

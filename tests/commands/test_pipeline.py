@@ -59,13 +59,16 @@ def test_the_exported_prefix_works_in_peft(whole):
 
 
 def test_an_evaluation_leaves_its_record(whole):
-    _, run = whole
+    train, run = whole
     metrics = json.loads((run / "metrics.json").read_text())
+    statistics = json.loads((train / "metrics.json").read_text())["pair_statistics"]
+    assert metrics["pair_statistics"] == {"tuned": statistics}
+    assert [counts["programs"] for counts in metrics["answers"].values()] == [30, 30]
     assert set(metrics["results"]) == {"base", "tuned"}
     for system in metrics["results"].values():
         assert set(system) == {*DIFFICULTIES, "all"}
         for row in system.values():
-            for name in ("pylint_mean", "pylint_max", "pylint_min", "pass@1", "pass@5"):
+            for name in ("pylint_mean", "pylint_max", "pylint_min", "pass@1", "pass@5", "statements", "tokens"):
                 low, high = row[f"{name}_ci"]
                 assert low <= row[name] <= high
             assert "pass@10" not in row

@@ -20,11 +20,14 @@ def means(run, system):
     """Of each metric, the value per task."""
     by_task = {}
     for completion, quality, verdict in raw_rows(run, system):
-        by_task.setdefault(completion["task_id"], []).append((quality["score"], verdict["status"] == "passed"))
-    return {
-        "pylint_mean": [sum(score for score, _ in rows) / len(rows) for rows in by_task.values()],
-        "pylint_min": [min(score for score, _ in rows) for rows in by_task.values()],
-        "pass@1": [sum(passed for _, passed in rows) / len(rows) for rows in by_task.values()],
+        errors = sum(message["id"][0] == "E" and message["id"] != "E0001" for message in quality["messages"])
+        unread = any(message["id"] == "E0001" for message in quality["messages"])
+        row = quality["score"], verdict["status"] == "passed", completion["tokens"], 100 * errors, 100 * unread
+        by_task.setdefault(completion["task_id"], []).append(row)
+    columns = [list(zip(*rows, strict=True)) for rows in by_task.values()]
+    return {"pylint_min": [min(column[0]) for column in columns]} | {
+        metric: [sum(column[i]) / len(column[i]) for column in columns]
+        for i, metric in enumerate(("pylint_mean", "pass@1", "tokens", "pylint_errors", "not_parsed"))
     }
 
 
@@ -52,8 +55,11 @@ def test_all_systems_of_a_run_and_some_of_others(runs):
     table = compare_table(
         [ComparedSystem(one), ComparedSystem(two, "base", "other"), ComparedSystem(two, label="again")]
     )
-    assert [row[0] for row in table.rows] == ["base", "tuned", "other", "again"]
-    assert table.rows[2][1:] == table.rows[3][1:] and "against base" in table.note
+    assert table.rows[0] == ("mean pylint score",) and len(table.rows) == 5 * 7  # a heading and four systems a metric
+    for first in range(1, len(table.rows), 5):
+        assert [row[0] for row in table.rows[first : first + 4]] == ["base", "tuned", "other", "again"]
+        assert table.rows[first + 2][1:] == table.rows[first + 3][1:]
+    assert "against base" in table.note
     turned = compare_table([ComparedSystem(one, "tuned"), ComparedSystem(one, "base")])
     there, back = (record["change"] for record in (*table.records, *turned.records) if record["system"] in ("tuned", "base")
                    and record["metric"] == "pass@1" and record["change"] is not None)  # fmt: skip

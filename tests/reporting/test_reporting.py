@@ -16,12 +16,13 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cptlab.commands.report import main
 from cptlab.errors import UserError
 from cptlab.metrics import definitions, statistics, summary
-from cptlab.metrics.definitions import CORRECTNESS, QUALITY
+from cptlab.metrics.definitions import CORRECTNESS, LENGTH, MESSAGES, QUALITY
 from cptlab.records import Completion, Message, Prompt, Quality, Task, Test, Verdict
 from cptlab.reporting import issues, layout, make_report, read_evaluation, side_by_side, tables
 from cptlab.reporting.curves import read_curves
@@ -70,9 +71,13 @@ def store_run(directory: Path, tasks: int = 9, samples: int = 6, seed: int = 0, 
                 cost = sum(5 if m.id[0] == "E" else 1 for m in messages)
                 score = 0.0 if broken else max(0.0, 10 - 10 * cost / 12)
                 status = "not_parsed" if broken else draw.choice(["passed", "passed", "failed", "error", "timeout"])
-                text = f"\n    y = {sample}  # {HOSTILE}\n    return x"
-                completions.append(Completion(task.id, sample, text, task.prompt.code + text, 9, draw.random() < 0.9))
-                qualities.append(Quality(score, 12, False, tuple(messages), draw.randint(0, 1)))
+                more = "\n\n    y += 1" * (sample % 2)
+                text = f"\n    y = {sample}  # {HOSTILE}{more}\n    return x"
+                program = task.prompt.code + text
+                completions.append(Completion(task.id, sample, text, program, 9 + sample, draw.random() < 0.9))
+                qualities.append(
+                    Quality(score, (12 + sample) * (not broken), False, tuple(messages), draw.randint(0, 1))
+                )
                 verdicts.append(Verdict(status, HOSTILE if status == "error" else ""))
         write_jsonl(directory / system / "completions.jsonl", completions)
         write_jsonl(directory / system / "quality.jsonl", qualities)
@@ -193,23 +198,32 @@ def test_verdict_counts_are_those_of_a_plain_loop(run, stored):
 
 def test_scores_and_pass_rates_are_those_of_a_plain_loop(run, stored):
     metrics = compute_metrics(run)
-    quality = {
-        (r["system"], r["difficulty"], r["metric"]): r
-        for r in tables.family_table(run, metrics.results, QUALITY).records
-    }
-    correct = {
-        (r["system"], r["difficulty"], r["metric"]): r
-        for r in tables.family_table(run, metrics.results, CORRECTNESS).records
-    }
+    quality, correct, length, messages = (
+        {(r["system"], r["difficulty"], r["metric"]): r for r in tables.family_table(run, metrics.results, one).records}
+        for one in (QUALITY, CORRECTNESS, LENGTH, MESSAGES)
+    )
     level_of = {json.loads(line)["id"]: json.loads(line)["difficulty"] for line in open(stored / "tasks.jsonl")}
     for system in ("base", "tuned"):
         for level in ("introductory", "interview", "competition", "all"):
-            scores, passes = {}, {}
+            scores, passes, counts, statements = {}, {}, {}, {}
             for completion, found, verdict in raw_rows(stored, system):
                 task = completion["task_id"]
                 if level in ("all", level_of[task]):
                     scores.setdefault(task, []).append(found["score"])
                     passes.setdefault(task, []).append(verdict["status"] == "passed")
+                    unread, codes = verdict["status"] == "not_parsed", [m["id"][0] for m in found["messages"]]
+                    row = [codes.count(category) * (not unread) for category in "EWRC"]
+                    lines = completion["program"].replace("\n\n", "\n").count("\n") + 1
+                    counts.setdefault(task, []).append([*row, unread, completion["tokens"], lines])
+                    if not unread:
+                        statements.setdefault(task, []).append(found["statements"])
+            counts = np.array(list(counts.values())).mean(axis=1).mean(axis=0)
+            kinds = [f"pylint_{kind}" for kind in ("errors", "warnings", "refactors", "conventions")]
+            for metric, value in zip((*kinds, "not_parsed"), 100 * counts[:5], strict=True):
+                assert messages[system, level, metric]["value"] == pytest.approx(value)
+            expected = {"statements": np.mean([np.mean(some) for some in statements.values()])}
+            expected |= {"tokens": counts[5], "lines": counts[6]}
+            assert {name: length[system, level, name]["value"] for name in expected} == pytest.approx(expected)
             for metric, take in (("mean", lambda s: sum(s) / len(s)), ("max", max), ("min", min)):
                 record = quality[system, level, f"pylint_{metric}"]
                 expected = sum(take(s) for s in scores.values()) / len(scores)
@@ -227,7 +241,7 @@ def test_scores_and_pass_rates_are_those_of_a_plain_loop(run, stored):
         (r["difficulty"], r["metric"]): r for r in tables.differences_table(run, metrics.differences).records
     }
     for (level, metric), record in differences.items():
-        both = quality | correct
+        both = quality | correct | length | messages
         expected = both["tuned", level, metric]["value"] - both["base", level, metric]["value"]
         assert record["value"] == pytest.approx(expected, abs=1e-12) and record["lo"] <= expected <= record["hi"]
 
@@ -372,10 +386,10 @@ def test_tasks_without_difficulty_and_with_a_second_rule(tmp_path):
     assert table.columns == ("System", "P@1", "official P@1")
     assert [row[1].split()[0] for row in table.rows] == ["0.0", "100.0"]
     assert [row[2].split()[0] for row in table.rows] == ["100.0", "100.0"]
-    assert tables.differences_table(run, metrics.differences).rows[0][-2:] == (
-        "+100.0 [+100.0, +100.0]",
-        "+0.0 [+0.0, +0.0]",
-    )
+    changes = tables.differences_table(run, metrics.differences).rows
+    assert ("Functional correctness (pass@k, percentage points)",) in changes
+    assert ("tuned", "P@1", "+100.0 [+100.0, +100.0]") in changes
+    assert ("tuned", "official P@1", "+0.0 [+0.0, +0.0]") in changes
     make_report(directory)
 
 
@@ -412,13 +426,13 @@ def test_the_report_is_complete_self_contained_and_the_same_each_time(stored, tm
     assert sorted(first) == sorted(
         [
             f"tables/{n}.{k}"
-            for n in ("quality", "correctness", "differences", "issues", "verdicts")
+            for n in ("quality", "correctness", "length", "messages", "differences", "issues", "verdicts", "answers")
             for k in ("md", "csv")
         ]
         + [f"figures/{n}.{k}" for n in ("quality", "correctness", "issues", "training") for k in ("svg", "png")]
         + ["report.html"]
     )
-    assert sum(counted) == 5 + 4 + 1 and not list(stored.rglob("*.partial"))
+    assert sum(counted) == 8 + 4 + 1 and not list(stored.rglob("*.partial"))
     again = shutil.copytree(stored, tmp_path / "moved")
     for path in again.glob("*/*.md"):
         path.unlink()
@@ -515,8 +529,8 @@ def test_costs_stand_beside_the_quality(six, stored):
 def test_a_further_metric_is_in_every_table_and_figure(stored, tmp_path, monkeypatch):
     directory = shutil.copytree(stored, tmp_path / "run")
 
-    def lower_median(qualities, verdicts):
-        return sorted(quality.score for quality in qualities)[(len(qualities) - 1) // 2]
+    def lower_median(programs):
+        return sorted(program.quality.score for program in programs)[(len(programs) - 1) // 2]
 
     median = definitions.Metric("pylint_median", "Median", "median pylint score", QUALITY, lower_median)
     monkeypatch.setattr(definitions, "METRICS", (*definitions.METRICS, median))

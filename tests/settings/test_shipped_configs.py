@@ -11,10 +11,11 @@ from cptlab.settings.instantiate import instantiate
 EVALUATED = ("backbone", "benchmark", "decoding")
 USES = {
     "train": ("*",),
-    "evaluate": (*EVALUATED, "logger", "paths", "system", "judge", "decoding/*"),
+    "evaluate": (*EVALUATED, "logger", "paths", "system", "judge", "experiment", "decoding/*"),
     "omega": (*EVALUATED, "system", "judge"),
     "dilution": EVALUATED,
     "pairs": (*EVALUATED, "pairs", "judge"),
+    "tasks": ("benchmark", "judge"),
 }
 NOT_OF_TRAIN = {
     "hydra",
@@ -35,8 +36,14 @@ def cases() -> list[tuple[str, str, str]]:
             everything = "*" in uses and group not in NOT_OF_TRAIN
             if everything or group in uses or (f"{group.partition('/')[0]}/*" in uses and "/" in group):
                 options = sorted(path.stem for path in (config_directory() / group).glob("*.yaml"))
-                found += [(command, group, option) for option in options]
+                found += [(command, group, option) for option in options if _is_for(command, group, option)]
     return found
+
+
+def _is_for(command: str, group: str, option: str) -> bool:
+    """Whether the file can be used with the command: an experiment is for the one in its first line."""
+    text = (config_directory() / group / f"{option}.yaml").read_text()
+    return group != "experiment" or f"# python {command}.py" in text.split("\n")[1]
 
 
 @pytest.mark.parametrize("command, group, option", cases())

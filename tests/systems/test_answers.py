@@ -33,13 +33,15 @@ def answer(text: str, shown: Prompt, finished: bool = True, sample: int = 0) -> 
         (f"{FUNCTION}\n\n\ndef unfinished(a:", FUNCTION),
         ("def add(a, b):\n    return twice(a) + b\n\n\ndef twice(a):\n    return a + a\n\nadd(1, 2)",
          "def add(a, b):\n    return twice(a) + b\n\n\ndef twice(a):\n    return a + a"),
+        (f"{FUNCTION}\n    # done\n\n# Test cases\n# add(1, 2) is 3\n", f"{FUNCTION}\n    # done"),
+        (f"{FUNCTION}\n\n", None),
         ("    return a + b", "def add(a, b):\n    return a + b"),
         ("I cannot help with that.", None),
     ],
 )  # fmt: skip
 def test_the_program_of_a_chat_answer_has_no_tail(text, program):
     made = cleaned(answer(text, CHAT), TASK, CHAT)
-    assert made.program.rstrip() == (program or text) and made.cleaned == (program is not None)
+    assert made.program.rstrip() == (program or text).rstrip() and made.cleaned == (program is not None)
     assert cleaned(made, TASK, CHAT) is made or not made.cleaned
 
 

@@ -130,7 +130,7 @@ def test_programs_that_lack_only_what_the_prompt_gives(tmp_path):
     for context in ("program", "prompt"):
         how = {"workers": 1, "sandbox": "limits", "limits": None}
         judge_file(file, [one], tmp_path / context, cache=tmp_path / "cache", context=context, **how)
-        found[context] = [verdict.passed for verdict in results_by_task(tmp_path / context)[1]["T/1"]]
+        found[context] = [one.verdict.passed for one in results_by_task(tmp_path / context)["T/1"]]
         assert count_lacking_context(tmp_path / context, [one], **how) == (4 if context == "program" else 0)
     assert found["program"] == [lacks is None for lacks in solutions.values()] * 2
     assert found["prompt"] == [lacks is not False for lacks in solutions.values()] * 2

@@ -109,6 +109,16 @@ def test_an_evaluation_of_given_programs_leaves_the_record_of_a_model_s(judged):
     assert metrics["differences"] == {} and row["tasks"] == 6
     assert row["pass@1_ci"][0] <= row["pass@1"] <= row["pass@1_ci"][1]
     assert "pass@5" not in row, "three samples of some tasks"
+    assert row["tokens"] is None and "Tokens" not in (run / "tables/length.md").read_text()
+    records = zip(*((run / f"given/{name}.jsonl").read_text().splitlines() for name in ("completions", "verdicts")))
+    records = [(json.loads(completion), json.loads(verdict)) for completion, verdict in records]
+    assert metrics["answers"]["given"] == {
+        "programs": len(records),
+        "cut_off": 0,
+        "not_parsed": sum(verdict["status"] == "not_parsed" for _, verdict in records),
+        "no_program": sum(verdict["status"] == "not_parsed" for _, verdict in records),
+        "cleaned": sum(not completion["program"].endswith(completion["raw"]) for completion, _ in records),
+    }
     assert metrics["sandbox"]["level"] and metrics["sandbox"]["protections"]
     assert {"versions", "git", "wall_seconds", "files", "benchmark_fingerprint"} <= set(metrics)
     assert (run / "report.html").is_file() and list(run.glob("figures/*.png")) and list(run.glob("csv/metrics.csv"))

@@ -8,12 +8,12 @@ from typing import Any
 
 from cptlab.analysis.omega.search import Search, find_best
 from cptlab.errors import UserError
-from cptlab.metrics.definitions import find_metric
-from cptlab.metrics.summary import Outcomes, compare, summarise
+from cptlab.metrics.definitions import SCORES, find_metric
+from cptlab.metrics.summary import Programs, compare, summarise
 from cptlab.records import Task
 from cptlab.reporting.tables import change, value
 
-Draw = Callable[[Sequence[Task], float], Outcomes]  # (tasks, ω) -> (qualities, verdicts) by task id
+Draw = Callable[[Sequence[Task], float], Programs]  # (tasks, ω) -> programs by task id
 Figures = dict[str, Any]
 
 
@@ -58,7 +58,7 @@ def tune(
 ) -> Tuned:
     """Find the best ω of `grid` on `validation`, and evaluate it on `test`. `tell` gets a line for each ω tried."""
     ks = sorted({1, find_metric(metric).samples})
-    judged: dict[float, Outcomes] = {}
+    judged: dict[float, Programs] = {}
 
     def evaluate(omega: float) -> list[float]:
         judged[omega] = draw(validation, omega)
@@ -70,27 +70,31 @@ def tune(
         return found
 
     search = find_best(evaluate, grid, method, probes, seed)
-    values = {omega: summarise(validation, *found, ks=ks)["all"] for omega, found in judged.items()}
+    values = {omega: summarise(validation, found, ks=ks)["all"] for omega, found in judged.items()}
     changes = {omega: compare(validation, judged[1.0], found, ks=ks)["all"] for omega, found in judged.items()}
     plain = draw(test, 1.0)
     after = plain if search.best == 1 else draw(test, search.best)
-    figures = {name: summarise(test, *found, ks=ks)["all"] for name, found in (("before", plain), ("after", after))}
+    figures = {name: summarise(test, found, ks=ks)["all"] for name, found in (("before", plain), ("after", after))}
     return Tuned(search, values, changes, figures | {"change": compare(test, plain, after, ks=ks)["all"]})
 
 
-def task_values(tasks: Sequence[Task], judged: Outcomes, metric: str) -> list[float]:
+def task_values(tasks: Sequence[Task], judged: Programs, metric: str) -> list[float]:
     """Return the metric of each task that has it."""
-    qualities, verdicts = judged
     of_task = find_metric(metric).of_task
-    values = [of_task(qualities[task.id], verdicts[task.id]) for task in tasks]
+    values = [of_task(judged[task.id]) for task in tasks]
     if not any(value is not None for value in values):
         raise UserError(f"metric={metric} is about tests that none of these tasks has. Choose another, such as pass@1.")
     return [value for value in values if value is not None]
 
 
 def check_metric(metric: str, n: int) -> None:
-    """Raise UserError if there is no such metric, or if `n` samples of each task do not allow it."""
-    needed = find_metric(metric).samples
+    """Raise UserError if there is no such score, or if `n` samples of each task do not allow it."""
+    found = find_metric(metric)
+    if found.family not in SCORES:
+        raise UserError(
+            f"metric={metric} counts {found.label}, and a high count is no aim. Choose pass@1 or pylint_mean."
+        )
+    needed = found.samples
     if needed > n:
         raise UserError(
             f"metric={metric} needs at least {needed} programs a task, and n={n}. Raise n, or choose another."

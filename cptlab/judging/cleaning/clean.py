@@ -38,6 +38,7 @@ from cptlab.judging.cleaning.python_source import (
     leaves_function,
     with_missing,
     without,
+    without_last_comments,
 )
 from cptlab.judging.cleaning.special_tokens import SpecialTokens
 from cptlab.judging.cleaning.usage import unneeded_after, words_and_main_blocks
@@ -57,7 +58,7 @@ def clean(
     program is returned as it is (behind the prompt's code if it is a completion). `special_tokens`: texts that end or begin
     code wherever they stand outside strings, beside those that look like special tokens. `keep_usage`: a text that is a
     program already keeps the statements that only show or test its function, since they can fail, and a whole program keeps
-    the definitions behind its function that this does not need.
+    the definitions behind its function that this does not need, and the comments behind those.
     """
     tokens = SpecialTokens(special_tokens, task.prompt.code)
     if task.kind == "stdin" or not (task.entry_point or task.names):
@@ -226,6 +227,7 @@ class _Function:
             else unneeded_after(tree, self._defines, self.roots, bool(head) or not self.keep_usage)
         )
         text = without(text, tree, dropped)
+        text = text if self.keep_usage else without_last_comments(text)
         if head or self.is_solution:
             return text
         return with_missing(text, [_before_entry(self.task)], self.roots - {self.entry}, self.parser)

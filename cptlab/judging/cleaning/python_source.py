@@ -110,6 +110,17 @@ def is_inert(statement: ast.stmt) -> bool:
     )
 
 
+def without_last_comments(text: str) -> str:
+    """Return a program without the comments that begin in column 0 behind its last statement; without any, as it is."""
+    lines = text.split("\n")
+    end = len(lines)
+    while end and (not lines[end - 1].strip() or lines[end - 1].startswith("#")):
+        end -= 1
+    if not end or not any(line.startswith("#") for line in lines[end:]):
+        return text
+    return "\n".join(lines[:end]) + "\n"
+
+
 def without(text: str, tree: ast.Module, dropped: Sequence[ast.stmt]) -> str:
     """Return `text` without the lines of these top-level statements and the comments that lead to them.
 
