@@ -92,7 +92,7 @@ def main(arguments: list[str]) -> None:
         flush=True,
     )
 
-    measured = {side: dict.fromkeys(COUNTED, 0.0) for side in SIDES}
+    measured: dict[str, dict[str, float]] = {side: {name: 0.0 for name in COUNTED} for side in SIDES}
     single, batched, size = prompts[: options.one], prompts[: options.padded], options.rows // options.n
     half = -(-len(batched) // (2 * size)) * size  # whole batches
     turns = [("one prompt", single[::2]), ("padded batch", batched[:half]), ("engine", prompts),
@@ -225,8 +225,10 @@ def task_prompts(backbone: Backbone, count: int) -> list[tuple[str, Prompt]]:
         text = f"# A function to {task}.\n\ndef "
         if tokenizer.chat_template:
             turn = {"role": "user", "content": f"Write a Python function to {task}. Give only the code."}
-            text = tokenizer.apply_chat_template([turn], tokenize=False, add_generation_prompt=True) + "```python\n"
-        prompts.append((str(number), Prompt(str(text))))
+            text = (
+                str(tokenizer.apply_chat_template([turn], tokenize=False, add_generation_prompt=True)) + "```python\n"
+            )
+        prompts.append((str(number), Prompt(text)))
     return prompts
 
 
@@ -270,7 +272,7 @@ def by_engine(backbone: Backbone, prompts: list[tuple[str, Prompt]], options: ar
     return [completion.tokens for row in rows for completion in row]
 
 
-SIDE = dict(zip(SIDES, (one_prompt, padded_batch, by_engine), strict=True))
+SIDE: dict[str, Callable] = dict(zip(SIDES, (one_prompt, padded_batch, by_engine), strict=True))
 
 
 if __name__ == "__main__":
