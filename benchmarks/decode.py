@@ -15,7 +15,8 @@ cuda --dtype bfloat16` elsewhere). It ends a program by itself after 20 to `--lo
 token whose id is a multiple of 40. A real model (a directory, or a hub id) gets programming tasks, in its own chat template
 with an opened fence if it has one. Its programs end at the model's own end, at the token of the closing fence, or at
 `--longest`, the same for all sides. Sampling is the same as well, and glibc gives no memory back to the system, so that no side pays for
-page faults again and again.
+page faults again and again. Tokens per CPU second hardly depend on what else the machine does, if OMP_WAIT_POLICY=passive
+is set, so that threads that wait take no time.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ EOS = 0
 SHORTEST, EVERY = 20, 40
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_TOP_PAD_": str(1 << 26)}
 SIDES = ("one prompt", "padded batch", "engine")
+COUNTED = ("programs", "tokens", "seconds", "cpu_seconds", "page_faults")
 TASKS = (
     "find the shared elements of two lists", "check whether a number is a perfect square",
     "count the vowels in a text", "merge two sorted lists into one sorted list",
@@ -90,7 +92,7 @@ def main(arguments: list[str]) -> None:
         flush=True,
     )
 
-    measured = {side: {"seconds": 0.0, "programs": 0, "tokens": 0, "page_faults": 0} for side in SIDES}
+    measured: dict[str, dict[str, float]] = {side: {name: 0.0 for name in COUNTED} for side in SIDES}
     single, batched, size = prompts[: options.one], prompts[: options.padded], options.rows // options.n
     half = -(-len(batched) // (2 * size)) * size  # whole batches
     turns = [("one prompt", single[::2]), ("padded batch", batched[:half]), ("engine", prompts),
@@ -99,7 +101,8 @@ def main(arguments: list[str]) -> None:
         if part:
             measure(measured[side], SIDE[side], backbone, part, options)
             print(
-                f"  {side}: {measured[side]['programs']} programs so far, {measured[side]['seconds']:.0f} s", flush=True
+                f"  {side}: {measured[side]['programs']:.0f} programs so far, {measured[side]['seconds']:.0f} s",
+                flush=True,
             )
 
     results: dict[str, Any] = {
@@ -143,34 +146,39 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
 
 def measure(total: dict[str, float], side: Callable, backbone: Backbone, prompts, options: argparse.Namespace) -> None:
     """Add what `side` takes for these prompts to `total`."""
-    faults, started = resource.getrusage(resource.RUSAGE_SELF).ru_minflt, time.perf_counter()
+    before, started = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
     lengths = side(backbone, prompts, options)
     if options.device != "cpu":
         torch.cuda.synchronize()
-    total["seconds"] += time.perf_counter() - started
-    total["page_faults"] += resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
-    total["programs"] += len(lengths)
-    total["tokens"] += sum(lengths)
+    taken, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    for name, value in zip(
+        COUNTED, (len(lengths), sum(lengths), taken, cpu, after.ru_minflt - before.ru_minflt), strict=True
+    ):
+        total[name] += value
 
 
 def report(results: dict[str, Any]) -> None:
     """Print the table, and add rates and ratios to the results."""
-    print(f"{'':14}{'programs':>9}{'tokens':>8}{'seconds':>9}{'programs/s':>12}{'tokens/s':>10}{'faults/token':>14}")
+    print(f"{'':14}{'programs':>9}{'tokens':>8}{'seconds':>9}{'tokens/s':>10}{'tokens/CPU s':>14}{'faults/token':>14}")
     for side, one in results["sides"].items():
         if one["programs"]:
-            one["programs_per_second"], one["tokens_per_second"] = (
-                one[what] / one["seconds"] for what in ("programs", "tokens")
+            one["tokens_per_second"], one["tokens_per_cpu_second"] = (
+                one["tokens"] / one[what] for what in ("seconds", "cpu_seconds")
             )
             print(
-                f"{side:14}{one['programs']:9}{one['tokens']:8}{one['seconds']:9.1f}{one['programs_per_second']:12.2f}"
-                f"{one['tokens_per_second']:10.1f}{one['page_faults'] / one['tokens']:14.1f}"
+                f"{side:14}{one['programs']:9.0f}{one['tokens']:8.0f}{one['seconds']:9.1f}{one['tokens_per_second']:10.1f}"
+                f"{one['tokens_per_cpu_second']:14.1f}{one['page_faults'] / one['tokens']:14.1f}"
             )
     engine = results["sides"]["engine"]
     for side in SIDES[:2]:
         one = results["sides"][side]
         if one["programs"]:
-            results[f"ratio to {side}"] = ratio = engine["tokens_per_second"] / one["tokens_per_second"]
-            print(f"The engine makes {ratio:.2f} times as many tokens per second as generate, {side}.")
+            ratios = [engine[rate] / one[rate] for rate in ("tokens_per_second", "tokens_per_cpu_second")]
+            results[f"ratios to {side}"] = ratios
+            print(
+                f"The engine makes {ratios[0]:.2f} times the tokens per second of generate, {side} ({ratios[1]:.2f} times per CPU second)."
+            )
 
 
 def random_llama(options: argparse.Namespace) -> Backbone:
@@ -217,8 +225,10 @@ def task_prompts(backbone: Backbone, count: int) -> list[tuple[str, Prompt]]:
         text = f"# A function to {task}.\n\ndef "
         if tokenizer.chat_template:
             turn = {"role": "user", "content": f"Write a Python function to {task}. Give only the code."}
-            text = tokenizer.apply_chat_template([turn], tokenize=False, add_generation_prompt=True) + "```python\n"
-        prompts.append((str(number), Prompt(str(text))))
+            text = (
+                str(tokenizer.apply_chat_template([turn], tokenize=False, add_generation_prompt=True)) + "```python\n"
+            )
+        prompts.append((str(number), Prompt(text)))
     return prompts
 
 
@@ -262,7 +272,7 @@ def by_engine(backbone: Backbone, prompts: list[tuple[str, Prompt]], options: ar
     return [completion.tokens for row in rows for completion in row]
 
 
-SIDE = dict(zip(SIDES, (one_prompt, padded_batch, by_engine), strict=True))
+SIDE: dict[str, Callable] = dict(zip(SIDES, (one_prompt, padded_batch, by_engine), strict=True))
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> None:
         name, _, path = model.partition("=")
         for benchmark in options.benchmark or BENCHMARKS:
             evaluate(name, path, benchmark, options.limit, options.results / name / benchmark)
-    rows = [row(file) for file in sorted(options.results.glob("*/*/metrics.json"), key=order)]
+    rows = rows_of(options.results)
     if not rows:
         sys.exit(f"There is no run below {options.results}. Name a model with --model NAME=PATH.")
     print(table(rows))
@@ -64,6 +64,11 @@ def evaluate(name: str, path: str, benchmark: str, limit: int | None, target: Pa
     )
 
 
+def rows_of(results: Path) -> list[dict[str, Any]]:
+    """Return the figures of all packed runs below a directory."""
+    return [row(file) for file in sorted(results.glob("*/*/metrics.json"), key=order)]
+
+
 def order(file: Path) -> tuple[str, int]:
     return file.parent.parent.name, list(BENCHMARKS).index(file.parent.name)
 
@@ -73,7 +78,6 @@ def row(file: Path) -> dict[str, Any]:
     metrics = json.loads(file.read_text(encoding="utf-8"))
     found, model, benchmark = metrics["results"]["base"]["all"], file.parent.parent.name, file.parent.name
     published = dict(zip(BENCHMARKS, PUBLISHED.get(model, ()))).get(benchmark)
-    whole = metrics["left_out"] == {} or not any(metrics["left_out"].values())
     return {
         "model": model,
         "benchmark": BENCHMARKS[benchmark],
@@ -81,7 +85,6 @@ def row(file: Path) -> dict[str, Any]:
         "pass@1": 100 * found["pass@1"],
         "pass@1_ci": [100 * end for end in found["pass@1_ci"]],
         "published": published,
-        "whole": whole,
         "versions": metrics["versions"],
         "commit": metrics["git"],
     }

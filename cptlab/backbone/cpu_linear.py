@@ -44,22 +44,19 @@ class CpuLinear(nn.Linear):
         self.train(linear.training)
 
     def forward(self, input: Tensor) -> Tensor:
-        rows, large = input.numel() // self.in_features, self.weight.numel() > LARGE
+        rows = input.numel() // self.in_features
+        shape = *input.shape[:-1], self.out_features
         fast = self.switch.tokens and rows and input.dtype == self.weight.dtype == torch.float32
-        if large:
-            fast = fast and _onednn is not None and not torch.is_autocast_enabled("cpu")
-        else:
-            fast = fast and max(rows, self.switch.tokens) <= MAX_ROWS
-        if not fast:
-            return super().forward(input)
-        flat = input.reshape(rows, self.in_features)
-        if large:
-            output = _onednn(flat, self.weight, self.bias, "none", [], "")
-        else:
+        if fast and self.weight.numel() > LARGE:
+            if _onednn is not None and not torch.is_autocast_enabled("cpu"):
+                return _onednn(input.reshape(rows, -1), self.weight, self.bias, "none", [], "").reshape(shape)
+        elif fast and max(rows, self.switch.tokens) <= MAX_ROWS:
+            flat = input.reshape(rows, -1)
             columns = (flat if rows > 1 else flat.repeat(2, 1)).t()
             output = torch.mm(self.weight, columns)[:, :rows].t()
             output = output.contiguous() if self.bias is None else output + self.bias
-        return output.reshape(*input.shape[:-1], self.out_features)
+            return output.reshape(shape)
+        return super().forward(input)
 
 
 def use_cpu_linear(model: nn.Module) -> CpuLinearSwitch:

@@ -21,7 +21,7 @@ from cptlab.tasks import docstrings, mbpp
 from cptlab.tasks.benchmark import Benchmark, Exclude, divided
 from cptlab.tasks.evalplus import MAX_NEW_TOKENS
 from cptlab.tasks.files import Row, file_rows
-from cptlab.tasks.own_tests import defined_names, needed_of_program, parsed, read_tests, shown_tests, with_body
+from cptlab.tasks.own_tests import FORMS, defined_names, needed_of_program, parsed, read_tests, shown_tests, with_body
 from cptlab.tasks.spans import spans_of
 from cptlab.tasks.splits import SPLITS
 
@@ -98,10 +98,13 @@ def _task(row: dict[str, Any], benchmark: str) -> Task:
     if entry_point is not None and not entry_point.isidentifier():
         raise ValueError(f"field entry_point: {entry_point!r} is no name. Give the function's name alone, such as add")
     setup = _text(row, "setup", optional=True)
-    kind, public = read_tests("tests", row.get("tests"), entry_point)
+    kind, public = read_tests("tests", row.get("tests", []), entry_point)
     hidden_kind, hidden = read_tests("hidden_tests", row.get("hidden_tests", []), entry_point)
-    if hidden and hidden_kind != kind:
+    if not public and not hidden:
+        raise ValueError(f"field tests: there are none. Write tests of one form: {FORMS}")
+    if public and hidden and hidden_kind != kind:
         raise ValueError("field hidden_tests: they have another form than tests. Write both in one form")
+    kind = kind or hidden_kind
     if setup and kind != "check":
         raise ValueError("field setup: it runs before assertions, and the tests here are none. Leave it out")
     shown = shown_tests(public, entry_point)
@@ -134,7 +137,7 @@ def _check_names(row: dict[str, Any]) -> None:
             near = OTHER_NAMES.get(name) or next(iter(difflib.get_close_matches(name, FIELDS, 1)), None)
             hint = f"Did you mean {near}?" if near else f"A row has the fields {', '.join(FIELDS)}."
             raise ValueError(f"field {name}: there is no such field. {hint} What begins with _ is ignored")
-    for name, example in (("id", "3"), ("prompt", '"Write a function that …"'), ("tests", '["assert add(1, 2) == 3"]')):
+    for name, example in (("id", "3"), ("prompt", '"Write a function that …"')):
         if name not in row:
             raise ValueError(f'field {name}: it is missing. Add one, such as "{name}": {example}')
     if type(row["id"]) is not int and not (isinstance(row["id"], str) and row["id"].strip()):
@@ -168,7 +171,7 @@ def _prompt(description: str, code: str, entry_point: str | None, shown: str) ->
         return docstrings.docstring_prompt(description.rstrip() + "\n", str(entry_point), MAX_NEW_TOKENS)
     code = _checked_code(code, entry_point) if code.strip() else ""
     nl = description.strip()
-    text = f'"""\n{nl}\n{shown}\n"""\n'
+    text = f'"""\n{nl}\n{shown}\n"""\n' if shown else f'"""\n{nl}\n"""\n'
     cuts = [("nl", 4, 4 + len(nl)), ("tests", 5 + len(nl), 5 + len(nl) + len(shown))]
     spans = spans_of(text + code, [*cuts, ("code", len(text), len(text + code))])
     stops = SCRIPT_STOPS if entry_point is None else docstrings.STOPS if code else mbpp.STOPS
@@ -178,7 +181,7 @@ def _prompt(description: str, code: str, entry_point: str | None, shown: str) ->
 def _script_question(description: str, shown: str) -> Prompt:
     """Return what a chat model is asked for a script, with the form of its input and output in words."""
     nl = description.strip()
-    text = f"{nl}\n\n{shown}\n\n{READ_AND_PRINT}"
+    text = "\n\n".join(part for part in (nl, shown, READ_AND_PRINT) if part)
     cuts = [("nl", 0, len(nl)), ("tests", 2 + len(nl), 2 + len(nl) + len(shown))]
     return Prompt(text, "", spans_of(text, cuts), max_new_tokens=MAX_NEW_TOKENS)
 

@@ -19,8 +19,11 @@ CANDIDATE = "candidate"  # stands for the entry point in assertions, as in Human
 
 
 def read_tests(field: str, tests: Any, entry_point: str | None) -> tuple[str, list[Test]]:
-    """Return the kind of task (see `records.Task`) that a row's tests make it, and the tests. ValueError names the field."""
-    if not isinstance(tests, list) or (field == "tests" and not tests):
+    """Return the kind of task (see `records.Task`) that a row's tests make it, "" for none, and the tests.
+
+    Raises ValueError, which names the field.
+    """
+    if not isinstance(tests, list):
         raise ValueError(f"field {field}: it must be a list of tests. Write tests of one form: {FORMS}")
     kinds, found = set(), []
     for number, test in enumerate(tests):
@@ -45,6 +48,8 @@ def read_tests(field: str, tests: Any, entry_point: str | None) -> tuple[str, li
 
 def shown_tests(tests: Sequence[Test], entry_point: str | None) -> str:
     """Return tests as the prompt shows them: assertions, or inputs and outputs."""
+    if not tests:
+        return ""
     if tests[0].code is not None:
         return "\n".join(str(test.code) for test in tests)
     if tests[0].stdin is None:

@@ -21,6 +21,7 @@ from cptlab.metrics.statistics import paired_difference
 from cptlab.metrics.summary import summarise
 from cptlab.records import Completion, Prompt, Quality, Task, Verdict
 from cptlab.reporting.omega_sweep import read_curve
+from cptlab.reporting.packing import pack_run
 from cptlab.settings.validation import validate
 from cptlab.storage.jsonl import write_jsonl
 from cptlab.systems import tuned_omega as store
@@ -259,7 +260,7 @@ def a_system(adapter=None, guidance=None, strategy=None, prompt=None, **sampling
 
 
 def a_setting(benchmark="kata", content="c1", mask=7, **system):
-    backbone = SimpleNamespace(fingerprint="abc123", prompt_template=None, mask_id=mask)
+    backbone = SimpleNamespace(fingerprint="abc123", prompt_form=None, mask_id=mask)
     benchmark = SimpleNamespace(name=benchmark, fingerprint=lambda: content)
     return store.omega_setting(a_system(**system), backbone, benchmark)
 
@@ -421,6 +422,14 @@ def a_sweep(folder, omegas=OMEGAS, systems=("base", "tuned"), first=0, **changed
         (run / "metrics.json").write_text(json.dumps({"results": results, **facts}))
         (run / "run.json").write_text(json.dumps({"finished": True}))
     return folder
+
+
+def test_a_packed_sweep_gives_the_same_curve(tmp_path):
+    sweep = a_sweep(tmp_path / "sweep", OMEGAS[:3])
+    packed = pack_run(sweep, tmp_path / "packed")
+    assert main([str(sweep)]) == main([str(packed)]) == 0
+    made = {path.name: path.read_bytes() for path in sweep.glob("omega_curve.*")}
+    assert len(made) == 4 and made == {path.name: path.read_bytes() for path in packed.glob("omega_curve.*")}
 
 
 def test_the_curve_is_read_from_stored_files_and_written_beside_them(tmp_path, capsys):

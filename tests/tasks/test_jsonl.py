@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from run_commands import command, config
+from run_commands import TINY, command, config
 
 from cptlab.commands.tasks import tasks as tasks_command
 from cptlab.errors import UserError
@@ -14,6 +14,7 @@ from cptlab.judging.verdicts.judge import judge_programs
 from cptlab.settings.entry import prepare
 from cptlab.systems.prompts.clean_code import CleanCode
 from cptlab.tasks.jsonl import FIELDS, jsonl
+from cptlab.tasks.kata import kata
 from cptlab.tasks.prompting import ChatFormat, chat_prompt, question_of
 
 DOCS = Path(__file__).parents[2] / "docs/benchmarks.md"
@@ -119,6 +120,43 @@ def test_names_that_tests_need(tmp_path):
     assert tasks_of(tmp_path, shadow)[0].names == ("sum",)
 
 
+def kata_rows(count):
+    """Tasks of kata as rows with nearly kata's prompts, so that kata-lm understands them; no test is public."""
+    found = [task for split in ("train", "validation") for task in kata().split(split) if task.kind == "call"][:count]
+    return [
+        {"id": task.id, "prompt": task.prompt.text.split('"""')[1], "code": task.prompt.code, "entry_point": "solve",
+         "hidden_tests": [{"args": test.args, "expected": test.expected} for test in task.tests],
+         "canonical_solution": task.canonical_solution, "split": "train" if at < count - 3 else "validation"}
+        for at, task in enumerate(found)
+    ]  # fmt: skip
+
+
+def test_hidden_tests_alone(tmp_path):
+    rows = kata_rows(5)
+    by_id = {task.id: task for task in kata().tasks}
+    for task in tasks_of(tmp_path, *rows):
+        theirs = by_id[task.id].prompt
+        assert task.prompt.text == theirs.text.replace('"""', '"""\n', 1) and task.prompt.code == theirs.code
+        assert not task.public_tests and task.hidden_tests == by_id[task.id].tests
+        assert judge_programs([(task.canonical_solution, task)])[0].passed
+
+
+@pytest.mark.slow
+def test_a_prefix_is_trained_on_own_tasks(tmp_path, capfd):
+    path = write(tmp_path / "mine.jsonl", *kata_rows(12))
+    tiny = [*TINY, "logger=none", "decoding.sampling.max_new_tokens=100", "benchmark=jsonl", f"benchmark.path={path}"]
+    command("train", tmp_path, *tiny)
+    run = tmp_path / "logs/train/runs/now"
+    assert (run / "prefix/adapter_config.json").is_file()
+    assert json.loads((run / "run.json").read_text())
+    write(tmp_path / "mine.jsonl", *kata_rows(12)[1:], ADD)
+    with pytest.raises(SystemExit):
+        command("train", tmp_path, *tiny)
+    assert "line 12, field split: some rows have a split and some have none" in capfd.readouterr().err, (
+        "before any work"
+    )
+
+
 def test_splits(tmp_path):
     many = [ADD | {"id": number} for number in range(20)]
     assert [len(jsonl(write(tmp_path / "a.jsonl", *many)).split(name)) for name in ("train", "validation", "test")] == [
@@ -155,9 +193,9 @@ WHOLE = "def add(a, b):\n    return a + b\n"
     ({"text": "Add"}, "field text: there is no such field. Did you mean prompt?"),
     ({"hiden_tests": []}, "Did you mean hidden_tests?"),
     ({"xyz": 1}, "A row has the fields id, prompt"),
-    ({"tests": None}, 'field tests: it is missing. Add one, such as "tests": ["assert add(1, 2) == 3"]'),
+    ({"tests": None, "hidden_tests": None}, "field tests: there are none. Write tests of one form"),
     ({"tests": "assert add(1, 2) == 3"}, "field tests: it must be a list"),
-    ({"tests": []}, "field tests: it must be a list of tests"),
+    ({"tests": [], "hidden_tests": []}, "field tests: there are none"),
     ({"tests": ["assrt add(1, 2) == 3"]}, "field tests[0]: it is not Python (invalid syntax). Write an assertion"),
     ({"tests": ["add(1, 2) == 3"]}, "field tests[0]: it asserts nothing. Write: assert add(1, 2) == 3"),
     ({"tests": ["assert add(1, 2) == 3", "assert 1 == 1"]}, "field tests[1]: it uses nothing of the program. Let it call add"),
