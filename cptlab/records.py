@@ -62,8 +62,8 @@ class Task:
     """One problem of a benchmark.
 
     `prompt` is what a base model continues, and `question` what a chat model is asked; None: the prompt between fences
-    (tasks/prompting.py). `kind` is 'call' (a function `entry_point`, tests are data), 'stdin' (a script) or 'check' (tests are the benchmark's
-    own Python). For 'check', `setup` is the benchmark's code that runs before the tests, and `names` are the names in
+    (tasks/prompting.py). `kind` is 'call' (a function `entry_point`, tests are data), 'stdin' (a script) or 'check' (tests
+    are the benchmark's own Python). For 'check', `setup` is the benchmark's code that runs before the tests, and `names` are the names in
     both that the program defines; `candidate` stands for the entry point. `cpu_seconds` and `memory_mb` replace the usual
     limits of a test where these are too low. `rules` are the comparison rules of its tests, strict or official (APPS); the
     first decides. `uncounted` names the tests, public or hidden, that are not the benchmark's own: they do not count in the

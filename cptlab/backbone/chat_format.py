@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from datetime import datetime
+
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
@@ -9,7 +12,8 @@ from cptlab.errors import UserError
 from cptlab.tasks.prompting import ChatFormat
 
 _MESSAGE, _ANSWER = "(the message of the user)", "(the answer of the assistant)"
-_DATE = "26 Jul 2024"  # templates that name today's date get this one, so that a prompt stays the same prompt
+_TODAY = datetime(2024, 7, 26)  # for templates that name today's date, so that a prompt stays the same prompt
+_ASKS_DATE = re.compile(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)")
 
 
 def chat_format(tokenizer: PreTrainedTokenizerBase, name: str) -> ChatFormat:
@@ -23,7 +27,9 @@ def chat_format(tokenizer: PreTrainedTokenizerBase, name: str) -> ChatFormat:
         raise UserError(f"The tokenizer of {name} has no chat template. {remedy}")
     chat = [{"role": "user", "content": f"{_MESSAGE}\n"}, {"role": "assistant", "content": _ANSWER}]
     try:
-        text = tokenizer.apply_chat_template(chat, tokenize=False, date_string=_DATE)
+        template = _ASKS_DATE.sub(lambda call: repr(_TODAY.strftime(call[2])), tokenizer.get_chat_template())
+        date = _TODAY.strftime("%d %b %Y")
+        text = tokenizer.apply_chat_template(chat, chat_template=template, tokenize=False, date_string=date)
     except (TemplateError, ValueError, TypeError) as error:
         raise UserError(f"The chat template of {name} cannot be filled in ({error}). {remedy}") from None
     assert isinstance(text, str)

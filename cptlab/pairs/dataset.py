@@ -46,9 +46,11 @@ def make_pair(
         one = completions[i]
         text = written_program(one, prompt.code)
         assert text is not None, "filter_samples lets no other program through"
-        shows_end = one.raw[len(text) :].lstrip().startswith(prompt.closing)  # behind a tail, nothing shows the end
+        behind = one.raw[len(text) :]
+        closes_at = behind.find(prompt.closing)
+        shows_end = closes_at >= 0 and not behind[:closes_at].strip()  # behind a tail, nothing shows the end
         finished.append(one.finished and not one.cleaned and shows_end)
-        texts.append(f"{text}\n" if prompt.closing and finished[-1] and not text.endswith("\n") else text)
+        texts.append(text + behind[:closes_at] if finished[-1] else text)
         ids.append(list(encode(texts[-1])))
         code = prompt.code if one.program.startswith(prompt.code) else ""
         lines.append(message_lines({message.line for message in qualities[i].messages}, code))

@@ -105,7 +105,8 @@ def _check_given(config: DictConfig) -> None:
             "completions=… needs the benchmark that the programs are for. Add benchmark=<name>, such as "
             "benchmark=humaneval."
         )
-    for name, usual in (("run", ("latest", None)), ("backbone", (None,)), ("limit", (None,)), ("device", (None,))):
+    asked = {"run": ("latest", None), "backbone": (None,), "prompting": (None,), "limit": (None,), "device": (None,)}
+    for name, usual in asked.items():
         if config.get(name) not in usual:
             raise UserError(
                 f"{name}=… and completions=… contradict each other: a file of programs is judged whole and without a "

@@ -71,7 +71,8 @@ def load_system(system: System, backbone: Backbone, evaluation: Decoding) -> Loa
 def leave_out_long(systems: Sequence[LoadedSystem], *tasks: Sequence[Task]) -> tuple[list[list[Task]], list[str]]:
     """Return the tasks of each list whose programs fit into the context in every system, and the ids of all others.
 
-    What must fit is the prompt with all tokens that a program may have, and the prefix. Raises UserError where none is left of a list.
+    What must fit is the prompt with all tokens that a program may have, and the prefix. Raises UserError where none is left
+    of a list.
     """
     fitting = [[task for task in some if all(_fits(system, task) for system in systems)] for some in tasks]
     for some, left in zip(tasks, fitting, strict=True):

@@ -39,8 +39,9 @@ def sample_and_judge(
     """Make `n` programs for each task, score them with pylint and run them on the tests.
 
     With a guidance whose gate opens after a failure, a program is made without guidance first, and made again, with it
-    and the same random numbers, where that fails a public test. A plain second try has other random numbers. With a selection, the tests run on the programs that are kept. Raises UserError where
-    a prompt does not fit the context, and for a choice that makes no sense here.
+    and the same random numbers, where that fails a public test. A plain second try has other random numbers. With a
+    selection, the tests run on the programs that are kept. Raises UserError where a prompt does not fit the context, and
+    for a choice that makes no sense here.
     """
     draws = n * system.draws
     drawn_chunks = TaskChunks(tasks, max(1, CHUNK_PROGRAMS // draws), draws)

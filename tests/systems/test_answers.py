@@ -33,6 +33,9 @@ def answer(text: str, shown: Prompt, finished: bool = True, sample: int = 0) -> 
         (f"{FUNCTION}\n\n\ndef unfinished(a:", FUNCTION),
         ("def add(a, b):\n    return twice(a) + b\n\n\ndef twice(a):\n    return a + a\n\nadd(1, 2)",
          "def add(a, b):\n    return twice(a) + b\n\n\ndef twice(a):\n    return a + a"),
+        (f"{FUNCTION}\n\nimport doctest\ndoctest.testmod()", FUNCTION),
+        (f"{FUNCTION}\n\nfrom math import *\nprint(pi)", f"{FUNCTION}\n\nfrom math import *"),
+        ("def add(a, b):\n    return math.floor(a + b)\n\nimport math", None),
         (f"{FUNCTION}\n    # done\n\n# Test cases\n# add(1, 2) is 3\n", f"{FUNCTION}\n    # done"),
         (f"{FUNCTION}\n\n", None),
         ("    return a + b", "def add(a, b):\n    return a + b"),
@@ -43,6 +46,32 @@ def test_the_program_of_a_chat_answer_has_no_tail(text, program):
     made = cleaned(answer(text, CHAT), TASK, CHAT)
     assert made.program.rstrip() == (program or text).rstrip() and made.cleaned == (program is not None)
     assert cleaned(made, TASK, CHAT) is made or not made.cleaned
+
+
+@pytest.mark.parametrize("blank", ["", "\n", "\n\n", "  \n"])
+def test_training_reads_the_line_ends_before_the_closing_fence_as_the_model_wrote_them(blank):
+    backbone = load_backbone("kata-lm")
+    made = [answer(FUNCTION + blank, CHAT), answer(f"import os\n\n\n{FUNCTION}", CHAT, sample=1)]
+    made = [cleaned(one, TASK, CHAT) for one in made]
+    task, qualities = Task(**vars(TASK) | {"prompt": CHAT}), [Quality(9.0, 2, False), Quality(5.0, 3, False)]
+    pair = make_pair(task, Choice(0, 1, 0.9, 1.0, True), made, qualities, backbone.encode_completion, backbone.decode)
+    assert pair.better_finished and pair.better + pair.closing == made[0].raw
+    assert pair.worse_finished and pair.worse + pair.closing == made[1].raw
+
+
+@pytest.mark.parametrize(
+    "text, program",
+    [
+        ("n = int(input())\nfor i in range(n):\n    print(", None),
+        ("def f(n):\n    return n\n\nx = list(map(int, input())\nprint(f(x))", None),
+        ("n = int(input())\nprint(n)\n\nThis prints the number.", "n = int(input())\nprint(n)"),
+        ("Here it is:\n\nn = int(input())\nprint(n)", "n = int(input())\nprint(n)"),
+    ],
+)
+def test_a_part_of_a_script_is_no_program_and_prose_around_it_is_no_part(text, program):
+    script = Task("s/0", "b", "test", "", "stdin", Prompt("Print n."))
+    made = cleaned(answer(text, CHAT, finished=False), script, CHAT)
+    assert made.program.strip() == (program or text) and made.cleaned == (program is not None)
 
 
 def test_kata_programs_stay_as_they_are():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import pytest
 
 from cptlab.backbone.chat_format import chat_format
@@ -97,6 +99,28 @@ def test_a_question_of_its_own_stands_without_fences():
     own = Prompt("Add them.", "", (Span("nl", 0, 9),))
     shown = chat_prompt(question_of(type(task)(**vars(task) | {"question": own})), task, ChatFormat("<u>", "<m>"))
     assert "code block:\nAdd them.<m>Below is" in shown.text and shown.text.count("```") == 1
+
+
+@pytest.mark.parametrize(
+    "today",
+    [
+        "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}{{ date_string }}",
+        "{% set today = strftime_now('%Y-%m-%d') %}{{ 'It is ' + today }}",
+    ],
+)
+def test_a_template_that_names_today_gives_the_same_prompt_every_day(today, monkeypatch):
+    tokenizer = tokenizer_with(today + TEMPLATES["chatml"])
+    now = chat_format(tokenizer, "tiny")
+    assert "2024" in now.before
+
+    class Tomorrow(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2031, 2, 3)
+
+    monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", Tomorrow)
+    assert "2031" in as_evalplus(build()[0][0], tokenizer)  # the template does ask for the date
+    assert chat_format(tokenizer, "tiny") == now
 
 
 @pytest.mark.parametrize(

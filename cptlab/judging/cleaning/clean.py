@@ -58,7 +58,7 @@ def clean(
     program is returned as it is (behind the prompt's code if it is a completion). `special_tokens`: texts that end or begin
     code wherever they stand outside strings, beside those that look like special tokens. `keep_usage`: a text that is a
     program already keeps the statements that only show or test its function, since they can fail, and a whole program keeps
-    the definitions behind its function that this does not need, and the comments behind those.
+    the imports and definitions behind its function that this does not need, and the comments behind those.
     """
     tokens = SpecialTokens(special_tokens, task.prompt.code)
     if task.kind == "stdin" or not (task.entry_point or task.names):
@@ -102,9 +102,16 @@ class _Script:
             reading = [block for block in blocks if _READS_INPUT.search(block)]
             return reading[-1] if reading else max(reversed(blocks), key=len)
         stretches = [] if OTHER_PYTHON.search(text) else list(python_stretches(text, self.parser))
-        if stretches:
-            return max(stretches, key=len)
+        longest = max(stretches, key=len, default="")
+        if longest and not self._is_part(longest, text):
+            return longest
         return as_is(text, fences, code if text.strip() else code + raw, None)
+
+    def _is_part(self, stretch: str, text: str) -> bool:
+        """Whether code stands next to a stretch of Python: a script that was cut off, or has a line that is no Python."""
+        before, _, behind = text.partition(stretch.strip())
+        next_to = (before.rstrip().rpartition("\n")[2].lstrip(), behind.lstrip())
+        return any(map(STATEMENT.match, next_to))
 
     def _is_python(self, text: str) -> bool:
         tree = self.parser.tree(text)
@@ -213,8 +220,9 @@ class _Function:
     def _finished(self, head: str, body: str, repaired: bool = False, given: bool = False) -> str | None:
         """Return `head` and `body` without the usage behind the function, if they parse and `body` defines the entry point.
 
-        A program that was `given` as one keeps its usage, which can fail: what runs is what was given. `body` may also go on with the function at the end of `head`: with more than words that happen to parse, and with a
-        return if its indentation was `repaired`, because any text would parse then.
+        A program that was `given` as one keeps its usage, which can fail: what runs is what was given. `body` may also go
+        on with the function at the end of `head`: with more than words that happen to parse, and with a return if its
+        indentation was `repaired`, because any text would parse then.
         """
         text = head + body
         tree = self.parser.tree(text)

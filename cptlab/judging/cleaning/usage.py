@@ -42,7 +42,8 @@ def unneeded_after(
     Those are asserts, print and test calls, bare expressions, `if __name__ == "__main__"`, loops and branches over such
     statements, and values computed with the entry point or read from stdin that nothing else needs. Bare words that no
     statement gives a meaning are among them in front of it, too. `roots` are the names that must stay. `definitions_too`:
-    include functions, classes and values that the entry point does not need, unless it finds names by text (`eval`).
+    include imports, functions, classes and values that the entry point does not need, unless it finds names by text
+    (`eval`).
     """
     first = next(index for index, statement in enumerate(tree.body) if defines(statement))
     everything = _everything(tree)
@@ -65,9 +66,9 @@ def unneeded_after(
             if id(statement) in kept:
                 continue
             harmless = not program.runs(statement) & touching
-            unused = definitions_too and isinstance(statement, (*SCOPES, ast.Assign)) and harmless
+            unused = definitions_too and isinstance(statement, (*SCOPES, *IMPORTS, ast.Assign)) and harmless
             usage = harmless and _is_usage(statement, tainted)
-            stays = bool(bound & needed) or isinstance(statement, IMPORTS)
+            stays = bool(bound & {*needed, "*"}) or (isinstance(statement, IMPORTS) and not definitions_too)
             if stays or not (unused or usage or _is_meaningless(statement, everything)):
                 kept.add(id(statement))
                 if not isinstance(statement, IMPORTS):
