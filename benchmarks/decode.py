@@ -10,7 +10,7 @@ n programs are sampled for each prompt, by three sides that take turns, so that 
     padded batch     generate for `--rows` rows at a time, prompts padded on the left, until the last row has ended
     engine           cptlab.decoding.generate, with a token budget in which `--rows` rows fit
 
-The random model is a Llama of 108 million parameters with four query heads to a key head, in float32 on the CPU (`--device
+The random model is a Llama of 123 million parameters with four query heads to a key head, in float32 on the CPU (`--device
 cuda --dtype bfloat16` elsewhere). It ends a program by itself after 20 to `--longest` tokens: from the 20th on after every
 token whose id is a multiple of 40. A real model (a directory, or a hub id) gets programming tasks, in its own chat template
 with an opened fence if it has one. Its programs end at the model's own end, at the token of the closing fence, or at

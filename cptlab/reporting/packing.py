@@ -1,30 +1,35 @@
 """Pack a run directory: the files that tables, figures and report are made from, compressed, without this machine's paths.
 
     TARGET/config.yaml  metrics.json  omega.json  dilution.json     absolute paths cut to their last part
-    TARGET/**/*.jsonl.gz                                            tasks, programs, scores, verdicts, byte for byte
+    TARGET/**/*.jsonl.gz                                            programs, scores, verdicts, byte for byte
+    TARGET/**/tasks.jsonl.gz                                        ids, difficulties, numbers of tests
     TARGET/training/stage*/steps.csv  epochs.csv                    the curves of the training run that metrics.json names
 
-A packed run is read like any other. Adapters, checkpoints, logs and everything that can be remade stay behind. The same
+A packed run is read like any other. Tasks lose their prompts, tests and solutions, which are the benchmark's to give. Adapters, checkpoints, logs and everything that can be remade stay behind. The same
 run gives the same bytes.
 """
 
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from cptlab.errors import UserError
+from cptlab.records import Prompt, Task, Test
 from cptlab.reporting.curves import EPOCHS, STEPS, has_curves
 from cptlab.storage.atomic import replacing_directory, write_json, write_text
-from cptlab.storage.jsonl import compressed, open_lines
+from cptlab.storage.jsonl import compressed, open_lines, read_jsonl, to_json
 from cptlab.storage.run_directory import CONFIG_FILE
 
+TASKS = "tasks.jsonl"
 FACTS = ("metrics.json", "omega.json", "dilution.json")
 CURVES = (STEPS, EPOCHS)
 OF_LOGGERS = ("wandb", "csv")
@@ -66,6 +71,9 @@ def _pack(path: Path, place: Path) -> None:
         write_text(place, ABSOLUTE.sub(r"\1\2", path.read_text(encoding="utf-8")))
     elif path.name in FACTS:
         write_json(place, _without_paths(json.loads(path.read_text(encoding="utf-8"))))
+    elif path.name.removesuffix(".gz") == TASKS:
+        tasks = "".join(to_json(_without_content(task)) + "\n" for task in read_jsonl(path.with_name(TASKS), Task))
+        _write_compressed(io.BytesIO(tasks.encode()), place.with_name(TASKS))
     else:
         place.parent.mkdir(parents=True, exist_ok=True)
         if path.name in CURVES:
@@ -76,9 +84,27 @@ def _pack(path: Path, place: Path) -> None:
 
 def _compress(path: Path, place: Path) -> None:
     """Compress a file of lines, without its name and time, so that equal content gives equal bytes."""
-    with open_lines(path) as source, open(compressed(place), "wb") as file:
-        with gzip.GzipFile("", "wb", 9, file, mtime=0) as target:
-            shutil.copyfileobj(source, target)
+    with open_lines(path) as source:
+        _write_compressed(source, place)
+
+
+def _write_compressed(source: IO[bytes], place: Path) -> None:
+    with open(compressed(place), "wb") as file, gzip.GzipFile("", "wb", 9, file, mtime=0) as target:
+        shutil.copyfileobj(source, target)
+
+
+def _without_content(task: Task) -> Task:
+    """Return the task with as many tests, and without what they, the prompt and the solution say."""
+    public, hidden = (tuple(Test() for _ in tests) for tests in (task.public_tests, task.hidden_tests))
+    return replace(
+        task,
+        prompt=Prompt(""),
+        question=None,
+        public_tests=public,
+        hidden_tests=hidden,
+        canonical_solution=None,
+        setup="",
+    )
 
 
 def _pack_training(metrics: Path, target: Path) -> None:

@@ -31,7 +31,9 @@ def ending(arch, eos=ENDS, **overrides):
 
 
 def decode(backbone, adadec, text=TEXTS[0], limit=24, sampling=GREEDY, prefix=None, second=None, guidance=None):
-    request = Request(0, "task", backbone.encode_prompt(text), second, guidance, limit)
+    request = Request(
+        0, "task", backbone.encode_prompt(text), second, guidance, limit, stopping=sampling.stopping(Prompt(text))
+    )
     (ids,) = adadec.run(backbone, request, 1, sampling, prefix)
     return ids
 

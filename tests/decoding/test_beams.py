@@ -32,7 +32,9 @@ def ending(arch, eos=ENDS, **overrides):
 
 
 def search(backbone, beams, n=1, text=TEXT, limit=16, sampling=GREEDY, prefix=None, second=None, guidance=None):
-    request = Request(0, "task", backbone.encode_prompt(text), second, guidance, limit)
+    request = Request(
+        0, "task", backbone.encode_prompt(text), second, guidance, limit, stopping=sampling.stopping(Prompt(text))
+    )
     return beams.run(backbone, request, n, sampling, prefix)
 
 

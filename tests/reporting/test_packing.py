@@ -86,7 +86,11 @@ def test_a_sweep_keeps_its_jobs(run, tmp_path):
         shutil.copytree(run, tmp_path / "sweep" / job)
     packed = pack_run(tmp_path / "sweep", tmp_path / "packed")
     assert sorted(path.name for path in packed.iterdir()) == ["0", "1"]
-    assert read_evaluation(packed / "1").tasks == read_evaluation(run).tasks
+    kept, whole = read_evaluation(packed / "1").tasks, read_evaluation(run).tasks
+    assert [(task.id, task.difficulty, len(task.tests)) for task in kept] == [
+        (task.id, task.difficulty, len(task.tests)) for task in whole
+    ]
+    assert not any(task.prompt.text or task.canonical_solution for task in kept)
 
 
 def test_mistakes(run, tmp_path, capsys):

@@ -19,6 +19,7 @@ from cptlab.adapters.lora import LoRA
 from cptlab.backbone import load_backbone
 from cptlab.decoding import Sampling, generate
 from cptlab.errors import UserError
+from cptlab.metrics.programs import judged_program
 from cptlab.metrics.summary import compare
 from cptlab.records import Completion, Quality, Verdict
 from cptlab.storage.jsonl import read_jsonl
@@ -242,10 +243,9 @@ def test_changes_are_paired_by_task(tmp_path):
         completions = list(read_jsonl(run / name / "completions.jsonl", Completion))
         qualities = list(read_jsonl(run / name / "quality.jsonl", Quality))
         verdicts = list(read_jsonl(run / name / "verdicts.jsonl", Verdict))
-        outcomes[name] = tuple(
-            {task: [one for one, c in zip(part, completions, strict=True) if c.task_id == task] for task in ids}
-            for part in (qualities, verdicts)
-        )
+        outcomes[name] = {task: [] for task in ids}
+        for records in zip(completions, qualities, verdicts, strict=True):
+            outcomes[name][records[0].task_id].append(judged_program(*records))
     for name in ("best_of_n", "ruff_fix"):
         expected = compare(tasks, outcomes["base"], outcomes[name], ks=[1])
         assert json.loads(json.dumps(expected)) == metrics["differences"][name]
