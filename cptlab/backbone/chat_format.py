@@ -23,7 +23,7 @@ def chat_format(tokenizer: PreTrainedTokenizerBase, name: str) -> ChatFormat:
     they stand. Raises UserError where there is no template, and where it does not keep both texts once and in this order.
     """
     remedy = "Set prompting=base, or give backbone.prompt_template."
-    if not tokenizer.chat_template:
+    if not getattr(tokenizer, "chat_template", None):  # some tokenizers do not know the name
         raise UserError(f"The tokenizer of {name} has no chat template. {remedy}")
     chat = [{"role": "user", "content": f"{_MESSAGE}\n"}, {"role": "assistant", "content": _ANSWER}]
     try:

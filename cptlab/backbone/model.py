@@ -73,7 +73,7 @@ class Backbone:
                     "Leave one of the two out."
                 )
             return None
-        if prompting == "chat" or (prompting == "auto" and tokenizer.chat_template):
+        if prompting == "chat" or (prompting == "auto" and getattr(tokenizer, "chat_template", None)):
             return chat_format(tokenizer, name)
         return None
 

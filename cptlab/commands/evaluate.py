@@ -86,6 +86,7 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
         "omegas": omegas,
         "made_of": {
             "backbone": backbone.fingerprint,
+            "prompts": backbone.prompt_form,
             "benchmark": benchmark.fingerprint(),
             "adapters": {system.name: system.adapter_digest for system in systems},
         },
