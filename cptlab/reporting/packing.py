@@ -5,8 +5,8 @@
     TARGET/**/tasks.jsonl.gz                                        ids, difficulties, numbers of tests
     TARGET/training/stage*/steps.csv  epochs.csv                    the curves of the training run that metrics.json names
 
-A packed run is read like any other. Tasks lose their prompts, tests and solutions, which are the benchmark's to give. Adapters, checkpoints, logs and everything that can be remade stay behind. The same
-run gives the same bytes.
+A packed run is read like any other. Tasks lose their prompts, tests and solutions, which are the benchmark's to give.
+Adapters, checkpoints, logs and everything that can be remade stay behind. The same run gives the same bytes.
 """
 
 from __future__ import annotations

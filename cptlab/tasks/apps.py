@@ -26,6 +26,7 @@ from cptlab.settings.setting import Setting, check_settings
 from cptlab.storage.jsonl import integers_of_any_length
 from cptlab.tasks.benchmark import Benchmark, Exclude, Fractions, divided
 from cptlab.tasks.files import DataDir, Row, Source, check_data_dir, file_rows, find_file, make_tasks, read_rows
+from cptlab.tasks.prompting import READ_AND_PRINT
 from cptlab.tasks.spans import spans_of
 
 # the hub's repository holds a loading script, which `datasets` no longer runs, beside these files
@@ -230,7 +231,7 @@ def _chat_question(question: str, starter: str, is_script: bool) -> Prompt:
     start, end = _examples(question)
     cuts = [("nl", 0, start), ("tests", start, end), ("nl", end, len(question))]
     if is_script:
-        text = f"{question}\n\nRead the input from standard input, and print the output."
+        text = f"{question}\n\n{READ_AND_PRINT}"
     else:
         text = f"{question}\n\nComplete this code:\n{starter}"
         cuts.append(("code", len(text) - len(starter), len(text)))

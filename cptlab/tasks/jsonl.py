@@ -22,6 +22,7 @@ from cptlab.tasks.benchmark import Benchmark, Exclude, divided
 from cptlab.tasks.evalplus import MAX_NEW_TOKENS
 from cptlab.tasks.files import Row, file_rows
 from cptlab.tasks.own_tests import FORMS, defined_names, needed_of_program, parsed, read_tests, shown_tests, with_body
+from cptlab.tasks.prompting import READ_AND_PRINT
 from cptlab.tasks.spans import spans_of
 from cptlab.tasks.splits import SPLITS
 
@@ -30,7 +31,6 @@ FIELDS = (
 )  # fmt: skip
 OTHER_NAMES = {"text": "prompt", "description": "prompt", "question": "prompt", "test_list": "tests", "solution": "canonical_solution"}  # fmt: skip
 SCRIPT_STOPS = ('\n"""', "\n```")  # where a base model begins another task, or a fence
-READ_AND_PRINT = "Read the input from standard input, and print the output."
 WITHOUT_SPLITS, ALL_IN_TEST = (8, 1, 1), (0, 0, 1)
 
 

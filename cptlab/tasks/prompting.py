@@ -13,6 +13,7 @@ from cptlab.records import Prompt, Span, Task
 
 FORMS = ("auto", "base", "chat")
 FENCE = "```"
+READ_AND_PRINT = "Read the input from standard input, and print the output."  # what a script does, in words
 TEST_RUNS = ("\nif __name__", "\ndef main(", "\nprint(", "\nassert ")  # EvalPlus's, and assertions
 REQUEST = "Please provide a self-contained Python script that solves the following problem in a markdown code block:\n"
 FUNCTION_OPENING = (
