@@ -71,7 +71,9 @@ def test_the_name_holds_what_the_command_line_chose(arguments, name, monkeypatch
 
 
 def test_choices_are_the_chosen_files_and_settings_of_no_machine(monkeypatch, tmp_path):
-    (record,) = records(monkeypatch, tmp_path, "train", "experiment=full_finetuning", "data.pairs_file=/home/me/p.jsonl")
+    (record,) = records(
+        monkeypatch, tmp_path, "train", "experiment=full_finetuning", "data.pairs_file=/home/me/p.jsonl"
+    )
     chosen = {"ablation": "full", "objective": "nll", "adapter": "full", "decoding": "paper", "benchmark": "kata"}
     assert chosen.items() <= record["choices"].items() and record["choices"]["experiment"] == "full_finetuning"
     assert not {"paths", "hydra", "logger", "callbacks"} & set(record["choices"])
