@@ -32,13 +32,16 @@ from cptlab.metrics.programs import count_answers
 from cptlab.metrics.summary import allowed_ks, compare, flat, flat_names, summarise
 from cptlab.process.ends import exit_with
 from cptlab.progress import waiting
+from cptlab.settings.contradictions import CANONICAL
 from cptlab.settings.entry import hydra_command
 from cptlab.settings.instantiate import instantiate
-from cptlab.storage.atomic import write_json
+from cptlab.storage.atomic import write_json, write_text
+from cptlab.storage.digests import fingerprint
 from cptlab.storage.jsonl import write_jsonl
 from cptlab.storage.run_directory import RunDirectory
 from cptlab.systems import System
 from cptlab.systems.decoding import build_decoding
+from cptlab.tasks.benchmark import Benchmark
 from cptlab.tracking.mirrors import check_mirrors, closed_at_the_end
 from cptlab.tracking.provenance import collect_provenance
 
@@ -145,7 +148,8 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
     )
 
     benchmark = instantiate(config.benchmark, "benchmark")
-    paths = ({"against": config.against} if config.against is not None else {}) | {"given": config.completions}
+    given = config.completions if config.completions != CANONICAL else _solutions_file(config, benchmark)
+    paths = ({"against": config.against} if config.against is not None else {}) | {"given": given}
     files = {system: check_file(path, benchmark.every, benchmark.excluded) for system, path in paths.items()}
     present = [task for task in benchmark.tasks if any(task.id in file.counts for file in files.values())]
     shared = shared_tasks(present, list(files.values()))
@@ -203,6 +207,22 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
         drop_journals(run.directory / system)
     print(f"\nRun directory: {run.directory}\nReport: {report}\nOne line a row: {run.directory / 'verdicts.jsonl'}")
     return optimized(config, metrics)
+
+
+def _solutions_file(config: DictConfig, benchmark: Benchmark) -> Path:
+    """Write the benchmark's own solutions of the tasks to evaluate to the cache, as a file of programs."""
+    rows = [
+        json.dumps({"task_id": task_id, "solution": program})
+        for task_id, program in benchmark.solutions(benchmark.split(config.split, config.limit))
+    ]
+    if not rows:
+        raise UserError(
+            f"No task of {benchmark.name} has a canonical solution. Give a file of programs: completions=FILE."
+        )
+    digest = fingerprint([benchmark.fingerprint(), rows])
+    file = Path(config.paths.cache) / "solutions" / f"{benchmark.name}-{digest}.jsonl"
+    write_text(file, "\n".join(rows) + "\n")
+    return file
 
 
 def _report(
