@@ -102,11 +102,12 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
 
     # 3. The work, system by system.
     judge = build_judge(config)
-    programs, cost = {}, {}
+    programs, cost, seconds = {}, {}, {}
     for system in systems:
         judged = sample_and_judge(system, tasks, config.n, judge, seed=config.seed)
         judged.write(run.directory / system.name)
         programs[system.name], cost[system.name] = judged.results(), judged.cost.as_dict()
+        seconds[system.name] = judged.seconds
 
     # 4. Figures, tables, report.
     facts = collect_provenance(
@@ -124,6 +125,7 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
         pair_statistics={name: _pair_statistics(Path(directory)) for name, directory in runs.items()},
         decoding={system.name: system.decoding.facts() for system in systems},
         sandbox=sandbox,
+        sampling_seconds=seconds,
         wall_seconds=round(time.monotonic() - started, 1),
         resumed=run.resumed,
     )

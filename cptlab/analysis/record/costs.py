@@ -67,6 +67,35 @@ def baselines(table: PlannedTable, record: Path) -> Drawing:
     return Drawing(figures, [Table(table.name, title, columns, tuple(rows), tuple(records), note=note)])
 
 
+def overhead(table: PlannedTable, record: Path) -> Drawing:
+    """Time to sample a token, of each row and against the row that the table names, as a mean over the seeds."""
+    times = {row.label: [_seconds_per_token(record / step.name) for step in row.steps] for row in table.rows}
+    rows, records, figures = [], [], []
+    for label, found in times.items():
+        pairs = zip(found, times[table.against or next(iter(times))], strict=True)
+        ratios = [one / other for one, other in pairs if one is not None and other is not None]
+        known = [1000 * one for one in found if one is not None]
+        ends = f" ({min(ratios):.2f} to {max(ratios):.2f})" if len(ratios) > 1 else ""
+        rows.append((label, _number(_mean(known)), f"{fmean(ratios):.2f}{ends}" if ratios else "–"))
+        records.append({"row": label, "ms_per_token": _mean(known), "times": _mean(ratios)})
+        if ratios:
+            figures.append(
+                figure(label, "times", {"times": fmean(ratios), "times_ci": [min(ratios), max(ratios)]}, len(ratios))
+            )
+    columns = ("System", "Milliseconds a token", f"Times {table.against}")
+    note = f"On {_machine(table, record)}; in brackets: lowest and highest of the seeds. –: its programs were stored before, or the "
+    note += "run was killed on the way, so the time is not known."
+    return Drawing(figures, [Table(table.name, table.title, columns, tuple(rows), tuple(records), note=note)])
+
+
+def _seconds_per_token(run: Path) -> float | None:
+    facts = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    (system,) = facts["systems"]
+    seconds, cost = (facts.get("sampling_seconds") or {}).get(system), facts["cost"][system]
+    programs = facts["n"] * facts["results"][system]["all"]["tasks"]
+    return seconds / (programs * cost["tokens"]) if seconds and cost["tokens"] else None
+
+
 def read_cost(row: Row, record: Path) -> dict[str, Any]:
     """Return what the trainings of a row took, as means over its seeds; None for what is not known or does not apply."""
     trained = [step.needs for step in row.steps if step.needs is not None]
@@ -95,11 +124,9 @@ def _mean(values: list[float]) -> float | None:
 
 
 def _machine(table: PlannedTable, record: Path) -> str:
-    for step in table.steps():
-        if step.command == "train":
-            machine = json.loads((record / step.name / "metrics.json").read_text(encoding="utf-8")).get("machine") or {}
-            return machine.get("gpu") or f"{machine.get('cores', '?')} CPU cores"
-    return "no machine"
+    facts = json.loads((record / table.steps()[0].name / "metrics.json").read_text(encoding="utf-8"))
+    machine = facts.get("machine") or {}
+    return machine.get("gpu") or f"{machine.get('cores', '?')} CPU cores"
 
 
 def _with_change(metric: str, found: Mapping[str, Any], shift: Mapping[str, Any]) -> str:

@@ -28,6 +28,7 @@ KINDS: dict[str, Callable[[PlannedTable, Path], Drawing]] = {
     "review": programs.review,
     "training_cost": costs.training_cost,
     "baselines": costs.baselines,
+    "overhead": costs.overhead,
     "omega": anchoring.omega,
     "best_omega": anchoring.best_omega,
     "omega_curve": anchoring.omega_curve,
