@@ -64,7 +64,7 @@ def train(config: DictConfig, fresh: Path) -> float | None:
     callbacks = [instantiate(node, f"callbacks.{name}") for name, node in (config.callbacks or {}).items()]
     trainer = instantiate(config.trainer, "trainer")
     make_trainer(trainer, logger=False)  # a machine without the devices is found now, not after the pairs
-    content: dict[str, str | None] = {"backbone": backbone.fingerprint, "prompts": backbone.prompt_form}
+    content: dict[str, Any] = {"backbone": backbone.fingerprint, "prompts": backbone.prompt_form}
     if mine := config.data.pairs_file:  # with what a user's file holds, so that a corrected one is a new run
         content["pairs"] = hashlib.sha256(_bytes(mine)).hexdigest()
     elif "path" in config.benchmark:
