@@ -161,7 +161,9 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
     excluded = [task_id for split in {task.split: 0 for task in present} for task_id in benchmark.excluded_of(split)]
     _say_what_is_excluded(excluded)
     sandbox = check_sandbox(config)
-    content: dict[str, Any] = {"benchmark": benchmark.fingerprint()} | {system: file.digest for system, file in files.items()}
+    content: dict[str, Any] = {"benchmark": benchmark.fingerprint()} | {
+        system: file.digest for system, file in files.items()
+    }
     if finished := finished_before(config, **content):
         return stored_metric(config, finished)
     run = begin(config, fresh, "evaluate", **content)
