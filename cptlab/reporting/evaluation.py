@@ -147,7 +147,7 @@ def system_names(directory: Path, metrics: Mapping[str, Any]) -> list[str]:
 
 
 def read_system(directory: Path, tasks: Sequence[Task]) -> dict[str, tuple[StoredProgram, ...]]:
-    """Return the programs of one system, by the id of their task, in stored order. Raises UserError as above."""
+    """Read the programs of one system by task: those of `tasks`, which has every task that its files name."""
     files = {directory / f"{name}.jsonl": kind for name, kind in RECORDS.items()}
     for path in files:
         _require(path)

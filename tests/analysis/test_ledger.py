@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from cptlab.analysis.record.claims import CLAIMS, Check
-from cptlab.analysis.record.ledger import FAILS, HOLDS, NOT_ASKED, UNDECIDED, Record, judge_claims, side
+from cptlab.analysis.record.claims import CLAIMS, Check, Extreme, Order
+from cptlab.analysis.record.ledger import FAILS, HOLDS, NOT_ASKED, UNDECIDED, Record, is_row, judge_claims, side
 from cptlab.commands.ledger import main
 from cptlab.errors import UserError
+from cptlab.settings.record_plan import plan
 
 
 def figure(row, metric, value, change=None, half=0.01, difficulty="all", **more):
@@ -96,8 +97,9 @@ def test_omega_by_model_and_benchmark(tmp_path):
         figure("m kata ω = 2", "pass@1", 0.2, -0.2, omega=2.0),
     ]
     curve.append(figure("m kata", "unimodal", 0.5))
-    found = record(tmp_path / "b", spa_table_1=rows, spa_fig_4=curve)
-    assert [verdicts(found)[name] for name in ("S2", "S3", "S4", "S7")] == [HOLDS, FAILS, HOLDS, HOLDS]
+    cost = [figure("spa", "times", 1.3, half=0.1)]
+    found = record(tmp_path / "b", spa_table_1=rows, spa_fig_4=curve, spa_overhead=cost)
+    assert [verdicts(found)[name] for name in ("S2", "S3", "S4", "S7", "S8")] == [HOLDS, FAILS, HOLDS, HOLDS, UNDECIDED]
 
 
 def test_the_page_shows_the_figures_and_the_notes(tmp_path, capsys):
@@ -130,3 +132,17 @@ def test_a_directory_without_tables_is_refused(tmp_path):
 def test_claims_are_those_of_the_papers():
     assert [claim.id for claim in CLAIMS] == [f"C{i}" for i in range(1, 19)] + [f"S{i}" for i in range(1, 10)]
     assert all(bool(claim.checks) != bool(claim.undecidable) for claim in CLAIMS)
+
+
+def test_every_claim_finds_its_table_and_its_rows():
+    tables = {table.name: table for table in plan([], "paper")}
+    for claim in CLAIMS:
+        assert claim.id in tables[claim.table].claims
+        for check in claim.checks:
+            labels = [row.label for row in tables[getattr(check, "table", None) or claim.table].rows]
+            if isinstance(check, Order):
+                assert set(check.rows) <= set(labels)
+            elif isinstance(check, Extreme):
+                assert all(any(label.startswith(row) for label in labels) for row in check.rows)
+            elif isinstance(check, Check) and check.row != "ω≤1.25":
+                assert any(is_row(check.row, {"row": label}) for label in labels), claim.id

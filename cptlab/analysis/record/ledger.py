@@ -101,12 +101,16 @@ def _evidence(check: Any, claim: Claim, record: Record) -> Iterator[Evidence]:
 
 def _changes(check: Check, figures: Sequence[Figure]) -> Iterator[Evidence]:
     metric = _metric(check.metric, figures)
-    chosen = [one for one in figures if one["metric"] == metric and _is_row(check.row, one)]
+    chosen = [one for one in figures if one["metric"] == metric and is_row(check.row, one)]
     for one in _at_levels(chosen, check.difficulties):
         if check.expect in ("majority", "always"):
             limit = 1.0 if check.expect == "always" else 0.5
             verdict = HOLDS if one["value"] >= 1.0 or one["value"] > limit else FAILS
             yield Evidence(_what(one, metric), f"{one['value']:.2f}", one["tasks"], one["seeds"], verdict)
+        elif check.expect == "below":
+            verdict = HOLDS if one["hi"] < check.margin else FAILS if one["lo"] > check.margin else UNDECIDED
+            text = f"× {one['value']:.2f} [{one['lo']:.2f}, {one['hi']:.2f}]"
+            yield Evidence(_what(one, metric), text, one["tasks"], one["seeds"], verdict)
         elif metric.endswith("_change"):  # a difference of its own
             verdict = side(one["lo"], one["hi"], check)
             points = [f"{100 * one[end]:+.1f}" for end in ("value", "lo", "hi")]
@@ -130,7 +134,7 @@ def side(low: float | None, high: float | None, check: Check) -> str:
 def _extremes(check: Extreme, figures: Sequence[Figure]) -> Iterator[Evidence]:
     """The intervals of the rows themselves decide, which is more careful than paired ones."""
     metric = _metric(check.metric, figures)
-    mine = [one for one in figures if one["metric"] == metric and _is_row(check.row, one)]
+    mine = [one for one in figures if one["metric"] == metric and is_row(check.row, one)]
     for one in _at_levels(mine, check.difficulties):
         group = one["row"].removeprefix(check.row)  # such as ", kata_lm kata"
         others = [
@@ -209,7 +213,7 @@ def _metric(name: str, figures: Sequence[Figure]) -> str:
     return f"pass@{max(ks, default=1)}"
 
 
-def _is_row(row: str, one: Figure) -> bool:
+def is_row(row: str, one: Figure) -> bool:
     """Return whether a figure is of this row of a claim. An empty row is every row."""
     if row == "ω≤1.25":
         return 1 < one.get("omega", 0) <= 1.25
