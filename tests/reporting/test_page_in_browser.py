@@ -151,6 +151,13 @@ def test_filters_leave_what_a_plain_loop_leaves(page, run):
         expect(output).to_have_text("9 of 9 tasks and 108 of 108 programs fit.")
 
 
+def test_a_message_in_a_table_leads_to_its_programs(page, run):
+    page.locator("#table-issues").get_by_role("link", name="W0612").click()
+    tasks, programs = fitting(run, code="W0612")
+    expect(page.locator("#left")).to_have_text(f"{tasks} of 9 tasks and {programs} of 108 programs fit.")
+    assert page.evaluate("document.activeElement.value") == "W0612" and page.url.endswith("#message=W0612")
+
+
 def test_the_programs_of_a_task_with_their_messages_at_the_lines(page, run):
     page.locator("#tasks").get_by_role("link", name="kata/4").click()
     assert page.url.endswith("#task=kata%2F4") and page.evaluate("document.activeElement.id") == "task-name"
