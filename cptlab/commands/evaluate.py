@@ -26,10 +26,11 @@ from cptlab.commands.shared.common import (
     say_left_out,
     write_config,
 )
+from cptlab.commands.shared.outcomes import evaluation_outcome
 from cptlab.commands.shared.systems import build_backbone, choose_systems, shared_setting
 from cptlab.errors import UserError
 from cptlab.metrics.programs import count_answers
-from cptlab.metrics.summary import allowed_ks, compare, flat, flat_names, summarise
+from cptlab.metrics.summary import allowed_ks, bounds, compare, flat, flat_names, summarise
 from cptlab.process.ends import exit_with
 from cptlab.progress import waiting
 from cptlab.settings.entry import hydra_command
@@ -240,8 +241,10 @@ def _report(
     run.finish()
     metrics, loggers = flat(results), build_loggers(config, run, training=facts.get("training", {}))
     with closed_at_the_end(loggers):
+        if loggers:
+            outcome = evaluation_outcome(run, metrics | bounds(results), facts)
         for logger in loggers:
-            logger.log_metrics(metrics)
+            logger.log_outcome(outcome)
             logger.save()
     print_tables(run.directory)
     return metrics, report
