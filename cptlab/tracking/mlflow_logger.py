@@ -1,6 +1,6 @@
 """MLflow through Lightning's logger: a SQLite file for all runs, figures, report and programs as artifacts.
 
-A run that goes on goes on in the same MLflow run.
+A run that goes on goes on in the same MLflow run, and repeats no step that is there.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class MlflowLogger(MLFlowLogger):
         super().__init__(run_id=known_id(directory, "mlflow"), **options)
         if self._run_id is not None and not self._is_there(self._run_id):
             self._run_id = None
-        going_on = self._run_id is not None
+        self._goes_on, self._known = self._run_id is not None, {}
         write_json(Path(directory) / RUN_IDS["mlflow"], {"id": self.run_id})
-        if going_on:
+        if self._goes_on:
             self.experiment.update_run(self.run_id, status="RUNNING")
 
     def log_hyperparams(self, params: Any) -> None:  # type: ignore[override]
@@ -42,24 +42,33 @@ class MlflowLogger(MLFlowLogger):
         super().log_hyperparams({_name(key): value for key, value in leaves(params) if _name(key) not in known})
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        super().log_metrics({_name(name): value for name, value in metrics.items()}, step)
+        named = {_name(name): value for name, value in metrics.items()}
+        super().log_metrics({name: value for name, value in named.items() if (step or 0) > self._last_step(name)}, step)
+
+    def _last_step(self, name: str) -> int:
+        """Return the last step of a metric that an earlier process logged, -1 where there is none."""
+        if not self._goes_on:
+            return -1
+        if name not in self._known:
+            points = self.experiment.get_metric_history(self.run_id, name)
+            self._known[name] = max((point.step for point in points), default=-1)
+        return self._known[name]
 
     def log_outcome(self, outcome: Outcome) -> None:
-        """Log results as metrics, and everything else as artifacts."""
+        """Log results as metrics, and everything else as artifacts, each file once."""
         self.log_metrics(outcome.metrics)
         client, run = self.experiment, self.run_id
         for name, table in {"results": results_table(outcome.metrics), "programs": outcome.programs}.items():
             if table is not None and table.rows:
                 columns = dict(zip(table.columns, map(list, zip(*table.rows)), strict=True))
                 client.log_table(run, columns, f"{name}.json")
-        for path in outcome.figures.values():
-            client.log_artifact(run, str(path), "figures")
-        if outcome.report is not None:
-            client.log_artifact(run, str(outcome.report))
+        places = {path: "figures" for path in outcome.figures.values()}
+        places |= {outcome.report: None} if outcome.report is not None else {}
         for one in outcome.made:
             if one.size <= LARGEST:
-                for name, path in one.files.items():
-                    client.log_artifact(run, str(path), str(Path(one.type) / Path(name).parent))
+                places |= {path: str(Path(one.type, name).parent) for name, path in one.files.items()}
+        for path, place in places.items():
+            client.log_artifact(run, str(path), place)
         for role, artifacts in {"used": outcome.used, "made": outcome.made}.items():
             if artifacts:
                 client.set_tag(run, role, ", ".join(one.name for one in artifacts))
