@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
         "given", nargs="*", metavar="TABLE | NAME=VALUE", help="tables (default: all), scale=…, settings"
     )
     parser.add_argument("--dry-run", action="store_true", help="print the steps and whether they are finished")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     settings = [text for text in options.given if "=" in text]
     scale = next((text.partition("=")[2] for text in settings if text.startswith("scale=")), "kata")
     settings = [text for text in settings if not text.startswith("scale=")]

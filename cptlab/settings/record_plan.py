@@ -55,7 +55,7 @@ class Step:
 
     def arguments(self, record: Path) -> list[str]:
         """Return the command line, its run in the directory of the record."""
-        found = [self.command, *self.overrides, f"hydra.run.dir={record / self.name}"]
+        found = [self.command, *self.overrides, "print_config=false", f"hydra.run.dir={record / self.name}"]
         if self.needs is not None:
             found.append(f"run={record / self.needs.name}")
         return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from cptlab.metrics.programs import JudgedProgram, judged_program
@@ -33,7 +33,7 @@ class JudgedPrograms:
     qualities: list[Quality]
     verdicts: list[Verdict]
     cost: Cost
-    seconds: float | None = None
+    seconds: float | None = field(default=None, compare=False)
 
     def by_task(self) -> Iterator[tuple[str, list[Completion], list[Quality], list[Verdict]]]:
         """Yield (task id, completions, qualities, verdicts) for each task."""

@@ -96,6 +96,6 @@ def _scatter(table: PlannedTable, results: Results, k: str) -> Any:
                 axes.set_xlabel(f"{find_metric(k).label} (%)")
                 axes.set_ylabel(find_metric(score).label)
                 axes.grid(True, axis="both")
-        note = "points: means over tasks; whiskers: 95% bootstrap interval; right and up is better"
-        add_captions(figure, table.title, note + results.seed_note.lower().rstrip("."), panels[0][0])
+        note = "points: means over tasks; whiskers: 95% bootstrap interval; right and up is better."
+        add_captions(figure, table.title, note + results.seed_note, panels[0][0])
     return figure

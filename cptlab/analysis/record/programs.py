@@ -52,8 +52,13 @@ def issues(table: PlannedTable, record: Path) -> Drawing:
     shown = issues_table(evaluation, per_task)
     codes = named or [code for code, _ in ranked_issues(found)][:MOST]
     if named:
-        rows = tuple(row for row in shown.rows if row[0] in named)
+        there = {row[0]: row for row in shown.rows if len(row) > 1}
+        zeros = ["0"] * (2 * len(evaluation.systems) - 1) + ["–"] * len(evaluation.systems)
+        rows = tuple(there.get(code, (code, "", *zeros)) for code in named)
         shown = replace(shown, rows=rows, records=tuple(line for line in shown.records if line["code"] in named))
+    if programs == BEST:
+        note = f"Occurrences in the program of each task with the highest score ({len(evaluation.tasks)} tasks)."
+        shown = replace(shown, note=note)
     seeds = max(map(len, results.seeds.values()))
     note = f"{shown.note} Of the first of {seeds} seeds." if seeds > 1 else shown.note
     shown = replace(shown, name=table.name, title=table.title, note=note)

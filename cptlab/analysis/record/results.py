@@ -64,8 +64,8 @@ def read_results(table: PlannedTable, record: Path) -> Results:
 
 def reference(label: str, against: str | None, labels: Sequence[str]) -> str:
     """Return the row that a row is compared with: `against`, or, where labels begin with a model, `<model> <against>`."""
-    of_model = f"{label.rpartition(' ')[0]} {against}"
-    return against if against in labels else of_model if of_model in labels else labels[0]
+    model = label.rpartition(" ")[0]
+    return next((one for one in labels if one in (against, f"{model} {against}")), labels[0])
 
 
 def figures_of(results: Results) -> list[dict[str, Any]]:
