@@ -1,4 +1,7 @@
-"""pass@k, and bootstrap intervals over tasks. Random numbers come from a seed alone, so every interval can be repeated."""
+"""pass@k, and bootstrap intervals over tasks, or over seeds and tasks.
+
+Random numbers come from a seed alone, so every interval can be repeated.
+"""
 
 from __future__ import annotations
 
@@ -55,3 +58,33 @@ def paired_difference(
         raise ValueError(f"a paired difference needs the same tasks on both sides, got {len(first)} and {len(second)}")
     differences = np.asarray(second, dtype=np.float64) - np.asarray(first, dtype=np.float64)
     return (float(differences.mean()), *bootstrap_ci(differences, level, seed, resamples))
+
+
+def hierarchical_ci(
+    values: Sequence[Sequence[float]] | np.ndarray, level: float = 0.95, seed: int = 0, resamples: int = 2000
+) -> tuple[float, float]:
+    """Return the percentile bootstrap interval (low, high) of the mean over seeds and tasks, both drawn with replacement.
+
+    `values` is [seeds, tasks]: a line for each seed, with the same tasks in the same order. A task is drawn for all
+    seeds at once, as all of them were run on it. S seeds drawn with replacement vary less than S new seeds would, by
+    (S - 1) / S in variance, so what a drawn set of seeds adds is widened by sqrt(S / (S - 1)); an end never lies beyond
+    all values. With one seed it is `bootstrap_ci`. docs/judging.md says how often the interval holds the true mean.
+    """
+    table = np.asarray(values, dtype=np.float64)
+    if table.ndim != 2 or table.size == 0:
+        raise ValueError(f"an interval needs a table of seeds and tasks, got shape {table.shape}")
+    seeds, tasks = table.shape
+    if seeds == 1:
+        return bootstrap_ci(table[0], level, seed, resamples)
+    generator = np.random.default_rng(seed)
+    shares = generator.multinomial(seeds, np.full(seeds, 1 / seeds), resamples) / seeds
+    shares = 1 / seeds + np.sqrt(seeds / (seeds - 1)) * (shares - 1 / seeds)
+    rows = max(1, BLOCK // tasks)  # resamples at a time
+    means = np.concatenate(
+        [
+            ((some @ table) * generator.multinomial(tasks, np.full(tasks, 1 / tasks), len(some)) / tasks).sum(axis=1)
+            for some in np.split(shares, range(rows, resamples, rows))
+        ]
+    )
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2]).clip(table.min(), table.max())
+    return float(low), float(high)
