@@ -62,6 +62,10 @@ class DeclaredConfigSource(FileConfigSource):
         return result
 
 
+# In the process of a job that a launcher starts, Hydra registers its own sources again, and refuses one of another name.
+DeclaredConfigSource.__name__ = FileConfigSource.__name__
+
+
 def _fill_command(config: DictConfig, settings: type) -> None:
     _fill(config, declarations(settings))
     for name, node in nodes(settings).items():

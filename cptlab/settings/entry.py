@@ -24,6 +24,7 @@ from cptlab.progress import is_main_process
 from cptlab.settings.config_source import config_directory, use_declared_defaults
 from cptlab.settings.debug import shrink
 from cptlab.settings.explanations import explain, refused_group
+from cptlab.settings.launchers import share_cores
 from cptlab.settings.output_directory import check_paths
 from cptlab.settings.sweep import Sweep
 from cptlab.settings.tree import print_tree
@@ -110,6 +111,7 @@ def job(run: Callable[[DictConfig], Any], config: DictConfig, sweep: Sweep) -> A
                 f"task_name={config.get('task_name')} cannot be: the command gives its own name. Leave task_name out."
             )
         prepare(config)
+        share_cores(config)
         return run(config)
     except Exception as error:
         if isinstance(error, UserError):
