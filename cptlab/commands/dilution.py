@@ -22,6 +22,7 @@ from cptlab.errors import UserError
 from cptlab.process.ends import exit_with
 from cptlab.settings.entry import hydra_command
 from cptlab.settings.instantiate import instantiate
+from cptlab.settings.run_record import describe, read_training
 from cptlab.settings.sweep import job_finished_before
 from cptlab.storage.atomic import write_bytes, write_text
 from cptlab.storage.digests import fingerprint
@@ -77,7 +78,8 @@ def dilution(config: DictConfig, fresh: Path) -> None:
     if finished := job_finished_before(digest):
         say(f"Finished before: {finished}")
         return
-    run = open_run(fresh, Path(config.paths.logs) / "dilution", digest)
+    runs = {"tuned": trained} if trained else {}
+    run = open_run(fresh, Path(config.paths.logs) / "dilution", digest, describe(config, runs))
     write_config(config, run)
     cache = Path(config.paths.cache)
 
@@ -118,6 +120,8 @@ def dilution(config: DictConfig, fresh: Path) -> None:
         split=config.split,
         seed=config.seed,
         training_run=str(trained) if trained else None,
+        run=run.record,
+        training={name: read_training(directory) for name, directory in runs.items()},
         decoding=work["decoding"],
         left_out={TOO_LONG: left_out},
         max_tokens=config.max_tokens,

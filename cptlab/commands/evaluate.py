@@ -34,6 +34,7 @@ from cptlab.process.ends import exit_with
 from cptlab.progress import waiting
 from cptlab.settings.entry import hydra_command
 from cptlab.settings.instantiate import instantiate
+from cptlab.settings.run_record import read_training
 from cptlab.storage.atomic import write_json
 from cptlab.storage.jsonl import write_jsonl
 from cptlab.storage.run_directory import RunDirectory
@@ -93,7 +94,7 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     }
     if finished := finished_before(config, **content):
         return _stored(config, finished)
-    run = begin(config, fresh, "evaluate", **content)
+    run = begin(config, fresh, "evaluate", runs, **content)
     write_config(config, run)
     write_jsonl(run.directory / "tasks.jsonl", tasks)
 
@@ -117,6 +118,7 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
         backbone=backbone.name,
         backbone_fingerprint=backbone.fingerprint,
         training_run=next(iter(runs.values()), None),
+        training={name: read_training(directory) for name, directory in runs.items()},
         parts={system.name: system.parts() | {"run": system.run} for system in chosen},
         pair_statistics={name: _pair_statistics(Path(directory)) for name, directory in runs.items()},
         decoding={system.name: system.decoding.facts() for system in systems},
@@ -232,11 +234,11 @@ def _report(
         "answers": answers,
         "cost": cost,
     }
-    write_json(run.directory / METRICS_FILE, content | facts)
+    write_json(run.directory / METRICS_FILE, content | {"run": run.record} | facts)
     with waiting("Writing tables, figures and report"):
         report = make_report(run.directory)
     run.finish()
-    metrics, loggers = flat(results), build_loggers(config, run, "evaluate")
+    metrics, loggers = flat(results), build_loggers(config, run, training=facts.get("training", {}))
     with closed_at_the_end(loggers):
         for logger in loggers:
             logger.log_metrics(metrics)

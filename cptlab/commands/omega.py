@@ -39,6 +39,7 @@ from cptlab.reporting.omega_sweep import read_curve
 from cptlab.settings.entry import hydra_command
 from cptlab.settings.instantiate import instantiate
 from cptlab.settings.output_directory import check_directory
+from cptlab.settings.run_record import read_training
 from cptlab.storage.atomic import write_json
 from cptlab.storage.jsonl import write_jsonl
 from cptlab.systems import tuned_omega as store
@@ -91,7 +92,7 @@ def tune_omega(config: DictConfig, fresh: Path) -> Path:
     }
     if finished := finished_before(config, runs=runs, made_of=made_of):
         return finished
-    run = begin(config, fresh, "omega", runs=runs, made_of=made_of)
+    run = begin(config, fresh, "omega", runs, runs=runs, made_of=made_of)
     write_config(config, run)
 
     # 3. The search, system by system.
@@ -127,6 +128,7 @@ def tune_omega(config: DictConfig, fresh: Path) -> Path:
 
     # 4. The curve and its report.
     facts: dict[str, Any] = {
+        "run": run.record,
         "about": f"{backbone.name} on {benchmark.name}, split {config.validation_split}, n = {config.n}",
         "metrics": [config.metric, "pylint_mean" if "pass@" in config.metric else "pass@1"],
         "metric": config.metric,
@@ -137,6 +139,7 @@ def tune_omega(config: DictConfig, fresh: Path) -> Path:
         "backbone": backbone.name,
         "backbone_fingerprint": backbone.fingerprint,
         "training_run": next(iter(runs.values()), None),
+        "training": {name: read_training(directory) for name, directory in runs.items()},
         "parts": {system.name: system.parts() | {"run": system.run} for system in chosen},
         "sandbox": sandbox,
         "validation_tasks": [task.id for task in validation],

@@ -100,7 +100,7 @@ def train(config: DictConfig, fresh: Path) -> float | None:
             first_stage=stages.first_epochs > 0,
             say=say if main_process else _say_what_is_computed,
         )
-    loggers = build_loggers(config, run, "train") if main_process else []
+    loggers = build_loggers(config, run) if main_process else []
     with closed_at_the_end(loggers):
         try:
             train_stages(
@@ -127,6 +127,7 @@ def train(config: DictConfig, fresh: Path) -> float | None:
         metrics = last_epochs(run.directory / "training")
         facts = collect_provenance(
             ROOT,
+            run=run.record,
             seed=config.seed,
             backbone=backbone.fingerprint,
             pairs=str(pairs_file),

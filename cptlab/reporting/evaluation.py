@@ -122,6 +122,11 @@ def read_evaluation(directory: str | os.PathLike, baseline: str | None = None) -
         raise UserError(f"{directory} holds no task of which every system has samples. {REMAKE}")
     systems = {name: {task.id: answers[task.id] for task in shared} for name, answers in systems.items()}
     provenance = {key: value for key, value in metrics.items() if key not in COMPUTED}
+    if "training" in provenance:  # as its config.yaml says the same
+        provenance["training"] = {
+            system: {name: value for name, value in record.items() if name != "config"}
+            for system, record in provenance["training"].items()
+        }
     ks, cost = _ks(metrics.get("results")), metrics.get("cost") or {}
     return Evaluation(directory, shared, systems, baseline, provenance, ks, cost, _text(directory / "config.yaml"))
 

@@ -71,6 +71,12 @@ class CommandSettings:
     task_name: str
     print_config: Annotated[bool, Setting("Whether the config is printed first.")] = True
     paths: Paths = Paths()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings(CommandSettings):
+    """What every command has that asks a backbone."""
+
     prompting: Annotated[
         str | None,
         Setting(
@@ -96,7 +102,7 @@ class SandboxSettings(CommandSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgingSettings(SandboxSettings):
+class JudgingSettings(SandboxSettings, ModelSettings):
     """What every command has that samples or scores programs."""
 
     extra_disabled: Annotated[
@@ -249,7 +255,7 @@ class OmegaSettings(JudgingSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DilutionSettings(CommandSettings):
+class DilutionSettings(ModelSettings):
     """conf/dilution.yaml."""
 
     benchmark: Annotated[Any, Part(optional=True)] = None

@@ -4,7 +4,8 @@
     ...                                     # writes below run.directory
     run.finish()
 
-`run.json` in a run directory holds the digest of its settings and whether it finished. A command whose settings match
+`run.json` in a run directory holds the digest of its settings, whether it finished, and what the run is: its name, group,
+choices (cptlab/settings/run_record.py). A command whose settings match
 an unfinished run that no process holds goes on in that directory, if this user may write to it. A directory that holds any
 other run is refused, and left as it is. The processes of one DDP job share one directory. docs/results-format.md says what
 the directories hold.
@@ -16,8 +17,8 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,30 +54,36 @@ INCIDENTAL = (
 
 @dataclass
 class RunDirectory:
-    """An open run directory. `resumed`: an earlier process began it. `lock` is None in all but the first process."""
+    """An open run directory. `resumed`: an earlier process began it. `lock` is None in all but the first process.
+
+    `record` says what the run is, in the words of the command that began it.
+    """
 
     directory: Path
     digest: str
     resumed: bool
     lock: Lock | None
+    record: Mapping[str, Any] = field(default_factory=dict)
 
     def finish(self, **facts: Any) -> None:
         """Mark the run as finished: from now on, the same command starts a new one. `facts` go into run.json."""
         if self.lock is not None:
-            write_json(self.directory / RUN_FILE, {"digest": self.digest, "finished": True, **facts})
+            write_json(self.directory / RUN_FILE, {"digest": self.digest, "finished": True, **self.record, **facts})
             self.lock.release()
             os.environ.pop(SHARED, None)
 
 
-def open_run(fresh: Path, logs: Path, digest: str) -> RunDirectory:
+def open_run(fresh: Path, logs: Path, digest: str, record: Mapping[str, Any] | None = None) -> RunDirectory:
     """Open the run directory for settings with this digest: an unfinished one below `logs`, or `fresh`.
+
+    `record` says what the run is, for run.json; an unfinished run keeps its own.
 
     An unfinished run in `fresh` itself comes first. Raises UserError, before anything is written, if `fresh` holds any
     other run or is in use by another process.
     """
     if _rank() > 0:
         discard(fresh)
-        return RunDirectory(_directory_of_rank_zero(logs, digest), digest, False, None)
+        return RunDirectory(_directory_of_rank_zero(logs, digest), digest, False, None, record or {})
     for directory in (fresh, *(file.parent for file in sorted(logs.glob(f"*runs/**/{RUN_FILE}")))):
         if not _is_unfinished(directory, digest) or not writable(directory, *directory.rglob("*")):
             continue
@@ -88,7 +95,7 @@ def open_run(fresh: Path, logs: Path, digest: str) -> RunDirectory:
             continue  # another process has just been done with it
         if fresh != directory:
             discard(fresh)
-        return _begin(directory, digest, True, lock)
+        return _begin(directory, digest, True, lock, record or {})
     refuse_other_run(fresh)
     fresh.mkdir(parents=True, exist_ok=True)
     lock = try_lock(fresh)
@@ -101,7 +108,7 @@ def open_run(fresh: Path, logs: Path, digest: str) -> RunDirectory:
     except UserError:
         lock.release()
         raise
-    return _begin(fresh, digest, False, lock)
+    return _begin(fresh, digest, False, lock, record or {})
 
 
 def refuse_other_run(directory: Path, *, finished: bool = False) -> None:
@@ -157,10 +164,12 @@ def training_run(run: str, logs: Path, adapters: Sequence[str] = ADAPTER_KINDS) 
     return directory.resolve()
 
 
-def _begin(directory: Path, digest: str, resumed: bool, lock: Lock) -> RunDirectory:
-    write_json(directory / RUN_FILE, {"digest": digest, "finished": False, "launch": _launch()})
+def _begin(directory: Path, digest: str, resumed: bool, lock: Lock, record: Mapping[str, Any]) -> RunDirectory:
+    earlier = read_record(directory / RUN_FILE) if resumed else {}
+    record = {name: earlier.get(name, value) for name, value in record.items()}
+    write_json(directory / RUN_FILE, {"digest": digest, "finished": False, "launch": _launch(), **record})
     os.environ[SHARED] = str(directory)
-    return RunDirectory(directory, digest, resumed, lock)
+    return RunDirectory(directory, digest, resumed, lock, record)
 
 
 def _is_unfinished(directory: Path, digest: str) -> bool:

@@ -89,21 +89,27 @@ class WandbLogger(Logger):
         self.run.finish(exit_code=int(failed))
 
 
-def csv_logger(save_dir: str) -> CsvLogger:
+def csv_logger(save_dir: str, record: Mapping[str, Any]) -> CsvLogger:
     """Open the CSV logger of a run directory."""
     return CsvLogger(save_dir)
 
 
 def wandb_logger(
     save_dir: str,
-    job_type: str,
-    tags: list[str],
+    record: Mapping[str, Any],
     project: Annotated[str, Setting("W&B project.")] = "cptlab",
-    group: Annotated[str | None, Setting("W&B group of the run.")] = None,
-    name: Annotated[str | None, Setting("W&B name of the run; null: W&B makes one up.")] = None,
+    group: Annotated[str | None, Setting("W&B group of the run; null: its sweep, or experiment_name.")] = None,
+    name: Annotated[str | None, Setting("W&B name of the run; null: what the command line chose.")] = None,
 ) -> WandbLogger:
-    """Open the W&B logger of a run directory, offline if nobody is logged in."""
-    return WandbLogger(save_dir, project=project, group=group, job_type=job_type, tags=tags, name=name)
+    """Open the W&B logger of a run directory, offline if nobody is logged in. `record` says what the run is."""
+    return WandbLogger(
+        save_dir,
+        project=project,
+        group=group or record.get("group"),
+        name=name or record.get("name"),
+        job_type=record.get("job_type"),
+        tags=record.get("tags", ()),
+    )
 
 
 def start_wandb(save_dir: str, **options: Any) -> Any:

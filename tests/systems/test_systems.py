@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -220,6 +221,22 @@ def test_training_runs_of_different_backbones_are_not_compared(trained, tmp_path
     with pytest.raises(SystemExit):
         command("evaluate", tmp_path, *SMALL, f"run={trained}", *own)
     assert "have different backbones" in capsys.readouterr().err
+
+
+def test_training_runs_that_asked_differently_are_compared_where_the_evaluation_says_how_to_ask(
+    trained, tmp_path, capsys
+):
+    other = tmp_path / "other"
+    shutil.copytree(trained, other)
+    settings = OmegaConf.load(trained / "config.yaml")
+    settings.backbone.prompting = "base"
+    OmegaConf.save(settings, other / "config.yaml")
+    own = ["+system.mine._target_=cptlab.systems.System", "+system.mine.adapter=any", f"+system.mine.run={other}"]
+    with pytest.raises(SystemExit):
+        command("evaluate", tmp_path, *QUIET, "limit=1", "n=1", f"run={trained}", *own)
+    assert "have different backbones" in capsys.readouterr().err
+    command("evaluate", tmp_path, *QUIET, "limit=1", "n=1", f"run={trained}", *own, "prompting=base")
+    assert records(tmp_path, "tuned") == records(tmp_path, "mine")
 
 
 def test_without_a_training_run_its_systems_are_left_out_and_plain_decoding_is_said(trained, tmp_path, capsys):

@@ -120,7 +120,7 @@ def test_a_csv_that_goes_on_repeats_no_row(tmp_path):
 def test_a_run_that_goes_on_is_one_wandb_run(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     for step in (9, 19):
-        logger = wandb_logger(str(tmp_path), job_type="train", tags=["a"])
+        logger = wandb_logger(str(tmp_path), {"job_type": "train", "tags": ["a"]})
         logger.log_hyperparams({"seed": 1})
         logger.log_metrics({"loss": 0.5}, step=step)
         logger.log_metrics({"tuned/all/pass@1": 0.5})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from cptlab.errors import UserError
 from cptlab.progress import is_main_process
 from cptlab.settings.instantiate import instantiate
+from cptlab.settings.run_record import describe
 from cptlab.settings.sweep import job_finished_before
 from cptlab.storage.atomic import write_text
 from cptlab.storage.digests import fingerprint
@@ -28,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[3]
 HYDRAS = ".hydra"  # where Hydra's tools look
 # why tasks and pairs are left out, as metrics.json and tables have it
 TOO_LONG, EXCLUDED = "too long for the context", "excluded by benchmark.exclude"
+OUR_LOGGERS = "cptlab.tracking."
 PAIRS_FILE, STATISTICS_FILE, METRICS_FILE = "pairs.jsonl", "statistics.json", "metrics.json"
 
 
@@ -65,9 +67,12 @@ def build_judge(config: DictConfig) -> Judge:
     return Judge(Path(config.paths.cache), tuple(config.extra_disabled), config.workers, config.sandbox, limits)
 
 
-def begin(config: DictConfig, fresh: Path, task: str, **content: Any) -> RunDirectory:
-    """Begin the run of these settings and this content, or go on with it."""
-    run = open_run(fresh, Path(config.paths.logs) / task, _digest(config, **content))
+def begin(
+    config: DictConfig, fresh: Path, task: str, training: Mapping[str, str] | None = None, **content: Any
+) -> RunDirectory:
+    """Begin the run of these settings and this content, or go on with it. `training`: the run behind each system."""
+    record = describe(config, training)
+    run = open_run(fresh, Path(config.paths.logs) / task, _digest(config, **content), record)
     say(f"{'Going on with the unfinished run' if run.resumed else 'Run directory:'} {run.directory}")
     return run
 
@@ -89,16 +94,25 @@ def content_of(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
-def build_loggers(config: DictConfig, run: RunDirectory, job_type: str) -> list[Mirror]:
-    """Build the configured loggers of this run, which write below its directory and cannot fail it."""
-    directory, made = str(run.directory), []
+def build_loggers(config: DictConfig, run: RunDirectory, **facts: Any) -> list[Mirror]:
+    """Build the configured loggers of this run, which write below its directory and cannot fail it.
+
+    `facts` are kept beside the settings, such as the training runs that were evaluated.
+    """
+    made = []
     for name, node in (config.logger or {}).items():
-        extra = {"job_type": job_type, "tags": list(config.tags)} if name == "wandb" else {}
-        build = functools.partial(instantiate, node, f"logger.{name}", save_dir=directory, **extra)
-        made.append(Mirror(str(name), directory, build))
+        made.append(Mirror(str(name), str(run.directory), functools.partial(_open_logger, node, f"logger.{name}", run)))
     for logger in made:
-        logger.log_hyperparams(content_of(config))
+        logger.log_hyperparams(content_of(config) | {"record": dict(run.record), **facts})
     return made
+
+
+def _open_logger(node: DictConfig, name: str, run: RunDirectory) -> Any:
+    """Open a logger. Ours also get the record of the run, after Hydra, which would read the braces in it."""
+    directory = str(run.directory)
+    if not str(node.get("_target_")).startswith(OUR_LOGGERS):
+        return instantiate(node, name, save_dir=directory)
+    return instantiate(node, name, save_dir=directory, _partial_=True)(record=run.record)
 
 
 def finished_before(config: DictConfig, **content: Any) -> Path | None:

@@ -73,6 +73,8 @@ def shared_setting(config: DictConfig, systems: list[System], group: str) -> Dic
         usual = {"benchmark": "kata", "backbone": "kata_lm"}[group]
         raise UserError(f"Nothing says which {group} to evaluate on. Add {group}={usual}, or run=<a training run>.")
     nodes: list[DictConfig] = [OmegaConf.select(OmegaConf.load(run / CONFIG_FILE), group) for run in runs]
+    if group == "backbone":
+        nodes = [prompted(node, config.prompting) for node in nodes]
     first, *others = [{key: value for key, value in node.items() if key != DEVICE} for node in nodes]
     for run, other in zip(runs[1:], others, strict=True):
         if other != first:
@@ -85,7 +87,7 @@ def shared_setting(config: DictConfig, systems: list[System], group: str) -> Dic
 
 def build_backbone(config: DictConfig, systems: list[System]) -> Any:
     """Load the frozen backbone that all systems share, on `device` and asked by `prompting` if these are named."""
-    node = prompted(shared_setting(config, systems, "backbone").copy(), config.prompting)
+    node = prompted(shared_setting(config, systems, "backbone"), config.prompting).copy()
     if config.device is not None:
         node.device = config.device
     return instantiate(node, "backbone")
