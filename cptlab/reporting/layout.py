@@ -1,9 +1,8 @@
-"""Tables of finished text cells, and their four renderings: Markdown, CSV, HTML and plain text for the console."""
+"""Tables of finished text cells as Markdown, CSV and plain text for the console; `page/table.py` has the HTML."""
 
 from __future__ import annotations
 
 import csv
-import html
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -57,27 +56,6 @@ def to_markdown(table: Table) -> str:
     return f"**{_escape_markdown(table.title)}**\n\n{body}\n{note}"
 
 
-def to_html(table: Table) -> str:
-    """Return a <figure> with caption, table and note. Everything is escaped; the interval of a number is set smaller."""
-    out = [f"<figure><figcaption>{html.escape(table.title)}</figcaption>", "<div class='wide'><table>", "<thead>"]
-    if table.groups:
-        spans = "".join(f"<th colspan='{span}' class='group'>{html.escape(text)}</th>" for text, span in table.groups)
-        out.append(f"<tr><th colspan='{table.labels}'></th>{spans}</tr>")
-    classes = ["label" if i < table.labels else "number" for i in range(len(table.columns))]
-    heads = zip(classes, table.columns, strict=True)
-    out.append("<tr>" + "".join(f"<th class='{kind}'>{html.escape(text)}</th>" for kind, text in heads) + "</tr>")
-    out.append("</thead>\n<tbody>")
-    for row in table.rows:
-        if len(row) == 1:
-            out.append(f"<tr><th colspan='{len(table.columns)}' class='section'>{html.escape(row[0])}</th></tr>")
-        else:
-            cells = (f"<td class='{kind}'>{_html_cell(text)}</td>" for kind, text in zip(classes, row, strict=True))
-            out.append(f"<tr>{''.join(cells)}</tr>")
-    out.append("</tbody></table></div>")
-    out.append(f"<p class='note'>{html.escape(table.note)}</p></figure>" if table.note else "</figure>")
-    return "\n".join(out)
-
-
 def to_text(table: Table) -> str:
     """Return columns padded with spaces under a title, for the console."""
     grid = [row for row in (table.columns, *table.rows) if len(row) > 1]
@@ -104,11 +82,6 @@ def to_text(table: Table) -> str:
 def _text_row(row: Sequence[str], widths: Sequence[int], labels: int) -> str:
     padded = zip(row, widths, strict=True)
     return "  ".join(c.ljust(w) if i < labels else c.rjust(w) for i, (c, w) in enumerate(padded)).rstrip()
-
-
-def _html_cell(text: str) -> str:
-    value, bracket, interval = text.partition(" [")
-    return html.escape(value) + (f" <span class='interval'>[{html.escape(interval)}</span>" if bracket else "")
 
 
 def _escape_markdown(text: str) -> str:

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import TextIO
 
 from cptlab.metrics.definitions import FAMILIES, SCORES
-from cptlab.reporting import layout, tables
+from cptlab.reporting import alt_texts, layout, tables
 from cptlab.reporting.answers import advice, answers_table
 from cptlab.reporting.curves import Stage, has_curves, read_curves
 from cptlab.reporting.evaluation import Evaluation, Metrics, compute_metrics, read_evaluation
+from cptlab.reporting.evaluation_page import page_of
 from cptlab.reporting.issues import issues_table, top_issues_table
 from cptlab.reporting.layout import Table
 from cptlab.reporting.packing import TRAINING
-from cptlab.reporting.page import image, page_of
+from cptlab.reporting.page import Picture
 from cptlab.storage.atomic import write_bytes, write_text
 
 REPORT = "report.html"
@@ -42,19 +43,19 @@ def make_report(
     stages = _stages(evaluation) if train_directory is None else read_curves(train_directory)
     metrics = compute_metrics(evaluation)
     done = progress or (lambda count: None)
-    shown = {}
+    shown, pictures = {}, {}
     for table in all_tables(evaluation, metrics, programs_per_task):
         write_text(evaluation.directory / "tables" / f"{table.name}.md", layout.to_markdown(table))
         write_text(evaluation.directory / "tables" / f"{table.name}.csv", layout.to_csv(table))
-        shown[table.name] = layout.to_html(table)
+        shown[table.name] = table
         done(1)
-    for name, picture in _pictures(evaluation, metrics, programs_per_task, stages):
-        for kind, content in picture.items():
+    for name, alt, rendered in _pictures(evaluation, metrics, programs_per_task, stages):
+        for kind, content in rendered.items():
             write_bytes(evaluation.directory / "figures" / f"{name}.{kind}", content)
-        shown[f"{name}.svg"] = image(picture["svg"], name)
+        pictures[name] = Picture(rendered["svg"], alt)
         done(1)
     page = evaluation.directory / REPORT
-    write_text(page, page_of(evaluation, metrics, shown))
+    write_text(page, page_of(evaluation, metrics, shown, pictures))
     done(1)
     return page
 
@@ -103,11 +104,14 @@ def _stages(evaluation: Evaluation) -> Sequence[Stage]:
 
 def _pictures(
     evaluation: Evaluation, metrics: Metrics, programs_per_task: int | None, stages: Sequence[Stage]
-) -> Iterator[tuple[str, dict[str, bytes]]]:
+) -> Iterator[tuple[str, str, dict[str, bytes]]]:
+    """Yield each figure: its name, its alternative text, and its files by kind."""
     from cptlab.reporting import figures  # imports matplotlib, which reading and printing do without
 
     for family in SCORES:
-        yield family.name, figures.render(figures.family_figure(evaluation, metrics.results, family))
-    yield "issues", figures.render(figures.issues_figure(evaluation, programs_per_task))
+        drawn = figures.render(figures.family_figure(evaluation, metrics.results, family))
+        yield family.name, alt_texts.of_family(evaluation, metrics.results, family), drawn
+    drawn = figures.render(figures.issues_figure(evaluation, programs_per_task))
+    yield "issues", alt_texts.of_issues(evaluation, programs_per_task), drawn
     if stages:
-        yield "training", figures.render(figures.training_figure(stages))
+        yield "training", alt_texts.of_training(stages), figures.render(figures.training_figure(stages))

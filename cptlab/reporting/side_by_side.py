@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -46,41 +45,9 @@ def median_program(programs: Sequence[StoredProgram]) -> StoredProgram:
     return ranked[(len(ranked) - 1) // 2]
 
 
-def to_html(chosen: SideBySide) -> str:
-    """Return one <article>. Prompts and programs are untrusted text, and escaped."""
-    task = chosen.task
-    columns = "".join(_program(system, program) for system, program in chosen.programs.items())
-    return (
-        f"<article><h4>{html.escape(task.id)} <span class='interval'>{html.escape(task.difficulty)}; mean score "
-        f"{chosen.change:+.2f}</span></h4>\n<details><summary>Prompt</summary><pre>{html.escape(task.prompt.text)}</pre>"
-        f"</details>\n<div class='pair'>{columns}</div></article>"
-    )
-
-
 def _change(evaluation: Evaluation, system: str, task: Task) -> float:
     means = [
         fmean(program.quality.score for program in evaluation.systems[name][task.id])
         for name in (evaluation.baseline, system)
     ]
     return means[1] - means[0]
-
-
-def _program(system: str, program: StoredProgram) -> str:
-    quality, verdict = program.quality, program.verdict
-    marked = {message.line for message in quality.messages}
-    lines = [
-        f"<span class='{'line marked' if number in marked else 'line'}'>{html.escape(line) or ' '}</span>"
-        for number, line in enumerate(program.completion.program.split("\n"), 1)
-    ]
-    reason = f": {verdict.reason}" if verdict.reason else ""
-    answer = f", {program.tokens} tokens" if program.tokens else ""
-    answer += ", cleaned" * program.cleaned + ", cut off" * (not program.finished)
-    messages = "".join(
-        f"<li>line {m.line}: <b>{html.escape(m.id)}</b> {html.escape(m.symbol)}</li>"
-        for m in sorted(quality.messages, key=lambda m: (m.line, m.id))
-    )
-    return (
-        f"<section><h5>{html.escape(system)}, sample {program.completion.sample}: score {quality.score:.2f}, "
-        f"<span class='verdict'>{html.escape(verdict.status + reason)}</span>{answer}</h5>\n"
-        f"<pre class='program'>{''.join(lines)}</pre><ul>{messages or '<li>no pylint message</li>'}</ul></section>\n"
-    )
