@@ -36,8 +36,14 @@ MULTIRUN = ("-m", "--multirun")
 SAMPLES = 20  # programs per task where nothing else is said
 
 
-def hydra_command(name: str, step: Callable[[DictConfig, Path], Any]) -> Callable[..., int]:
+def hydra_command(
+    name: str,
+    step: Callable[[DictConfig, Path], Any],
+    expand: Callable[[Sequence[str]], tuple[list[str], bool]] | None = None,
+) -> Callable[..., int]:
     """Return the `main(arguments)` of a command that takes Hydra's overrides.
+
+    `expand` turns the arguments into those that Hydra gets, and says whether more jobs will be there later.
 
     `step` gets the validated config of conf/NAME.yaml and a fresh run directory, which need not be used. Without
     `arguments`, those of the process are taken. A user's mistake ends the process with exit code 2.
@@ -49,6 +55,8 @@ def hydra_command(name: str, step: Callable[[DictConfig, Path], Any]) -> Callabl
             sys.argv[1:] = arguments
         sys.argv[1:] = sorted(sys.argv[1:], key=MULTIRUN.__contains__)  # Hydra takes no overrides on both sides of -m
         sweep = Sweep(sys.argv[1:])
+        if expand is not None:
+            sys.argv[1:], sweep.more_later = expand(sys.argv[1:])
 
         @hydra.main(version_base="1.3", config_path=str(config_directory()), config_name=name)
         def composed(config: DictConfig) -> float | None:

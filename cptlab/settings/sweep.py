@@ -44,6 +44,7 @@ class Sweep:
         self.arguments = list(arguments)
         self.place: str | None = None  # the directory, once Hydra has asked for it
         self.directory: SweepDirectory | None = None  # of the process that started the sweep
+        self.more_later = False  # the same command will have more jobs: it goes on here then
         self.jobs_begun = False
         self.failures: list[Failure] = []  # of jobs in this process
         _current[:] = [self]
@@ -93,7 +94,7 @@ class Sweep:
 
     def end(self, whole: bool) -> int:
         """Return the exit code of the sweep, after a list of the jobs that failed. `whole`: every job had its turn."""
-        failures = self.failures if self.directory is None else self.directory.close(whole)
+        failures = self.failures if self.directory is None else self.directory.close(whole and not self.more_later)
         if not failures:
             return 0
         lines = [f"  {failure}" for failure in failures]
