@@ -87,7 +87,8 @@ def print_sweep(reports: Sequence[SweepReport], left_out: Sequence[str]) -> None
         shown = console_tables(report.results, report.summary)
         if report.differences:
             shown.append(differences_table(report.results, report.differences, report.reference))
-        print("\n\n".join([*map(layout.to_text, shown), *report.results.notes]), end="\n\n")
+        said = [*report.results.notes, *([KATA] if report.results.benchmark == "kata" else [])]
+        print("\n\n".join([*map(layout.to_text, shown), *said]), end="\n\n")
     for sentence in left_out:
         print(f"Left out: {sentence}")
 

@@ -31,11 +31,6 @@ class Replicate:
     system: str
     training_run: str | None
 
-    @property
-    def seed_text(self) -> str:
-        """'1', or '1/0' where training and sampling have one each that tell runs apart."""
-        return "/".join(str(one) for one in self.seed if one is not None) or "–"
-
 
 @dataclass(frozen=True)
 class SweepResults:

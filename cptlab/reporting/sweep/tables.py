@@ -11,7 +11,7 @@ from cptlab.metrics.definitions import SCORES, Family, Metric, find_metric
 from cptlab.metrics.summary import Summary
 from cptlab.reporting import tables
 from cptlab.reporting.layout import Table
-from cptlab.reporting.sweep.results import SweepResults
+from cptlab.reporting.sweep.results import Seed, SweepResults
 
 INTERVALS = "In brackets: 95% hierarchical bootstrap interval over seeds and tasks; with one seed, over tasks alone."
 
@@ -64,27 +64,40 @@ def differences_table(
 def seeds_table(results: SweepResults, summary: Mapping[str, Summary], name: str = "") -> Table:
     """The figures of every seed over all tasks, and below them the standard deviation over the seeds."""
     metrics, level = metrics_of(results), list(results.levels)[-1]
+    samplings = {seed[1] for found in results.replicates.values() for seed in found}
     rows: list[tuple[str, ...]] = []
     records = []
     for label, found in results.replicates.items():
         of_seeds = {metric.name: summary[label][level][f"{metric.name}_seeds"] for metric in metrics}
         for i, one in enumerate(found.values()):
             values = {metric: None if seeds is None else seeds[i] for metric, seeds in of_seeds.items()}
-            rows.append((label, one.seed_text, *(tables.value(metric, values) for metric in values)))
-            records.append({"configuration": label, "seed": one.seed_text, "difficulty": level} | values)
+            seed = _seed(one.seed, len(samplings) > 1)
+            rows.append((label, seed, *(tables.value(metric, values) for metric in values)))
+            records.append(
+                {
+                    "configuration": label,
+                    "training_seed": one.seed[0],
+                    "sampling_seed": one.seed[1],
+                    "difficulty": level,
+                }
+                | values
+            )
         if len(found) > 1:
             spread = {metric: None if seeds is None else stdev(seeds) for metric, seeds in of_seeds.items()}
             rows.append((label, "standard deviation", *(tables.value(metric, spread) for metric in spread)))
     columns = ("Configuration", "Seed", *(metric.heading for metric in metrics))
     title = f"Every seed, {len(results.levels[level])} tasks, {results.about}"
-    note = "Seed: of the training run, then of the sampling (training/sampling); – where there is none."
+    several = (
+        ", then of the sampling (training/sampling)" if len(samplings) > 1 else f"; of the sampling: {samplings.pop()}"
+    )
+    note = f"Seed: of the training run{several}. –: without training."
     return Table(name + "seeds", title, columns, tuple(rows), tuple(records), 2, note=note)
 
 
 def runs_table(results: SweepResults, beside: Path, name: str = "") -> Table:
     """Where each row comes from: the evaluation and the training run."""
     rows = [
-        (label, one.seed_text, one.system, _shown(one.directory, beside), _shown(one.training_run, beside))
+        (label, _seed(one.seed, True), one.system, _shown(one.directory, beside), _shown(one.training_run, beside))
         for label, found in results.replicates.items()
         for one in found.values()
     ]
@@ -132,6 +145,12 @@ def _record(label: str, level: str, metric: str, found: Mapping) -> dict:
         "configuration": label, "difficulty": level, "tasks": found["tasks"], "seeds": found["seeds"], "metric": metric,
         "value": found[metric], "lo": low, "hi": high, "sd_of_seeds": stdev(of_seeds) if len(of_seeds) > 1 else None,
     }  # fmt: skip
+
+
+def _seed(seed: Seed, with_sampling: bool) -> str:
+    """'1', or '1/0' with the seed of the sampling behind it."""
+    parts = seed if with_sampling else seed[:1]
+    return "/".join("–" if one is None else str(one) for one in parts)
 
 
 def _shown(path: str | Path | None, beside: Path) -> str:
