@@ -103,7 +103,7 @@ def runs_table(results: SweepResults, beside: Path, name: str = "") -> Table:
     ]
     columns = ("Configuration", "Seed", "System", "Evaluation", "Training run")
     names = ("configuration", "seed", "system", "evaluation", "training_run")
-    records = tuple(dict(zip(names, row, strict=True)) for row in rows)
+    records: tuple[dict[str, str], ...] = tuple(dict(zip(map(str, names), row, strict=True)) for row in rows)
     return Table(name + "runs", f"Runs behind each row, {results.about}", columns, tuple(rows), records, 5)
 
 
