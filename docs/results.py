@@ -4,7 +4,7 @@
     python docs/results.py --check      (exit code 1 where the page is out of date)
 
 A table stands between the marks `<!-- table: RUN NAME -->` and `<!-- end -->`: the table NAME, such as quality, of the run
-packed in results/RUN; or, for `greedy`, that of benchmarks/greedy.py.
+packed in results/RUN (an evaluation or a tuning of ω); or, for `greedy`, that of benchmarks/greedy.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # this clone, wherever cpt
 import greedy  # noqa: E402  # pyright: ignore[reportMissingImports]
 
 from cptlab.reporting.evaluation import compute_metrics, read_evaluation  # noqa: E402
-from cptlab.reporting.layout import to_markdown  # noqa: E402
+from cptlab.reporting.layout import Table, to_markdown  # noqa: E402
+from cptlab.reporting.omega_curve import curve_table, test_table  # noqa: E402
+from cptlab.reporting.omega_sweep import read_curve  # noqa: E402
 from cptlab.reporting.report import all_tables  # noqa: E402
 
 PAGE, RESULTS = ROOT / "docs" / "results.md", ROOT / "results"
@@ -49,13 +51,19 @@ def page(text: str) -> str:
         if run == "greedy":
             return begin + greedy_table() + end
         if run not in tables:
-            evaluation = read_evaluation(RESULTS / run)
-            tables[run] = {
-                table.name: to_markdown(table) for table in all_tables(evaluation, compute_metrics(evaluation))
-            }
+            tables[run] = {table.name: to_markdown(table) for table in tables_of(RESULTS / run)}
         return f"{begin}{tables[run][name].strip()}\n{end}"
 
     return MARKED.sub(made, text)
+
+
+def tables_of(run: Path) -> list[Table]:
+    """Return the tables of a packed evaluation, or of a packed tuning of ω."""
+    if (run / "omega.json").is_file():
+        curve = read_curve([run])
+        return [curve_table(curve), test_table(curve)]
+    evaluation = read_evaluation(run)
+    return all_tables(evaluation, compute_metrics(evaluation))
 
 
 def greedy_table() -> str:

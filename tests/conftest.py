@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from browser import missing_browser
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded; pytest-xdist runs one worker per core
 os.environ["WANDB_MODE"] = "offline"
@@ -30,6 +31,8 @@ def pytest_collection_modifyitems(items):
 
         if not torch.cuda.is_available():
             skips["gpu"] = "torch sees no GPU"
+    if any("browser" in item.keywords for item in items) and (missing := missing_browser()):
+        skips["browser"] = missing
     for item in items:
         for marker in skips.keys() & item.keywords:
             item.add_marker(pytest.mark.skip(reason=skips[marker]))

@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from run_commands import ROOT
+from run_commands import ROOT, command
 
 from cptlab.commands.cli import COMMANDS
 
@@ -94,13 +94,27 @@ def test_training_and_evaluation_run_from_the_wheel(installed, tmp_path):
     assert evaluated.returncode == 0 and "Report: " in evaluated.stdout, evaluated.stderr
 
 
-def test_the_notebook_runs(tmp_path):
-    cells = json.loads((ROOT / "notebooks" / "walkthrough.ipynb").read_text())["cells"]
+def run_notebook(name: str, where: Path) -> subprocess.CompletedProcess:
+    """Run the code cells of a notebook one after the other, as a kernel would."""
+    cells = json.loads((ROOT / "notebooks" / name).read_text(encoding="utf-8"))["cells"]
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{code}"],
-        cwd=tmp_path,
+        cwd=where,
         capture_output=True,
         text=True,
     )
+
+
+def test_the_walkthrough_runs(tmp_path):
+    done = run_notebook("walkthrough.ipynb", tmp_path)
     assert done.returncode == 0 and "FilterCounts(tasks=1, samples=20" in done.stdout, done.stderr
+
+
+@pytest.mark.slow
+def test_the_quickstart_runs(tmp_path):
+    command("train", tmp_path, "debug=fdr", "workers=1", "logger=none")
+    done = run_notebook("quickstart.ipynb", tmp_path)
+    assert done.returncode == 0, done.stderr
+    scored = [line.split("pylint")[0].strip() for line in done.stdout.splitlines() if " pass " in line]
+    assert scored == ["base", "tuned", "ω = 0", "ω = 0.5", "ω = 1", "ω = 1.5"]

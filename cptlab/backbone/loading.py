@@ -31,7 +31,7 @@ from cptlab.tasks.prompting import FORMS
 
 DTYPE_NAMES = ("float32", "bfloat16", "float16")
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPE_NAMES}
-EMBEDDED = "kata-lm"
+EMBEDDED = {"kata-lm": "lm", "kata-starcoder2": "starcoder2"}  # folders of cptlab/kata
 HUB_SECONDS = 5.0
 
 
@@ -205,8 +205,8 @@ def resolve_device(device: str) -> torch.device:
 
 def _locate(path: str, revision: str | None, local_files_only: bool) -> tuple[str, dict[str, Any], str | None]:
     """Return the path for `from_pretrained`, the options for it, and the commit of a model of the hub."""
-    if path == EMBEDDED:
-        directory = Path(str(importlib.resources.files("cptlab") / "kata" / "lm"))
+    if path in EMBEDDED:
+        directory = Path(str(importlib.resources.files("cptlab") / "kata" / EMBEDDED[path]))
     else:
         directory = Path(path).expanduser()
     local = {"local_files_only": True}
@@ -218,7 +218,7 @@ def _locate(path: str, revision: str | None, local_files_only: bool) -> tuple[st
                 f"{directory} holds no config.json. Give a directory that save_pretrained wrote, or a GGUF file."
             )
         return str(directory), local, None
-    if path == EMBEDDED:
+    if path in EMBEDDED:
         raise UserError(f"The embedded model is missing from {directory}. Reinstall cptlab, or retrain the model.")
     if path.startswith((".", "/", "~")) or path.count("/") > 1 or "\\" in path:
         raise UserError(f"There is no directory {directory}. Check backbone.path: a model's directory, or a hub id.")

@@ -20,11 +20,13 @@ COMMANDS = {
     "report": "make the tables, figures and report of an evaluation, or of sweeps, from stored files",
     "pack": "keep what a report is made from, compressed and without this machine's paths",
     "compare": "compare systems of any evaluations, paired by task",
+    "record": "make the papers' tables and figures, with every command that they need",
     "omega": "tune the strength of Selective Prompt Anchoring on validation tasks",
     "omega-curve": "draw the curve over omega of a sweep or a tuning",
     "dilution": "measure the attention on the prompt, token by token",
+    "ledger": "say of each claim of the papers whether it holds in a record",
     "settings": "print every setting with its type, default, range and meaning",
-    "pretrain": "train kata-lm, the embedded language model, from nothing",
+    "pretrain": "train an embedded language model from nothing",
 }
 OVERRIDES = (
     "train, evaluate, pairs, tasks, omega and dilution take Hydra's overrides: name=value, -m for sweeps, --cfg job."

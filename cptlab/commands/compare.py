@@ -2,7 +2,7 @@
 
     cptlab compare RUN                                          all systems of an evaluation
     cptlab compare plain=RUN:base SPA=OTHER_RUN:base RUN:tuned  some systems of any, the first with labels
-    cptlab compare RUN --output FOLDER                          writes compare.md and compare.csv too
+    cptlab compare RUN --output FOLDER                          writes compare.md, compare.csv and compare.html too
 
 RUN is the directory of an evaluation. The first system is the one that the others are compared with.
 """
@@ -14,8 +14,9 @@ from pathlib import Path
 
 from cptlab.errors import UserError
 from cptlab.process.ends import command, exit_with
-from cptlab.reporting.comparison import ComparedSystem, compare_table
+from cptlab.reporting.comparison import ComparedSystem, combine, compare_table
 from cptlab.reporting.layout import to_csv, to_markdown, to_text
+from cptlab.reporting.report import make_page
 from cptlab.storage.atomic import write_text
 
 
@@ -28,10 +29,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("systems", nargs="+", metavar="[LABEL=]RUN[:SYSTEM]", help="what to compare, in order")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="default: only print")
     options = parser.parse_args(arguments)
-    table = compare_table([parse_choice(text) for text in options.systems])
+    evaluation = combine([parse_choice(text) for text in options.systems])
+    table = compare_table(evaluation)
     if options.output:
         write_text(options.output / "compare.md", to_markdown(table))
         write_text(options.output / "compare.csv", to_csv(table))
+        write_text(options.output / "compare.html", make_page(evaluation))
     print(to_text(table))
     return 0
 

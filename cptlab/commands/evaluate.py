@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,10 @@ from omegaconf import DictConfig
 
 from cptlab.commands.shared.common import (
     EXCLUDED,
-    METRICS_FILE,
     ROOT,
     TOO_LONG,
     begin,
     build_judge,
-    build_loggers,
     check_optimized,
     check_sandbox,
     finished_before,
@@ -26,22 +23,27 @@ from cptlab.commands.shared.common import (
     say_left_out,
     write_config,
 )
+from cptlab.commands.shared.evaluation_report import pair_statistics_of, report_evaluation, stored_metric
 from cptlab.commands.shared.systems import build_backbone, choose_systems, shared_setting
 from cptlab.errors import UserError
-from cptlab.metrics.programs import count_answers
-from cptlab.metrics.summary import allowed_ks, compare, flat, flat_names, summarise
+from cptlab.metrics.summary import allowed_ks, flat_names
 from cptlab.process.ends import exit_with
+<<<<<<< HEAD
 from cptlab.progress import waiting
 from cptlab.settings.each_run import one_job_each
+=======
+from cptlab.settings.contradictions import CANONICAL
+>>>>>>> main
 from cptlab.settings.entry import hydra_command
 from cptlab.settings.instantiate import instantiate
 from cptlab.settings.run_record import read_training
-from cptlab.storage.atomic import write_json
+from cptlab.storage.atomic import write_text
+from cptlab.storage.digests import fingerprint
 from cptlab.storage.jsonl import write_jsonl
-from cptlab.storage.run_directory import RunDirectory
 from cptlab.systems import System
 from cptlab.systems.decoding import build_decoding
-from cptlab.tracking.mirrors import check_mirrors, closed_at_the_end
+from cptlab.tasks.benchmark import Benchmark
+from cptlab.tracking.mirrors import check_mirrors
 from cptlab.tracking.provenance import collect_provenance
 
 
@@ -96,18 +98,19 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
         },
     }
     if finished := finished_before(config, **content):
-        return _stored(config, finished)
+        return stored_metric(config, finished)
     run = begin(config, fresh, "evaluate", runs, **content)
     write_config(config, run)
     write_jsonl(run.directory / "tasks.jsonl", tasks)
 
     # 3. The work, system by system.
     judge = build_judge(config)
-    programs, cost = {}, {}
+    programs, cost, seconds = {}, {}, {}
     for system in systems:
         judged = sample_and_judge(system, tasks, config.n, judge, seed=config.seed)
         judged.write(run.directory / system.name)
         programs[system.name], cost[system.name] = judged.results(), judged.cost.as_dict()
+        seconds[system.name] = judged.seconds
 
     # 4. Figures, tables, report.
     facts = collect_provenance(
@@ -123,13 +126,14 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
         training_run=next(iter(runs.values()), None),
         training={name: read_training(directory) for name, directory in runs.items()},
         parts={system.name: system.parts() | {"run": system.run} for system in chosen},
-        pair_statistics={name: _pair_statistics(Path(directory)) for name, directory in runs.items()},
+        pair_statistics={name: pair_statistics_of(Path(directory)) for name, directory in runs.items()},
         decoding={system.name: system.decoding.facts() for system in systems},
         sandbox=sandbox,
+        sampling_seconds=seconds,
         wall_seconds=round(time.monotonic() - started, 1),
         resumed=run.resumed,
     )
-    metrics, report = _report(config, run, tasks, programs, ks, cost, facts)
+    metrics, report = report_evaluation(config, run, tasks, programs, ks, cost, facts)
     print(f"\nRun directory: {run.directory}\nReport: {report}")
     return optimized(config, metrics)
 
@@ -150,7 +154,8 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
     )
 
     benchmark = instantiate(config.benchmark, "benchmark")
-    paths = ({"against": config.against} if config.against is not None else {}) | {"given": config.completions}
+    given = config.completions if config.completions != CANONICAL else _solutions_file(config, benchmark)
+    paths = ({"against": config.against} if config.against is not None else {}) | {"given": given}
     files = {system: check_file(path, benchmark.every, benchmark.excluded) for system, path in paths.items()}
     present = [task for task in benchmark.tasks if any(task.id in file.counts for file in files.values())]
     shared = shared_tasks(present, list(files.values()))
@@ -163,9 +168,11 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
     excluded = [task_id for split in {task.split: 0 for task in present} for task_id in benchmark.excluded_of(split)]
     _say_what_is_excluded(excluded)
     sandbox = check_sandbox(config)
-    content = {"benchmark": benchmark.fingerprint()} | {system: file.digest for system, file in files.items()}
+    content: dict[str, Any] = {"benchmark": benchmark.fingerprint()} | {
+        system: file.digest for system, file in files.items()
+    }
     if finished := finished_before(config, **content):
-        return _stored(config, finished)
+        return stored_metric(config, finished)
     run = begin(config, fresh, "evaluate", **content)
     write_config(config, run)
     write_jsonl(run.directory / "tasks.jsonl", present)
@@ -203,62 +210,27 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
         wall_seconds=round(time.monotonic() - started, 1),
         resumed=run.resumed,
     )
-    metrics, report = _report(config, run, shared, programs, ks, {}, facts)
+    metrics, report = report_evaluation(config, run, shared, programs, ks, {}, facts)
     for system in files:
         drop_journals(run.directory / system)
     print(f"\nRun directory: {run.directory}\nReport: {report}\nOne line a row: {run.directory / 'verdicts.jsonl'}")
     return optimized(config, metrics)
 
 
-def _report(
-    config: DictConfig,
-    run: RunDirectory,
-    tasks: list,
-    programs: Mapping[str, Any],
-    ks: list[int],
-    cost: dict[str, Any],
-    facts: dict[str, Any],
-) -> tuple[dict[str, float], Path]:
-    """Write metrics.json, tables, figures and report of a run, finish it, mirror and print it; return its metrics by name,
-    and the report.
-
-    `programs` are those of each system, by task. Changes are counted against the first of them.
-    """
-    from cptlab.reporting import make_report, print_tables
-
-    first, *others = programs
-    results = {name: summarise(tasks, found, ks=ks) for name, found in programs.items()}
-    differences = {name: compare(tasks, programs[first], programs[name], ks=ks) for name in others}
-    answers = {name: count_answers(one for task in tasks for one in found[task.id]) for name, found in programs.items()}
-    content = {
-        "systems": list(programs),
-        "results": results,
-        "differences": differences,
-        "answers": answers,
-        "cost": cost,
-    }
-    write_json(run.directory / METRICS_FILE, content | {"run": run.record} | facts)
-    with waiting("Writing tables, figures and report"):
-        report = make_report(run.directory)
-    run.finish()
-    metrics, loggers = flat(results), build_loggers(config, run, training=facts.get("training", {}))
-    with closed_at_the_end(loggers):
-        for logger in loggers:
-            logger.log_metrics(metrics)
-            logger.save()
-    print_tables(run.directory)
-    return metrics, report
-
-
-def _stored(config: DictConfig, run: Path) -> float | None:
-    """Return the metric that a sweep optimises, of a run that is finished."""
-    return optimized(config, flat(json.loads((run / METRICS_FILE).read_text(encoding="utf-8"))["results"]))
-
-
-def _pair_statistics(training_run: Path) -> dict[str, Any]:
-    """Return what a training run says of its pairs; nothing where it did not build them, or is not finished."""
-    file = training_run / METRICS_FILE
-    return json.loads(file.read_text(encoding="utf-8")).get("pair_statistics", {}) if file.is_file() else {}
+def _solutions_file(config: DictConfig, benchmark: Benchmark) -> Path:
+    """Write the benchmark's own solutions of the tasks to evaluate to the cache, as a file of programs."""
+    rows = [
+        json.dumps({"task_id": task_id, "solution": program})
+        for task_id, program in benchmark.solutions(benchmark.split(config.split, config.limit))
+    ]
+    if not rows:
+        raise UserError(
+            f"No task of {benchmark.name} has a canonical solution. Give a file of programs: completions=FILE."
+        )
+    digest = fingerprint([benchmark.fingerprint(), rows])
+    file = Path(config.paths.cache) / "solutions" / f"{benchmark.name}-{digest}.jsonl"
+    write_text(file, "\n".join(rows) + "\n")
+    return file
 
 
 def _say_what_is_excluded(task_ids: list[str]) -> None:

@@ -64,7 +64,7 @@ def train(config: DictConfig, fresh: Path) -> float | None:
     callbacks = [instantiate(node, f"callbacks.{name}") for name, node in (config.callbacks or {}).items()]
     trainer = instantiate(config.trainer, "trainer")
     make_trainer(trainer, logger=False)  # a machine without the devices is found now, not after the pairs
-    content: dict[str, str | None] = {"backbone": backbone.fingerprint, "prompts": backbone.prompt_form}
+    content: dict[str, Any] = {"backbone": backbone.fingerprint, "prompts": backbone.prompt_form}
     if mine := config.data.pairs_file:  # with what a user's file holds, so that a corrected one is a new run
         content["pairs"] = hashlib.sha256(_bytes(mine)).hexdigest()
     elif "path" in config.benchmark:
@@ -101,6 +101,7 @@ def train(config: DictConfig, fresh: Path) -> float | None:
             say=say if main_process else _say_what_is_computed,
         )
     loggers = build_loggers(config, run) if main_process else []
+    begun = time.monotonic()
     with closed_at_the_end(loggers):
         try:
             train_stages(
@@ -136,6 +137,8 @@ def train(config: DictConfig, fresh: Path) -> float | None:
             adapter=adapter.kind,
             trainable_parameters=sum(p.numel() for one in adapters for p in one.parameters()),
             adapter_numbers=sum(tensor.numel() for tensor in adapter.tensors()),
+            epochs=stages.first_epochs + stages.second_epochs,
+            training_seconds=None if run.resumed else round(time.monotonic() - begun, 1),
             wall_seconds=round(time.monotonic() - started, 1),
             resumed=run.resumed,
             **method.facts(),

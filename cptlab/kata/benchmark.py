@@ -14,11 +14,13 @@ from typing import Any
 
 from cptlab.kata.authors import TIDY
 from cptlab.kata.ops import OPS, TYPES
+from cptlab.kata.prompts import make_prompt, printed, stdin_text
 from cptlab.kata.render import Step, function_body, script
 from cptlab.kata.writer import EMPTY, INPUT_NAMES
-from cptlab.records import Prompt, Span, Task, Test
+from cptlab.records import Task, Test
 
 VERSION = 1
+NAMES = {"leading": "kata", "docstring": "kata_docstring"}  # of the benchmark, by the shape of its prompts
 DEPTHS = {"introductory": (2,), "interview": (3,), "competition": (4, 5)}
 SPLITS = {"train": 480, "validation": 60, "test": 60}  # tasks of each difficulty: 8:1:1
 SCRIPT_SHARE = 0.25
@@ -41,8 +43,6 @@ SCRIPT_OPENINGS = {
     "text": "Read a line of text",
     "words": "Read a line of words",
 }
-# kata-lm ends by itself; another base model is stopped where it would begin the next task, a fence, a test or a session
-STOPS = ('\n"""', "\n```", "\nif __name__", "\n>>> ")
 BY_SOURCE = {kind: [op for op in OPS if op.source == kind] for kind in TYPES}
 Composition = tuple[str, ...]
 
@@ -117,32 +117,6 @@ def instruction(steps: list[Step], kind: str, rng: random.Random) -> str:
     return f"{rng.choice(OPENINGS[source])}, {', then '.join(parts)}, and return the result."
 
 
-def printed(value: Any) -> str:
-    """What a script prints for a result."""
-    return (" ".join(map(str, value)) if isinstance(value, list) else str(value)) + "\n"
-
-
-def stdin_text(value: Any) -> str:
-    """How an input stands on standard input."""
-    return (" ".join(map(str, value)) if isinstance(value, list) else str(value)) + "\n"
-
-
-def make_prompt(steps: list[Step], kind: str, text: str, example: tuple[Any, Any]) -> Prompt:
-    """Instruction, one example and, for functions, the signature. It ends where a token ends (before a newline)."""
-    given, result = example
-    if kind == "stdin":
-        shown, code = f"Input: {stdin_text(given)}Output: {printed(result)}", ""
-    else:
-        shown, code = f">>> solve({given!r})\n{result!r}\n", f"def solve({INPUT_NAMES[steps[0][0].source]}):"
-    head = '"""'
-    whole = f'{head}{text}\n\n{shown}"""' + ("\n" + code if code else "")
-    tests_at = len(head) + len(text) + 2
-    spans = [Span("nl", len(head), len(head) + len(text)), Span("tests", tests_at, tests_at + len(shown.rstrip("\n")))]
-    if code:
-        spans.append(Span("code", len(whole) - len(code), len(whole)))
-    return Prompt(whole, code, tuple(spans), STOPS)
-
-
 def is_sound(steps: list[Step], kind: str) -> bool:
     """Whether tests can tell the pipeline from simpler ones: varied results, and every operation matters."""
     if kind == "stdin" and (steps[0][0].source == "table" or steps[-1][0].target == "table"):
@@ -164,7 +138,7 @@ def is_sound(steps: list[Step], kind: str) -> bool:
     return True
 
 
-def make_task(number: int, split: str, difficulty: str, steps: list[Step], kind: str) -> Task:
+def make_task(number: int, split: str, difficulty: str, steps: list[Step], kind: str, shape: str) -> Task:
     """The task of a composition; its wording, tests and example depend on `number` alone."""
     rng = random.Random(f"kata-{VERSION}-{number}")
     source = steps[0][0].source
@@ -193,12 +167,12 @@ def make_task(number: int, split: str, difficulty: str, steps: list[Step], kind:
     else:
         tests = tuple(Test(expected=r, args=(v,)) for v, r in zip(inputs, results, strict=True))
     return Task(
-        id=f"kata/{number}",
-        benchmark="kata",
+        id=f"{NAMES[shape]}/{number}",
+        benchmark=NAMES[shape],
         split=split,
         difficulty=difficulty,
         kind=kind,
-        prompt=make_prompt(steps, kind, text, (inputs[0], results[0])),
+        prompt=make_prompt(steps, kind, text, (inputs[0], results[0]), shape),
         entry_point=None if kind == "stdin" else "solve",
         public_tests=tests[:PUBLIC_TESTS],
         hidden_tests=tests[PUBLIC_TESTS:],
@@ -208,10 +182,10 @@ def make_task(number: int, split: str, difficulty: str, steps: list[Step], kind:
 
 
 @functools.cache
-def build() -> tuple[tuple[Task, ...], frozenset[Composition]]:
-    """All tasks of the benchmark, the same on every machine, and their compositions."""
+def compositions() -> tuple[tuple[str, str, tuple[Step, ...], str], ...]:
+    """Split, difficulty, pipeline and kind of program of every task, the same on every machine."""
     rng = random.Random(f"kata-{VERSION}")
-    tasks: list[Task] = []
+    found: list[tuple[str, str, tuple[Step, ...], str]] = []
     taken: set[Composition] = set()
     for difficulty, depths in DEPTHS.items():
         wanted = [split for split, count in SPLITS.items() for _ in range(count)]
@@ -223,8 +197,18 @@ def build() -> tuple[tuple[Task, ...], frozenset[Composition]]:
             if key in taken or not is_sound(steps, kind):
                 continue
             taken.add(key)
-            tasks.append(make_task(len(tasks), wanted.pop(), difficulty, steps, kind))
-    return tuple(tasks), frozenset(taken)
+            found.append((wanted.pop(), difficulty, tuple(steps), kind))
+    return tuple(found)
+
+
+@functools.cache
+def build(shape: str = "leading") -> tuple[tuple[Task, ...], frozenset[Composition]]:
+    """All tasks of the benchmark, and their compositions."""
+    tasks = [
+        make_task(number, split, difficulty, list(steps), kind, shape)
+        for number, (split, difficulty, steps, kind) in enumerate(compositions())
+    ]
+    return tuple(tasks), frozenset(composition(list(steps), kind) for _, _, steps, kind in compositions())
 
 
 def is_reserved(key: Composition) -> bool:

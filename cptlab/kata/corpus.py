@@ -1,17 +1,18 @@
-"""kata-lm's pretraining corpus: many tasks, none of the benchmark's, each solved by an author drawn at random."""
+"""The pretraining corpus of the embedded models: many tasks, none of the benchmark's, each solved by an author drawn at random."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import CodeType
 from typing import Any
 
 from cptlab.kata import benchmark
 from cptlab.kata.authors import TIDY_SHARE, draw_author
+from cptlab.kata.prompts import make_prompt, printed, stdin_text
 from cptlab.kata.render import Step, function_body, script
 from cptlab.kata.writer import INPUT_NAMES
 
@@ -33,8 +34,8 @@ def runs(program: str, steps: list[Step], kind: str, inputs: list[Any]) -> bool:
     code = compile(program, "<corpus>", "exec")
     for value in inputs:
         expected = benchmark.evaluate(steps, value)
-        given = benchmark.stdin_text(value).rstrip("\n") if kind == "stdin" else value
-        wanted = benchmark.printed(expected) if kind == "stdin" else expected
+        given = stdin_text(value).rstrip("\n") if kind == "stdin" else value
+        wanted = printed(expected) if kind == "stdin" else expected
         try:
             found = _printed(code, given) if kind == "stdin" else _returned(code, given)
         except Exception:  # the program's own, of any class: the author's habits do not fit this task
@@ -59,8 +60,8 @@ def _returned(code: CodeType, value: Any) -> Any:
     return scope["solve"](value)
 
 
-def documents(seed: int, tidy_share: float = TIDY_SHARE) -> Iterator[Document]:
-    """Yield documents without end, the same for the same seed."""
+def documents(seed: int, tidy_share: float = TIDY_SHARE, shapes: Sequence[str] = ("leading",)) -> Iterator[Document]:
+    """Yield documents without end, the same for the same seed; each has a prompt of one of the `shapes`."""
     rng = random.Random(f"corpus-{seed}")
     depths, weights = zip(*DEPTH_SHARES.items(), strict=True)
     while True:
@@ -84,5 +85,6 @@ def documents(seed: int, tidy_share: float = TIDY_SHARE) -> Iterator[Document]:
         if example is None or len(repr(benchmark.evaluate(steps, example))) > 120:
             continue
         text = benchmark.instruction(steps, kind, rng)
-        prompt = benchmark.make_prompt(steps, kind, text, (example, benchmark.evaluate(steps, example)))
+        shape = rng.choice(shapes) if len(shapes) > 1 else shapes[0]
+        prompt = make_prompt(steps, kind, text, (example, benchmark.evaluate(steps, example)), shape)
         yield Document(prompt.text, completion, (prompt.spans[0].start, prompt.spans[0].end))

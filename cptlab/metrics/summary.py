@@ -30,12 +30,16 @@ def summarise(tasks: Sequence[Task], programs: Programs, ks: Sequence[int] | Non
     rest; a task without a difficulty counts in all alone. A metric is over the tasks that have it, and None where none
     has. For `ks` see `allowed_ks`.
     """
+<<<<<<< HEAD
     values = task_metrics(tasks, programs, ks)
+=======
+    values = per_task(tasks, programs, ks)
+>>>>>>> main
     summary: Summary = {}
-    for difficulty, chosen in _groups(tasks).items():
+    for difficulty, chosen in groups(tasks).items():
         row: dict[str, Any] = {}
-        for metric, per_task in values.items():
-            numbers = [value for task in chosen if (value := per_task[task.id]) is not None]
+        for metric, by_task in values.items():
+            numbers = [value for task in chosen if (value := by_task[task.id]) is not None]
             row[metric] = sum(numbers) / len(numbers) if numbers else None
             row[f"{metric}_ci"] = list(bootstrap_ci(numbers, seed=seed)) if numbers else None
         row["tasks"] = len(chosen)
@@ -52,9 +56,13 @@ def compare(
     """
     if ks is None:
         ks = [k for k in allowed_ks(_counts(tasks, baseline)) if k in allowed_ks(_counts(tasks, system))]
+<<<<<<< HEAD
     before, after = task_metrics(tasks, baseline, ks), task_metrics(tasks, system, ks)
+=======
+    before, after = per_task(tasks, baseline, ks), per_task(tasks, system, ks)
+>>>>>>> main
     summary: Summary = {}
-    for difficulty, chosen in _groups(tasks).items():
+    for difficulty, chosen in groups(tasks).items():
         row: dict[str, Any] = {}
         for metric in before:
             row[metric] = row[f"{metric}_ci"] = None
@@ -106,7 +114,7 @@ def flat_names(tasks: Sequence[Task], systems: Sequence[str], ks: Sequence[int],
     rules = [rule for rule in _further_rules(tasks) if rule not in UNCOUNTED]
     names = {
         difficulty: [metric.name for metric in metrics_for(ks, rules + _uncounted(chosen))] if chosen else []
-        for difficulty, chosen in _groups(tasks).items()
+        for difficulty, chosen in groups(tasks).items()
     }
     return [
         f"{system}/{difficulty}/{name}"
@@ -117,7 +125,8 @@ def flat_names(tasks: Sequence[Task], systems: Sequence[str], ks: Sequence[int],
     ]
 
 
-def _groups(tasks: Sequence[Task]) -> dict[str, list[Task]]:
+def groups(tasks: Sequence[Task]) -> dict[str, list[Task]]:
+    """Return the tasks of each difficulty, and all of them."""
     groups = {name: [task for task in tasks if task.difficulty == name] for name in DIFFICULTIES}
     return {**groups, "all": list(tasks)}
 
@@ -134,9 +143,14 @@ def _counts(tasks: Sequence[Task], programs: Programs) -> dict[str, int]:
     return {task.id: len(programs[task.id]) for task in tasks}
 
 
+<<<<<<< HEAD
 def task_metrics(
     tasks: Sequence[Task], programs: Programs, ks: Sequence[int] | None
 ) -> dict[str, dict[str, float | None]]:
     """Return metric -> task id -> value; None where the task has nothing to measure."""
+=======
+def per_task(tasks: Sequence[Task], programs: Programs, ks: Sequence[int] | None) -> dict[str, dict[str, float | None]]:
+    """Return metric -> task id -> value, None for a task that has no such value. For `ks` see `allowed_ks`."""
+>>>>>>> main
     metrics = metrics_for(allowed_ks(_counts(tasks, programs), ks), _further_rules(tasks))
     return {metric.name: {task.id: metric.of_task(programs[task.id]) for task in tasks} for metric in metrics}

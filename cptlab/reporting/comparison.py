@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cptlab.errors import UserError
 from cptlab.metrics.definitions import find_metric
-from cptlab.metrics.summary import Programs, compare, summarise
+from cptlab.metrics.summary import compare, summarise
 from cptlab.records import Task
 from cptlab.reporting import tables
-from cptlab.reporting.evaluation import read_evaluation
+from cptlab.reporting.evaluation import Evaluation, StoredProgram, read_evaluation
 from cptlab.reporting.layout import Table
 
 SHOWN = tuple(
@@ -31,15 +32,11 @@ class ComparedSystem:
     label: str | None = None
 
 
-def compare_table(choices: Sequence[ComparedSystem]) -> Table:
-    """Return one row for each metric of `SHOWN` and system, with changes against the first.
-
-    Raises UserError where two rows have the same label, a system does not exist, or tasks differ.
-    """
-    tasks, systems = _read(choices)
-    first, *others = systems
+def compare_table(evaluation: Evaluation) -> Table:
+    """Return one row for each metric of `SHOWN` and system, with changes against the first."""
+    tasks, systems, first = evaluation.tasks, evaluation.systems, evaluation.baseline
     found = {label: summarise(tasks, programs, ks=[1])["all"] for label, programs in systems.items()}
-    shifts = {label: compare(tasks, systems[first], systems[label], ks=[1])["all"] for label in others}
+    shifts = {label: compare(tasks, systems[first], systems[label], ks=[1])["all"] for label in evaluation.others}
     rows: list[tuple[str, ...]] = []
     records = []
     for metric in SHOWN:
@@ -58,14 +55,18 @@ def compare_table(choices: Sequence[ComparedSystem]) -> Table:
     return Table("compare", f"{len(tasks)} tasks", columns, tuple(rows), tuple(records), note=note)
 
 
-def _read(choices: Sequence[ComparedSystem]) -> tuple[tuple[Task, ...], dict[str, Programs]]:
-    """Return the tasks, and the outcomes of each system by its label, in order."""
+def combine(choices: Sequence[ComparedSystem]) -> Evaluation:
+    """Return systems of several evaluations as one, each under its label, in order; changes are against the first.
+
+    Raises UserError where two systems have the same label, a system does not exist, or tasks differ.
+    """
     evaluations = {choice.directory: read_evaluation(choice.directory) for choice in choices}
-    tasks = evaluations[choices[0].directory].tasks
-    systems: dict[str, Programs] = {}
+    first = evaluations[choices[0].directory]
+    systems: dict[str, Mapping[str, tuple[StoredProgram, ...]]] = {}
+    cost, facts = {}, {}
     for choice in choices:
         evaluation = evaluations[choice.directory]
-        if _content(evaluation.tasks) != _content(tasks):
+        if _content(evaluation.tasks) != _content(first.tasks):
             raise UserError(
                 f"The tasks of {choice.directory} are not those of the first run. Compare runs on equal tasks."
             )
@@ -80,7 +81,18 @@ def _read(choices: Sequence[ComparedSystem]) -> tuple[tuple[Task, ...], dict[str
             if label in systems:
                 raise UserError(f"Two systems are called {label}. Give each a label of its own: LABEL=RUN:SYSTEM.")
             systems[label] = evaluation.systems[name]
-    return tasks, systems
+            facts[label] = {"run": str(choice.directory), "system": name} | _facts_of(evaluation, name)
+            cost |= {label: evaluation.cost[name]} if name in evaluation.cost else {}
+    known = [set(evaluation.ks or (1,)) for evaluation in evaluations.values()]
+    ks = tuple(sorted(set.intersection(*known))) or (1,)
+    return Evaluation(first.directory, first.tasks, systems, next(iter(systems)), facts, ks, cost, config="")
+
+
+def _facts_of(evaluation: Evaluation, system: str) -> dict[str, Any]:
+    """Return what metrics.json says of a system and of its run."""
+    facts = evaluation.provenance
+    found = {key: facts[key][system] for key in ("parts", "decoding") if system in (facts.get(key) or {})}
+    return found | {key: facts[key] for key in ("backbone", "seed", "git") if key in facts}
 
 
 def _content(tasks: Sequence[Task]) -> list[tuple]:

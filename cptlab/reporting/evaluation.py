@@ -116,7 +116,7 @@ def read_evaluation(directory: str | os.PathLike, baseline: str | None = None) -
     baseline = baseline or names[0]
     if baseline not in names:
         raise UserError(f"{directory} has no system {baseline!r}. Choose one of {', '.join(names)}.")
-    systems = {name: _read_system(directory / name, tasks) for name in names}
+    systems = {name: read_system(directory / name, tasks) for name in names}
     shared = tuple(task for task in tasks if all(answers[task.id] for answers in systems.values()))
     if not shared:
         raise UserError(f"{directory} holds no task of which every system has samples. {REMAKE}")
@@ -146,7 +146,8 @@ def system_names(directory: Path, metrics: Mapping[str, Any]) -> list[str]:
     return in_order + [name for name in folders if name not in in_order]
 
 
-def _read_system(directory: Path, tasks: tuple[Task, ...]) -> dict[str, tuple[StoredProgram, ...]]:
+def read_system(directory: Path, tasks: tuple[Task, ...]) -> dict[str, tuple[StoredProgram, ...]]:
+    """Read the programs of one system by task: those of `tasks`, which has every task that its files name."""
     files = {directory / f"{name}.jsonl": kind for name, kind in RECORDS.items()}
     for path in files:
         _require(path)

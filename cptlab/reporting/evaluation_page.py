@@ -42,9 +42,8 @@ def page_of(
         content = [found[name] for name in names for found in (pictures, shown) if name in found]
         sections += [Section(heading, content)] if content else []
     sections.append(Section("Programs", [Programs(evaluation)]))
-    sections.append(
-        Section("Provenance", [*provenance(evaluation.provenance), Folded("config.yaml", evaluation.config)])
-    )
+    config = [Folded("config.yaml", evaluation.config)] if evaluation.config else []
+    sections.append(Section("Provenance", [*provenance(evaluation.provenance), *config]))
     return render_page(title, lead, sections)
 
 

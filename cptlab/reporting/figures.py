@@ -95,7 +95,7 @@ def issues_figure(evaluation: Evaluation, per_task: int | None = None, limit: in
         panels = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
         heads = ("programs that parse", "best program of each task")
         for axes, found, head in zip(panels, counted, heads, strict=True):
-            _issue_bars(axes, found, [code for code, _ in issues])
+            issue_bars(axes, found, [code for code, _ in issues])
             axes.set_title(head)
         panels[0].set_yticks(range(len(issues)), [f"{code}  {symbol}" for code, symbol in issues])
         panels[0].set_ylim(rows - 0.5, -0.5)
@@ -105,7 +105,8 @@ def issues_figure(evaluation: Evaluation, per_task: int | None = None, limit: in
     return figure
 
 
-def _issue_bars(axes: Axes, issues: Mapping[str, Mapping[str, Issue]], codes: Sequence[str]) -> None:
+def issue_bars(axes: Axes, issues: Mapping[str, Mapping[str, Issue]], codes: Sequence[str]) -> None:
+    """Draw a group of horizontal bars for each message of `codes`, with one bar for each system of `issues`."""
     height = 0.8 / len(issues)
     for i, (system, found) in enumerate(issues.items()):
         places = [j + (i - (len(issues) - 1) / 2) * height for j in range(len(codes))]

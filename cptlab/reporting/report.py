@@ -60,6 +60,14 @@ def make_report(
     return page
 
 
+def make_page(evaluation: Evaluation) -> str:
+    """Return the HTML page of an evaluation, such as one that `cptlab.reporting.comparison.combine` made."""
+    metrics = compute_metrics(evaluation)
+    shown = {table.name: table for table in all_tables(evaluation, metrics)}
+    drawn = _pictures(evaluation, metrics, None, ())
+    return page_of(evaluation, metrics, shown, {name: Picture(files["svg"], alt) for name, alt, files in drawn})
+
+
 def all_tables(evaluation: Evaluation, metrics: Metrics, programs_per_task: int | None = None) -> list[Table]:
     """Return a table for each family of metrics, differences, cost and pairs where there are any, and the counts."""
     out = [tables.family_table(evaluation, metrics.results, family) for family in FAMILIES]

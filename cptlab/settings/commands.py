@@ -166,7 +166,8 @@ class EvaluateSettings(JudgingSettings):
         str | None,
         Setting(
             "A file (JSON lines with task_id and completion or solution; also those of other tools) or EvalPlus folder of "
-            "programs that another tool made. They are judged instead of a model; name the benchmark."
+            "programs that another tool made; canonical: the benchmark's own solutions of the tasks. They are judged instead of "
+            "a model; name the benchmark."
         ),
     ] = None
     completions_context: Annotated[

@@ -17,6 +17,7 @@ METRICS = {
     "train": (r"(comparative|nll)/\w+", "comparative/val_accuracy"),
     "evaluate": (r"[^/]+/[^/]+/[\w@]+", "tuned/all/pylint_mean"),
 }
+CANONICAL = "canonical"  # completions=…: the benchmark's own solutions
 # arguments of lightning.Trainer that would be overridden -> what to do instead
 TRAINERS = {
     "max_epochs": "Set stages.first_epochs and stages.second_epochs",
@@ -106,6 +107,8 @@ def _check_given(config: DictConfig) -> None:
             "benchmark=humaneval."
         )
     asked = {"run": ("latest", None), "backbone": (None,), "prompting": (None,), "limit": (None,), "device": (None,)}
+    if config.completions == CANONICAL:
+        del asked["limit"]
     for name, usual in asked.items():
         if config.get(name) not in usual:
             raise UserError(

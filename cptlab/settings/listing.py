@@ -133,6 +133,8 @@ def _option(group: str, path: Path) -> Option:
     prefix = "" if text[0] == "# @package _global_" else group.replace("/", ".")
     assert isinstance(content, DictConfig)
     content.pop("defaults", None)
+    if group == "scale" or "title" in content:  # for `cptlab record`, of which no command has a setting
+        return Option(path.stem, f"`{comments[0]}`: {' '.join(comments[1:])}", {}, {})
     values = dict(leaves(OmegaConf.to_container(content), prefix))
     settings = {name: value for name, value in values.items() if not name.rpartition(".")[2].startswith("_")}
     targets = {}

@@ -35,6 +35,11 @@ def validate(config: DictConfig) -> None:
 
 def _check_names(config: DictConfig, command: str) -> None:
     """Refuse what another command has, such as the pairs of a training experiment in an evaluation."""
+    if "rows" in (config.get("experiment") or {}):
+        raise UserError(
+            "This experiment is a table of a paper, which takes several commands. Run `cptlab record <its name>`, or add "
+            "--dry-run to see them."
+        )
     for name in map(str, config):
         users = [f"cptlab {other}" for other, settings in COMMANDS.items() if name in _names(settings)]
         if users and f"cptlab {command}" not in users:

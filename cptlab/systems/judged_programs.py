@@ -24,12 +24,16 @@ class Cost:
 
 @dataclass(frozen=True)
 class JudgedPrograms:
-    """Line-aligned: the i-th completion, its score and its verdict. n completions a task, in task order."""
+    """Line-aligned: the i-th completion, its score and its verdict. n completions a task, in task order.
+
+    `seconds`: how long sampling took; None where any program was stored before.
+    """
 
     completions: list[Completion]
     qualities: list[Quality]
     verdicts: list[Verdict]
     cost: Cost
+    seconds: float | None = None
 
     def by_task(self) -> Iterator[tuple[str, list[Completion], list[Quality], list[Verdict]]]:
         """Yield (task id, completions, qualities, verdicts) for each task."""

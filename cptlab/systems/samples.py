@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -45,7 +46,7 @@ def sample_and_judge(
     """
     draws = n * system.draws
     drawn_chunks = TaskChunks(tasks, max(1, CHUNK_PROGRAMS // draws), draws)
-    answers, cost = _sample(system, drawn_chunks, judge, seed)
+    answers, cost, seconds = _sample(system, drawn_chunks, judge, seed)
     drawn = _clean(system, answers, drawn_chunks, judge)
     chunks, programs = replace(drawn_chunks, programs=n), drawn
     if system.selection is not None or system.post_processing:
@@ -59,11 +60,15 @@ def sample_and_judge(
         list(scored.records()),
         list(judged.records()),
         Cost(cost.programs / kept, cost.tokens / kept),
+        seconds,
     )
 
 
-def _sample(system: LoadedSystem, chunks: TaskChunks, judge: Judge, seed: int) -> tuple[ChunkStore, Cost]:
-    """Draw the answers, uncleaned. The cost is that of all answers together, those that were made again included."""
+def _sample(system: LoadedSystem, chunks: TaskChunks, judge: Judge, seed: int) -> tuple[ChunkStore, Cost, float | None]:
+    """Draw the answers, uncleaned. The cost is that of all answers together, those that were made again included.
+
+    The seconds are those of the sampling; None where any answer was stored before.
+    """
     backbone, decoding = system.policy.backbone, system.decoding
     guidance, strategy = decoding.guidance, decoding.strategy
     prompts = {task.id: system.shown_prompt(task) for task in chunks.tasks}
@@ -93,6 +98,7 @@ def _sample(system: LoadedSystem, chunks: TaskChunks, judge: Judge, seed: int) -
         if decoding.second_try:
             work["seed"] = seed = seed + FRESH_SEED
     store = ChunkStore(judge.cache / "completions", Completion, work, chunks.keys)
+    seconds: list[float] = []  # of the chunks that are sampled whole in this process
 
     def sample(key: str, advance: Callable[[int], None]) -> list[Completion]:
         tasks = chunks.tasks_of(key)
@@ -109,6 +115,7 @@ def _sample(system: LoadedSystem, chunks: TaskChunks, judge: Judge, seed: int) -
                 advance(1)
 
             advance(len(made))
+            stored, started = len(made), time.monotonic()
             for _ in generate(
                 backbone,
                 [(task.id, prompts[task.id]) for task in tasks],
@@ -126,6 +133,8 @@ def _sample(system: LoadedSystem, chunks: TaskChunks, judge: Judge, seed: int) -
                 ended=ended,
             ):
                 pass
+            if not stored:
+                seconds.append(time.monotonic() - started)
         completions = [made[row] for row in sorted(made)]
         if earlier is None:
             return completions
@@ -139,7 +148,9 @@ def _sample(system: LoadedSystem, chunks: TaskChunks, judge: Judge, seed: int) -
             (row[0], i) for row, failed in zip(first.by_task(), first.failing_public(), strict=True) for i in failed
         }
         drawn = first.completions + [one for one in drawn if (one.task_id, one.sample) in again]
-    return store, Cost(len(drawn), sum(completion.tokens for completion in drawn))
+    whole = first is None and len(seconds) == len(chunks.keys)
+    cost = Cost(len(drawn), sum(completion.tokens for completion in drawn))
+    return store, cost, round(sum(seconds), 2) if whole else None
 
 
 def _clean(system: LoadedSystem, answers: ChunkStore, chunks: TaskChunks, judge: Judge) -> ChunkStore:

@@ -78,7 +78,12 @@ def apps(
     tasks = [task for task in found if difficulty in (None, task.difficulty)]
     if not tasks:
         raise UserError(f"None of the {len(found)} tasks is of difficulty {difficulty}. Set benchmark.difficulty=null.")
-    return Benchmark("apps", divided(tasks, fractions)).without(exclude)
+    benchmark = Benchmark(
+        "apps",
+        divided(tasks, fractions),
+        all_solutions=lambda: ((task.id, program) for task, program in all_solutions(data_dir, source)),
+    )
+    return benchmark.without(exclude)
 
 
 def all_solutions(data_dir: str | None = None, source: str | None = None) -> Iterator[tuple[Task, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -29,12 +29,16 @@ Exclude = Annotated[Sequence[str], Setting("Ids of tasks to leave out, such as [
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A named set of tasks. `excluded`: ids of those among `every` that are left out of `tasks`."""
+    """A named set of tasks. `excluded`: ids of those among `every` that are left out of `tasks`.
+
+    `all_solutions` yields (task id, program) where the benchmark has several solutions of a task; None: the canonical ones.
+    """
 
     name: str
     tasks: tuple[Task, ...]
     excluded: tuple[str, ...] = ()
     every: tuple[Task, ...] = ()
+    all_solutions: Callable[[], Iterable[tuple[str, str]]] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "every", self.every or self.tasks)
@@ -52,7 +56,15 @@ class Benchmark:
         if not tasks:
             raise UserError(f"benchmark.exclude leaves no task of {self.name}. Exclude fewer.")
         excluded = tuple(task.id for task in self.every if task.id in found)
-        return Benchmark(self.name, tasks, excluded, self.every)
+        return Benchmark(self.name, tasks, excluded, self.every, self.all_solutions)
+
+    def solutions(self, tasks: Sequence[Task]) -> Iterator[tuple[str, str]]:
+        """Yield (task id, program) of every solution that comes with these tasks."""
+        if self.all_solutions is None:
+            yield from ((task.id, task.canonical_solution) for task in tasks if task.canonical_solution is not None)
+            return
+        wanted = {task.id for task in tasks}
+        yield from (one for one in self.all_solutions() if one[0] in wanted)
 
     def excluded_of(self, split: str) -> list[str]:
         """Return the ids of the tasks of a split that are left out."""

@@ -5,17 +5,21 @@ import torch
 from files_on_disk import DAMAGE, contents
 
 from cptlab.backbone import load_backbone
+from cptlab.backbone.loading import EMBEDDED
+from cptlab.commands import pretrain as commands
 from cptlab.commands.pretrain import main, parse
 from cptlab.errors import UserError
-from cptlab.training.kata_lm import _begun
+from cptlab.training.pretraining import MODELS, _begun
 
 
 def test_arguments_are_parsed(tmp_path):
     output, options = parse([f"output={tmp_path}", "steps=7"])
     assert output == tmp_path and options == {"steps": 7, "batch": 32, "seed": 0}
+    assert parse([f"output={tmp_path}", "model=kata-starcoder2"])[1]["model"] == "kata-starcoder2"
+    assert tuple(MODELS) == commands.MODELS and set(MODELS) == set(EMBEDDED)
 
 
-@pytest.mark.parametrize("wrong", ["steps=many", "epochs=2", "output=", "steps=0", "batch=0"])
+@pytest.mark.parametrize("wrong", ["steps=many", "epochs=2", "output=", "steps=0", "batch=0", "model=gpt"])
 def test_a_wrong_argument_is_the_users_mistake(tmp_path, wrong, capsys):
     with pytest.raises(UserError):
         parse([f"output={tmp_path / 'lm'}", wrong])
@@ -37,7 +41,7 @@ def test_a_directory_that_holds_a_model_is_left_as_it_is(tmp_path, name, capsys)
 
 
 def test_a_state_of_other_settings_is_refused_and_a_damaged_one_set_aside(tmp_path, capsys):
-    settings = {"steps": 400, "batch": 2, "seed": 1}
+    settings = {"model": "kata-lm", "steps": 400, "batch": 2, "seed": 1}
     torch.save({"settings": settings, "step": 200}, tmp_path / "training_state.pt")
     assert main([f"output={tmp_path}", "steps=400", "batch=2", "seed=3"]) == 2
     assert "steps=400 batch=2 seed=1" in capsys.readouterr().err
@@ -49,8 +53,9 @@ def test_a_state_of_other_settings_is_refused_and_a_damaged_one_set_aside(tmp_pa
 
 
 @pytest.mark.slow
-def test_training_repeats_itself_and_loads_as_a_backbone(tmp_path):
+@pytest.mark.parametrize("model", MODELS)
+def test_training_repeats_itself_and_loads_as_a_backbone(tmp_path, model):
     for name in ("one", "two"):
-        assert main([f"output={tmp_path / name}", "steps=2", "batch=2"]) == 0
+        assert main([f"output={tmp_path / name}", f"model={model}", "steps=2", "batch=2"]) == 0
     one, two = (load_backbone(str(tmp_path / name)) for name in ("one", "two"))
     assert one.fingerprint == two.fingerprint and one.mask_id is not None

@@ -19,6 +19,7 @@ from training_runs import make_pairs  # noqa: E402
 
 from cptlab.backbone import Backbone  # noqa: E402
 from cptlab.kata import authors, benchmark, render  # noqa: E402
+from cptlab.kata.prompts import make_prompt  # noqa: E402
 from cptlab.pairs import token_masks  # noqa: E402
 from cptlab.storage import piece_file as pieces
 from cptlab.training import reference  # noqa: E402
@@ -47,7 +48,7 @@ def kata_examples(backbone: Backbone, count: int, seed: int = 0) -> list[TokenPa
         if better == worse:
             continue
         example = (value := benchmark.draw_input(rng, steps[0][0].source), benchmark.evaluate(steps, value))
-        prompt = benchmark.make_prompt(steps, "call", benchmark.instruction(steps, "call", rng), example)
+        prompt = make_prompt(steps, "call", benchmark.instruction(steps, "call", rng), example)
         programs = [backbone.encode_completion(program) for program in (better, worse)]
         masks = token_masks(*programs)
         sides = [(ids + [backbone.eos_id], [*mask, 0]) for ids, mask in zip(programs, masks, strict=True)]

@@ -1,10 +1,12 @@
 """kata: enough tasks, sound ones, split by composition; references right and tidy; every style says the same."""
 
+import ast
 import itertools
 import random
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -13,10 +15,11 @@ from cptlab.judging.verdicts.judge import judge_programs
 from cptlab.kata import benchmark, corpus
 from cptlab.kata.authors import TIDY, draw_author
 from cptlab.kata.ops import BY_NAME, OPS
+from cptlab.kata.prompts import SHAPES
 from cptlab.kata.render import function_body
 from cptlab.kata.writer import INPUT_NAMES
 from cptlab.records import DIFFICULTIES
-from cptlab.tasks.kata import kata
+from cptlab.tasks.kata import kata, kata_docstring
 
 TASKS, RESERVED = benchmark.build()
 
@@ -128,6 +131,30 @@ def test_prompts_end_at_a_token_boundary_and_name_their_parts():
         spans = {span.name: task.prompt.text[span.start : span.end] for span in task.prompt.spans}
         assert spans["nl"].endswith("the result.") and set(spans) >= {"nl", "tests"}
         assert spans.get("code", "") == task.prompt.code
+
+
+def test_the_docstring_shape_asks_the_same_tasks_in_the_programs_own_docstring():
+    for task, other in zip(TASKS, kata_docstring().tasks, strict=True):
+        assert replace(other, id=task.id, benchmark="kata", prompt=task.prompt) == task
+        words = [
+            {span.name: one.prompt.text[span.start : span.end].replace("# ", "").split() for span in one.prompt.spans}
+            for one in (task, other)
+        ]
+        assert words[0] == words[1]
+        if task.kind == "call":
+            assert other.prompt.code == other.prompt.text
+            docstring = ast.get_docstring(ast.parse(other.prompt.text).body[0])
+            assert docstring.split() == " ".join(task.prompt.text.split('"""')[1].split()).split()
+        else:
+            assert not ast.parse(other.prompt.text).body and other.prompt.code == ""
+
+
+def test_reserved_compositions_are_the_same_whatever_the_shape_of_the_prompts():
+    texts = [document.prompt for document in itertools.islice(corpus.documents(0, shapes=SHAPES), 2000)]
+    leading = sum(text.startswith('"""') for text in texts)
+    assert 800 < leading < 1200
+    prompts = {" ".join(task.prompt.text.split()) for task in kata_docstring().tasks}
+    assert not prompts & {" ".join(text.split()) for text in texts}
 
 
 def test_a_limit_keeps_the_difficulties_even():

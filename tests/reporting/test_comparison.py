@@ -7,7 +7,7 @@ from test_reporting import raw_rows, store_run
 
 from cptlab.commands.compare import main, parse_choice
 from cptlab.errors import UserError
-from cptlab.reporting.comparison import ComparedSystem, compare_table
+from cptlab.reporting.comparison import ComparedSystem, combine, compare_table
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +35,8 @@ def test_values_and_paired_changes(runs, tmp_path, capsys):
     one, two = runs
     assert main([f"plain={one}:base", f"tuned={one}:tuned", f"other={two}:base", "--output", str(tmp_path)]) == 0
     assert "+" in capsys.readouterr().out and "plain" in (tmp_path / "compare.md").read_text()
+    page = (tmp_path / "compare.html").read_text()
+    assert "<title>plain, tuned and other on kata</title>" in page and str(two) in page and "config.yaml" not in page
     records = list(csv.DictReader((tmp_path / "compare.csv").open()))
     first = means(one, "base")
     for label, run, system in (("plain", one, "base"), ("tuned", one, "tuned"), ("other", two, "base")):
@@ -53,14 +55,14 @@ def test_values_and_paired_changes(runs, tmp_path, capsys):
 def test_all_systems_of_a_run_and_some_of_others(runs):
     one, two = runs
     table = compare_table(
-        [ComparedSystem(one), ComparedSystem(two, "base", "other"), ComparedSystem(two, label="again")]
+        combine([ComparedSystem(one), ComparedSystem(two, "base", "other"), ComparedSystem(two, label="again")])
     )
     assert table.rows[0] == ("mean pylint score",) and len(table.rows) == 5 * 7  # a heading and four systems a metric
     for first in range(1, len(table.rows), 5):
         assert [row[0] for row in table.rows[first : first + 4]] == ["base", "tuned", "other", "again"]
         assert table.rows[first + 2][1:] == table.rows[first + 3][1:]
     assert "against base" in table.note
-    turned = compare_table([ComparedSystem(one, "tuned"), ComparedSystem(one, "base")])
+    turned = compare_table(combine([ComparedSystem(one, "tuned"), ComparedSystem(one, "base")]))
     there, back = (record["change"] for record in (*table.records, *turned.records) if record["system"] in ("tuned", "base")
                    and record["metric"] == "pass@1" and record["change"] is not None)  # fmt: skip
     assert there == pytest.approx(-back) and there != 0
@@ -79,13 +81,13 @@ def test_mistakes(runs, tmp_path, capsys):
     one, two = runs
     fewer = store_run(tmp_path / "fewer", tasks=5)
     with pytest.raises(UserError, match="tasks of .*fewer are not those"):
-        compare_table([ComparedSystem(one, "base"), ComparedSystem(fewer, "tuned")])
+        combine([ComparedSystem(one, "base"), ComparedSystem(fewer, "tuned")])
     with pytest.raises(UserError, match="has no system 'tuned'. Name one of base"):
-        compare_table([ComparedSystem(two, "tuned")])
+        combine([ComparedSystem(two, "tuned")])
     with pytest.raises(UserError, match="Two systems are called base"):
-        compare_table([ComparedSystem(one), ComparedSystem(two)])
+        combine([ComparedSystem(one), ComparedSystem(two)])
     with pytest.raises(UserError, match="mine stands for base, tuned"):
-        compare_table([ComparedSystem(one, None, "mine")])
+        combine([ComparedSystem(one, None, "mine")])
     assert main(["plain"]) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ") and "LABEL=RUN" in said

@@ -100,11 +100,15 @@ def raw_rows(directory: Path, system: str) -> list[tuple[dict, dict, dict]]:
     )
 
 
-@pytest.fixture(autouse=True)
-def few_resamples(monkeypatch):
+def take_few_resamples(patch: pytest.MonkeyPatch) -> None:
     """Bootstrap intervals from 100 resamples in place of 2000: what is tested here is not how narrow they are."""
     for name in ("bootstrap_ci", "paired_difference"):
-        monkeypatch.setattr(summary, name, functools.partial(getattr(statistics, name), resamples=100))
+        patch.setattr(summary, name, functools.partial(getattr(statistics, name), resamples=100))
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch):
+    take_few_resamples(monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ USES = {
 NOT_OF_TRAIN = {
     "hydra",
     "hparams_search",
+    "scale",
     "system",
     *(f"decoding/{part}" for part in ("negative", "gate", "rule", "strategy")),
 }
@@ -57,7 +58,7 @@ def test_every_shipped_config_composes(command, group, option):
 
 
 def test_every_group_is_composed_by_some_command():
-    assert set(groups()) - {group for _, group, _ in cases()} == {"hydra", "hparams_search"}
+    assert set(groups()) - {group for _, group, _ in cases()} == {"hydra", "hparams_search", "scale"}
 
 
 @pytest.mark.parametrize("path", sorted(config_directory().glob("**/*.yaml")), ids=lambda path: path.stem)

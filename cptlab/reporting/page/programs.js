@@ -4,7 +4,8 @@
   const find = (identifier) => document.getElementById(identifier);
   const packed = find("data");
   if (!packed || !("DecompressionStream" in window)) return; // the examples stay
-  const bytes = Uint8Array.from(atob(packed.textContent), (letter) => letter.charCodeAt(0));
+  const letters = atob(packed.textContent), bytes = new Uint8Array(letters.length);
+  for (let i = 0; i < letters.length; i += 1) bytes[i] = letters.charCodeAt(i);
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   const data = JSON.parse(await new Response(stream).text());
   const [SAMPLE, SCORE, STATUS, REASON, REMARKS, TEXT, MESSAGES] = [0, 1, 2, 3, 4, 5, 6]; // as programs.py packs them

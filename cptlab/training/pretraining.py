@@ -1,7 +1,7 @@
-"""Train kata-lm, the embedded language model, from nothing: its tokenizer and its weights.
+"""Train an embedded language model from nothing: its tokenizer and its weights.
 
-A Llama of 3.7 million parameters reads kata's corpus (cptlab/kata/corpus.py) once. The loss counts the tokens that
-authors wrote, not the prompts. In one document of ten, <mask> replaces tokens of the instruction, so that the model
+kata-lm, a Llama of 3.7 million parameters, and kata-starcoder2, a StarCoder2 of 1.8 million that knows both shapes of
+kata's prompts, read kata's corpus (cptlab/kata/corpus.py) once. The loss counts the tokens that authors wrote, not the prompts. In one document of ten, <mask> replaces tokens of the instruction, so that the model
 knows its mask token (Selective Prompt Anchoring needs that). Progress is saved every SAVE_EVERY steps, and the same
 command goes on from there.
 """
@@ -12,21 +12,30 @@ import pickle
 import random
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Starcoder2Config,
+    Starcoder2ForCausalLM,
+)
 
 from cptlab.errors import UserError
 from cptlab.kata.corpus import Document, documents
+from cptlab.kata.prompts import SHAPES
 from cptlab.progress import progress_bar
 from cptlab.storage.atomic import replacing, write_bytes, write_json
 from cptlab.storage.damaged import set_aside
 
+MODELS = {"kata-lm": SHAPES[:1], "kata-starcoder2": SHAPES}  # the shapes of prompts that each is trained on
 EOS, PAD, MASK = "<eos>", "<pad>", "<mask>"
 STATE_FILE, RECORD_FILE = "training_state.pt", "training.json"
 VOCABULARY = 1024
@@ -38,7 +47,7 @@ WIDTH_STEP = 16  # few distinct shapes: oneDNN keeps memory for each it has met
 SPLIT = r"\n[ ]*| ?[A-Za-z_]+| ?[0-9]| ?[^\sA-Za-z0-9_]+|[ ]+"
 
 
-def train_tokenizer(seed: int, size: int = 6000) -> PreTrainedTokenizerFast:
+def train_tokenizer(seed: int, shapes: Sequence[str], size: int = 6000) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE tokenizer on the first `size` documents."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -54,7 +63,9 @@ def train_tokenizer(seed: int, size: int = 6000) -> PreTrainedTokenizerFast:
         show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
-    tokenizer.train_from_iterator((d.prompt + d.completion for d in islice(documents(seed), size)), trainer)
+    tokenizer.train_from_iterator(
+        (d.prompt + d.completion for d in islice(documents(seed, shapes=shapes), size)), trainer
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=EOS,
@@ -79,14 +90,16 @@ def encode(tokenizer: PreTrainedTokenizerFast, document: Document, rng: random.R
     return ids + tokenizer(document.completion)["input_ids"] + [tokenizer.eos_token_id], length
 
 
-def batches(tokenizer: PreTrainedTokenizerFast, seed: int, batch: int, skip: int) -> Iterator[tuple[torch.Tensor, ...]]:
+def batches(
+    tokenizer: PreTrainedTokenizerFast, seed: int, shapes: Sequence[str], batch: int, skip: int
+) -> Iterator[tuple[torch.Tensor, ...]]:
     """Yield batches (input_ids, labels), both [batch, T], right-padded. Documents of similar length share a batch.
 
     `skip` is the number of batches that an earlier run has read.
     """
     rng = random.Random(f"mask-{seed}-{skip}")
     pad_id: Any = tokenizer.pad_token_id
-    stream = islice(documents(seed), 6000 + skip * batch, None)
+    stream = islice(documents(seed, shapes=shapes), 6000 + skip * batch, None)
     pool_size = 8
     while True:
         pool = sorted(
@@ -111,32 +124,47 @@ def rate(step: int, steps: int) -> float:
     return PEAK_RATE * min(1.0, (step + 1) / 50) * min(1.0, (steps - step) / (steps - decay))
 
 
-def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
+def make_model(name: str, tokenizer: PreTrainedTokenizerFast, seed: int) -> PreTrainedModel:
     """Return the untrained model, initialised at random from `seed`."""
-    eos_id: Any = tokenizer.eos_token_id
-    pad_id: Any = tokenizer.pad_token_id
+    common: dict[str, Any] = {
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": CONTEXT,
+        "tie_word_embeddings": True,
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=256,
-                intermediate_size=768,
-                num_hidden_layers=4,
-                num_attention_heads=4,
-                num_key_value_heads=4,
-                max_position_embeddings=CONTEXT,
-                tie_word_embeddings=True,
-                bos_token_id=None,
-                eos_token_id=eos_id,
-                pad_token_id=pad_id,
+        model: PreTrainedModel
+        if name == "kata-lm":
+            model = LlamaForCausalLM(
+                LlamaConfig(
+                    hidden_size=256,
+                    intermediate_size=768,
+                    num_hidden_layers=4,
+                    num_attention_heads=4,
+                    num_key_value_heads=4,
+                    **common,
+                )
             )
-        )
+        else:
+            model = Starcoder2ForCausalLM(
+                Starcoder2Config(
+                    hidden_size=192,
+                    intermediate_size=768,
+                    num_hidden_layers=4,
+                    num_attention_heads=6,
+                    num_key_value_heads=2,
+                    sliding_window=None,
+                    **common,
+                )
+            )
     model.set_attn_implementation("eager")  # on a CPU its backward pass is the fastest
     return model
 
 
-def _begun(output: Path, settings: dict[str, int]) -> dict[str, Any] | None:
+def _begun(output: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
     """Return the state that a killed training with these settings left; None if there is none."""
     for name in (RECORD_FILE, "config.json"):
         if (output / name).exists():
@@ -156,18 +184,19 @@ def _begun(output: Path, settings: dict[str, int]) -> dict[str, Any] | None:
     return state
 
 
-def pretrain(output: Path, steps: int = 1000, batch: int = 32, seed: int = 0) -> None:
-    """Train for `steps` batches, and write model, tokenizer and training log to `output`.
+def pretrain(output: Path, steps: int = 1000, batch: int = 32, seed: int = 0, model: str = "kata-lm") -> None:
+    """Train one of MODELS for `steps` batches, and write model, tokenizer and training log to `output`.
 
     Raises UserError, before anything is written, if `output` holds a model, or the state of a training with other settings.
     """
-    state_file, settings = output / STATE_FILE, {"steps": steps, "batch": batch, "seed": seed}
+    name, shapes = model, MODELS[model]
+    state_file, settings = output / STATE_FILE, {"model": name, "steps": steps, "batch": batch, "seed": seed}
     state = _begun(output, settings)
     output.mkdir(parents=True, exist_ok=True)
-    tokenizer = train_tokenizer(seed)
-    model = make_model(tokenizer, seed)
-    decayed = [p for p in model.parameters() if p.dim() > 1]
-    plain = [p for p in model.parameters() if p.dim() <= 1]
+    tokenizer = train_tokenizer(seed, shapes)
+    network = make_model(name, tokenizer, seed)
+    decayed = [p for p in network.parameters() if p.dim() > 1]
+    plain = [p for p in network.parameters() if p.dim() <= 1]
     optimizer = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}],
         lr=PEAK_RATE,
@@ -175,22 +204,22 @@ def pretrain(output: Path, steps: int = 1000, batch: int = 32, seed: int = 0) ->
     )
     start, seconds, log = 0, 0.0, []
     if state is not None:
-        model.load_state_dict(state["model"])
+        network.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         start, seconds, log = state["step"], state["seconds"], state["log"]
         print(f"going on from step {start}", flush=True)
-    stream = batches(tokenizer, seed, batch, start)
+    stream = batches(tokenizer, seed, shapes, batch, start)
     mark, running = time.monotonic(), []
-    model.train()
-    with progress_bar("training kata-lm", steps, "steps", done=start) as advance:
+    network.train()
+    with progress_bar(f"training {name}", steps, "steps", done=start) as advance:
         for step in range(start, steps):
             inputs, labels = next(stream)
             for group in optimizer.param_groups:
                 group["lr"] = rate(step, steps)
             with torch.autocast("cpu", dtype=torch.bfloat16):
-                loss = model(input_ids=inputs, labels=labels).loss  # padding is on the right, where no token looks
+                loss = network(input_ids=inputs, labels=labels).loss  # padding is on the right, where no token looks
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
             running.append(loss.item())
@@ -205,7 +234,7 @@ def pretrain(output: Path, steps: int = 1000, batch: int = 32, seed: int = 0) ->
                     torch.save(
                         {
                             "settings": settings,
-                            "model": model.state_dict(),
+                            "model": network.state_dict(),
                             "optimizer": optimizer.state_dict(),
                             "step": done,
                             "seconds": seconds + time.monotonic() - mark,
@@ -215,13 +244,13 @@ def pretrain(output: Path, steps: int = 1000, batch: int = 32, seed: int = 0) ->
                     )
     record = {
         **settings,
-        "parameters": model.num_parameters(),
+        "parameters": network.num_parameters(),
         "seconds": round(seconds + time.monotonic() - mark),
         "threads": torch.get_num_threads(),
         "log": log,
     }
     with tempfile.TemporaryDirectory(dir=output) as fresh:  # a model in use is mapped into memory: replace, not rewrite
-        model.save_pretrained(fresh)
+        network.save_pretrained(fresh)
         tokenizer.save_pretrained(fresh)
         for file in Path(fresh).iterdir():
             write_bytes(output / file.name, file.read_bytes())
