@@ -28,12 +28,8 @@ from cptlab.commands.shared.systems import build_backbone, choose_systems, share
 from cptlab.errors import UserError
 from cptlab.metrics.summary import allowed_ks, flat_names
 from cptlab.process.ends import exit_with
-<<<<<<< HEAD
-from cptlab.progress import waiting
-from cptlab.settings.each_run import one_job_each
-=======
 from cptlab.settings.contradictions import CANONICAL
->>>>>>> main
+from cptlab.settings.each_run import one_job_each
 from cptlab.settings.entry import hydra_command
 from cptlab.settings.instantiate import instantiate
 from cptlab.settings.run_record import read_training

@@ -30,11 +30,7 @@ def summarise(tasks: Sequence[Task], programs: Programs, ks: Sequence[int] | Non
     rest; a task without a difficulty counts in all alone. A metric is over the tasks that have it, and None where none
     has. For `ks` see `allowed_ks`.
     """
-<<<<<<< HEAD
-    values = task_metrics(tasks, programs, ks)
-=======
     values = per_task(tasks, programs, ks)
->>>>>>> main
     summary: Summary = {}
     for difficulty, chosen in groups(tasks).items():
         row: dict[str, Any] = {}
@@ -56,11 +52,7 @@ def compare(
     """
     if ks is None:
         ks = [k for k in allowed_ks(_counts(tasks, baseline)) if k in allowed_ks(_counts(tasks, system))]
-<<<<<<< HEAD
-    before, after = task_metrics(tasks, baseline, ks), task_metrics(tasks, system, ks)
-=======
     before, after = per_task(tasks, baseline, ks), per_task(tasks, system, ks)
->>>>>>> main
     summary: Summary = {}
     for difficulty, chosen in groups(tasks).items():
         row: dict[str, Any] = {}
@@ -155,14 +147,7 @@ def _counts(tasks: Sequence[Task], programs: Programs) -> dict[str, int]:
     return {task.id: len(programs[task.id]) for task in tasks}
 
 
-<<<<<<< HEAD
-def task_metrics(
-    tasks: Sequence[Task], programs: Programs, ks: Sequence[int] | None
-) -> dict[str, dict[str, float | None]]:
-    """Return metric -> task id -> value; None where the task has nothing to measure."""
-=======
 def per_task(tasks: Sequence[Task], programs: Programs, ks: Sequence[int] | None) -> dict[str, dict[str, float | None]]:
     """Return metric -> task id -> value, None for a task that has no such value. For `ks` see `allowed_ks`."""
->>>>>>> main
     metrics = metrics_for(allowed_ks(_counts(tasks, programs), ks), _further_rules(tasks))
     return {metric.name: {task.id: metric.of_task(programs[task.id]) for task in tasks} for metric in metrics}

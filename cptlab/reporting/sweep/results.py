@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cptlab.errors import UserError
-from cptlab.metrics.summary import allowed_ks, task_metrics
+from cptlab.metrics.summary import allowed_ks, per_task
 from cptlab.records import DIFFICULTIES
 from cptlab.reporting.evaluation import read_evaluation
 from cptlab.reporting.sweep.configurations import Facts, facts_of, label_all
@@ -100,7 +100,7 @@ def _read(run: Path) -> _Read:
     for system, programs in evaluation.systems.items():
         trained: Mapping[str, Any] | None = training.get(system)
         counts = {task.id: len(programs[task.id]) for task in evaluation.tasks}
-        values = task_metrics(evaluation.tasks, programs, evaluation.ks or allowed_ks(counts))
+        values = per_task(evaluation.tasks, programs, evaluation.ks or allowed_ks(counts))
         seed = (None if trained is None else trained.get("seed"), metrics.get("seed"))
         facts = facts_of(system, record, trained)
         replicates.append(Replicate(facts, seed, values, run, system, runs.get(system)))
