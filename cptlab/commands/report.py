@@ -1,7 +1,7 @@
 """Make tables, figures and report from stored files: of one evaluation, or of all those of sweeps.
 
     cptlab report RUN [--against SYSTEM] [--train TRAINING_RUN] [--programs-per-task 10]
-    cptlab report SWEEP [SWEEP …] [--against CONFIGURATION] [--output FOLDER]
+    cptlab report SWEEP [SWEEP …] [--against CONFIGURATION] [--output FOLDER] [--logger wandb]
 
 SWEEP holds evaluations, as `cptlab evaluate runs=…` leaves them. Means are over seeds and tasks; changes are against the
 configuration of the default choices. Files are written into the first directory, or into FOLDER.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from cptlab.commands.shared.log_sweep import log_sweep
 from cptlab.errors import UserError
 from cptlab.process.ends import command, exit_with
 from cptlab.reporting.report import make_report, print_tables
@@ -36,6 +37,11 @@ def main(arguments: list[str] | None = None) -> int:
         "--output", type=Path, metavar="FOLDER", help="of sweeps: where to write (default: the first DIR)"
     )
     parser.add_argument(
+        "--logger",
+        choices=("wandb", "none"),
+        help="of sweeps: a run of the sweep's own in W&B, linked to those of its jobs (default: if they have some)",
+    )
+    parser.add_argument(
         "--train", metavar="TRAINING_RUN", help="training run whose curves the report shows (default: as stored)"
     )
     parser.add_argument(
@@ -47,8 +53,11 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if len(given.runs) > 1 or not _is_evaluation(given.runs[0]):
         return _report_sweep(given)
-    if given.output is not None:
-        raise UserError("--output is for sweeps. The report of one evaluation stands in its own directory.")
+    for option in ("output", "logger"):
+        if getattr(given, option) is not None:
+            raise UserError(
+                f"--{option} is for sweeps. Leave it out for one evaluation, whose report stands beside it."
+            )
     shared = {"baseline": given.against, "programs_per_task": given.programs_per_task}
     page = make_report(given.runs[0], train_directory=given.train, **shared)
     print_tables(given.runs[0], **shared)
@@ -64,6 +73,8 @@ def _report_sweep(given: argparse.Namespace) -> int:
     reports, left_out = make_sweep_report(given.runs, output, given.against, default_choices("train"))
     print_sweep(reports, left_out)
     print(f"\nReport: {output / REPORT}")
+    if log_sweep(output, reports, given.logger):
+        print(f"W&B: {output / 'wandb'}")
     return 0
 
 
