@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 from test_reporting import raw_rows, store_run
+from wandb_file import read_offline_run
 
 from cptlab.commands.report import main
 from cptlab.errors import UserError
@@ -179,6 +180,32 @@ def test_a_sweep_of_training_runs_is_to_be_evaluated_first(tmp_path):
     with pytest.raises(UserError, match="cptlab evaluate runs="):
         read_sweeps([tmp_path / "train"])
     assert main([str(tmp_path / "none")]) == 2
+
+
+def test_the_sweep_has_a_run_in_wandb_that_is_linked_to_its_jobs(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    for number, job in enumerate(JOBS[:2]):
+        run = store_job(tmp_path / "sweep", number, *job)
+        record = {"digest": "x", "finished": True, "name": f"evaluate-seed{job[1]}", "group": "the-sweep"}
+        (run / "run.json").write_text(json.dumps(record))
+    assert main([str(tmp_path / "sweep")]) == 0
+    assert not (tmp_path / "sweep" / "wandb").exists()  # its jobs were not logged to W&B
+    for number in range(2):
+        (tmp_path / "sweep" / str(number) / "wandb.json").write_text(json.dumps({"id": f"job{number}"}))
+    assert main([str(tmp_path / "sweep"), "--logger", "none"]) == 0
+    assert not (tmp_path / "sweep" / "wandb").exists()
+    assert main([str(tmp_path / "sweep")]) == 0 and "W&B: " in capsys.readouterr().out
+    found = read_offline_run(tmp_path / "sweep")
+    assert (found.runs[0].run_group, found.runs[0].job_type) == ("the-sweep", "report")
+    assert {(job["name"], job["id"]) for job in found.config["jobs"]} == {
+        ("evaluate-seed1", "job0"), ("evaluate-seed2", "job1")
+    }  # fmt: skip
+    (row,) = (r for r in records(tmp_path / "sweep", "quality")
+              if (r["configuration"], r["difficulty"], r["metric"]) == ("tuned", "all", "pylint_mean"))  # fmt: skip
+    assert found.summary["tuned/all/pylint_mean"] == pytest.approx(float(row["value"]))
+    assert found.summary["tuned/all/pylint_mean_low"] == pytest.approx(float(row["lo"]))
+    media = {re.sub(r"_\d+_[0-9a-f]+", "", path.name) for path in found.files}
+    assert {"quality.table.json", "differences.table.json", "jobs.table.json", "tradeoff.png", "report.html"} <= media
 
 
 EVALUATION = {"choices": {"decoding": "paper"}, "overrides": ["n=5"], "backbone": "kata_lm", "benchmark": "kata"}

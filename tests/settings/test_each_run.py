@@ -99,7 +99,7 @@ def test_a_sweep_over_more_than_runs(evaluate):
 
 def test_names_of_directories_may_hold_anything(where):
     run = train(where / "it's, a=1 [x]" / "0")
-    arguments, _ = one_job_each(["runs=\"it's, a=1 [x]\""])
+    arguments, _ = one_job_each(['runs="it\'s, a=1 [x]"'])
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     (override,) = OverridesParser.create().parse_overrides([text for text in arguments if text.startswith("run=")])
