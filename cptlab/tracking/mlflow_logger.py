@@ -5,6 +5,7 @@ A run that goes on goes on in the same MLflow run, and repeats no step that is t
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -21,6 +22,7 @@ from cptlab.storage.locks import locked
 from cptlab.tracking.outcome import RUN_IDS, Outcome, known_id, results_table
 
 SQLITE = "sqlite:///"
+TABLES = "mlflow.loggedArtifacts"  # the tag by which MLflow's page knows them
 LARGEST = 200 * 2**20  # bytes of an artifact that is copied to MLflow's
 
 
@@ -58,10 +60,11 @@ class MlflowLogger(MLFlowLogger):
         """Log results as metrics, and everything else as artifacts, each file once."""
         self.log_metrics(outcome.metrics)
         client, run = self.experiment, self.run_id
-        for name, table in {"results": results_table(outcome.metrics), "programs": outcome.programs}.items():
-            if table is not None and table.rows:
-                columns = dict(zip(table.columns, map(list, zip(*table.rows)), strict=True))
-                client.log_table(run, columns, f"{name}.json")
+        tables = {"results.json": results_table(outcome.metrics), "programs.json": outcome.programs}
+        tables = {name: table for name, table in tables.items() if table is not None}
+        for name, table in tables.items():  # as MLflow's log_table writes them, which warns of pandas at every call
+            client.log_dict(run, {"columns": list(table.columns), "data": [list(row) for row in table.rows]}, name)
+        client.set_tag(run, TABLES, json.dumps([{"path": name, "type": "table"} for name in tables]))
         places = {path: "figures" for path in outcome.figures.values()}
         places |= {outcome.report: None} if outcome.report is not None else {}
         for one in outcome.made:

@@ -4,9 +4,12 @@ import json
 import time
 
 import pytest
+from run_commands import ROOT
 from wandb_file import read_offline_run
 
 from cptlab.errors import UserError
+from cptlab.settings.config_source import compose_config
+from cptlab.settings.validation import validate
 from cptlab.tracking.loggers import csv_logger, wandb_logger
 from cptlab.tracking.mirrors import Mirror, check_mirrors
 from cptlab.tracking.outcome import LONGEST_NAME, Outcome, Table, artifact, known_id, results_table
@@ -172,6 +175,21 @@ def test_a_package_that_is_missing_is_one_sentence(name, monkeypatch):
     with pytest.raises(UserError, match=rf"pip install 'cptlab\[{name}\]'") as refused:
         check_mirrors({name: {"_target_": f"cptlab.tracking.{name}_logger.{name}_logger"}}, [])
     assert f"logger={name} needs {name}" in str(refused.value)
+
+
+def test_the_example_of_a_wandb_sweep_is_a_command_of_ours():
+    import yaml
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
+
+    sweep = yaml.safe_load((ROOT / "docs/wandb_sweep.yaml").read_text())
+    chosen = {name: {"value": one.get("values", [one.get("min")])[0]} for name, one in sweep["parameters"].items()}
+    arguments = create_sweep_command_args({"args": chosen})["args_no_hyphens"]
+    place = sweep["command"].index("${args_no_hyphens}")
+    config = compose_config(
+        "train", *arguments, *sweep["command"][place + 1 :], f"optimized_metric={sweep['metric']['name']}"
+    )
+    validate(config)
+    assert (config.seed, config.adapter.length, config.stages.learning_rate) == (1, 4, 0.0003)
 
 
 def test_names_of_artifacts_are_what_wandb_takes(tmp_path):
