@@ -24,7 +24,7 @@ from cptlab.progress import is_main_process
 from cptlab.settings.config_source import config_directory, use_declared_defaults
 from cptlab.settings.debug import shrink
 from cptlab.settings.explanations import explain, refused_group
-from cptlab.settings.launchers import share_cores
+from cptlab.settings.launchers import is_death_of_a_job, share_cores
 from cptlab.settings.output_directory import check_paths
 from cptlab.settings.sweep import Sweep
 from cptlab.settings.tree import print_tree
@@ -92,6 +92,15 @@ def entry(main: Callable[[], Any], command: str) -> None:
             raise
         print(f"error: {explain(error, command)}", file=sys.stderr)
         sys.exit(2)
+    except RuntimeError as error:
+        if not is_death_of_a_job(error) or os.environ.get("CPTLAB_TRACEBACK"):
+            raise
+        print(
+            "error: The process of a job was killed, perhaps for want of memory. What is finished is kept: the same "
+            "command goes on with the jobs that are missing. Fewer at a time (hydra.launcher.n_jobs) need less memory.",
+            file=sys.stderr,
+        )
+        sys.exit(1)
     except ValueError as error:
         if not str(error).startswith("Config group override"):  # how Hydra refuses adapter=null and the like
             raise

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from concurrent.futures.process import BrokenProcessPool
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -39,3 +40,8 @@ def share_cores(config: DictConfig) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(cores))
     if "workers" in config and OmegaConf.select(config, "workers") is None:
         config.workers = cores
+
+
+def is_death_of_a_job(error: RuntimeError) -> bool:
+    """Whether a launcher says that the process of a job ended without a result, as one that the system killed."""
+    return isinstance(error, BrokenProcessPool) or type(error).__module__.startswith("submitit.")

@@ -111,6 +111,31 @@ def test_a_search_keeps_its_study_in_a_database(sweep, tmp_path):
     assert code == 0, said
 
 
+DYING = """
+import os, signal
+from cptlab.settings.entry import hydra_command
+
+def step(config, fresh):
+    if config.seed == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+raise SystemExit(hydra_command("evaluate", step)())
+"""
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_a_job_whose_process_is_killed_is_said_without_a_traceback(tmp_path, launcher):
+    done = subprocess.run(
+        [sys.executable, "-c", DYING, "-m", f"hydra/launcher={launcher}", "seed=1,2", "logger=none", "run=null"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": ROOT},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "error: The process of a job was killed" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_what_is_missing_is_said(sweep, monkeypatch, capsys, tmp_path):
     code, said = sweep("hydra/sweeper=optuna", "completions=one.jsonl")
     assert code == 2 and "A search needs optimized_metric" in said and "Traceback" not in said
