@@ -15,7 +15,7 @@ from huggingface_hub import HfApi, try_to_load_from_cache
 from huggingface_hub.errors import (
     GatedRepoError,
     HFValidationError,
-    HTTPError,
+    HTTPError,  # pyright: ignore[reportPrivateImportUsage]  # of httpx or httpx2, whichever the hub uses
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
