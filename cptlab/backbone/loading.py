@@ -56,7 +56,10 @@ def no_progress_bars() -> Iterator[None]:
 
 def load_backbone(
     path: Annotated[
-        str, Setting("A hub id, a local directory, a GGUF file, or kata-lm, the model inside this package.")
+        str,
+        Setting(
+            "A hub id, a local directory, a GGUF file, or a model inside this package: kata-lm or kata-starcoder2."
+        ),
     ],
     *,
     revision: Annotated[str | None, Setting("Branch, tag or commit on the hub; null: the newest.")] = None,

@@ -34,7 +34,8 @@ from cptlab.commands.shared.systems import build_backbone, choose_systems, share
 from cptlab.errors import UserError
 from cptlab.process.ends import exit_with
 from cptlab.records import Task
-from cptlab.reporting.omega_curve import make_omega_report, print_curve
+from cptlab.reporting.omega_curve import print_curve
+from cptlab.reporting.omega_report import make_omega_report
 from cptlab.reporting.omega_sweep import read_curve
 from cptlab.settings.entry import hydra_command
 from cptlab.settings.instantiate import instantiate

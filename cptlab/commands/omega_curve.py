@@ -3,7 +3,8 @@
     cptlab omega-curve logs/evaluate/multiruns/<time>      (a sweep: evaluate.py -m decoding.omega=…)
     cptlab omega-curve logs/omega/runs/<time>              (what cptlab omega tried)
 
-Several directories are read as one sweep. Writes omega_curve.png, .svg, .csv and .md into the first.
+Several directories are read as one sweep. Writes omega_curve.html, .png, .svg, .csv and .md into
+the first.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import argparse
 from pathlib import Path
 
 from cptlab.process.ends import command, exit_with
-from cptlab.reporting.omega_curve import make_omega_report, print_curve
+from cptlab.reporting.omega_curve import print_curve
+from cptlab.reporting.omega_report import make_omega_report
 from cptlab.reporting.omega_sweep import read_curve
 
 

@@ -26,6 +26,7 @@ from cptlab.commands.shared.common import (
     write_config,
 )
 from cptlab.commands.shared.estimate import print_estimate, say_estimate
+from cptlab.commands.shared.outcomes import training_outcome
 from cptlab.errors import UserError
 from cptlab.process.ends import exit_with
 from cptlab.progress import is_main_process
@@ -145,6 +146,8 @@ def train(config: DictConfig, fresh: Path) -> float | None:
             estimate=estimate,
         )
         write_json(run.directory / METRICS_FILE, {"metrics": metrics, **facts})
+        for logger in loggers:
+            logger.log_outcome(training_outcome(run, metrics, pairs_file))
     run.finish()
     print(f"{adapter.kind.capitalize()}: {run.directory / adapter.kind}")
     print(f"Evaluate it with: python evaluate.py run={run.directory}")

@@ -98,6 +98,18 @@ def flat(results: Mapping[str, Summary]) -> dict[str, float]:
     }
 
 
+def bounds(results: Mapping[str, Summary]) -> dict[str, float]:
+    """Return the bounds of every 95% interval as `system/difficulty/metric_low` and `_high`."""
+    return {
+        f"{system}/{difficulty}/{name.removesuffix('_ci')}_{end}": float(value)
+        for system, summary in results.items()
+        for difficulty, row in summary.items()
+        for name, interval in row.items()
+        if name.endswith("_ci")
+        for end, value in zip(("low", "high"), interval)
+    }
+
+
 def flat_names(tasks: Sequence[Task], systems: Sequence[str], ks: Sequence[int], tokens: bool = True) -> list[str]:
     """Return the names that `flat` will give for these systems: known before anything is computed.
 

@@ -10,7 +10,7 @@ import functools
 import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -146,7 +146,7 @@ def system_names(directory: Path, metrics: Mapping[str, Any]) -> list[str]:
     return in_order + [name for name in folders if name not in in_order]
 
 
-def read_system(directory: Path, tasks: tuple[Task, ...]) -> dict[str, tuple[StoredProgram, ...]]:
+def read_system(directory: Path, tasks: Sequence[Task]) -> dict[str, tuple[StoredProgram, ...]]:
     """Read the programs of one system by task: those of `tasks`, which has every task that its files name."""
     files = {directory / f"{name}.jsonl": kind for name, kind in RECORDS.items()}
     for path in files:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from cptlab.metrics.definitions import find_metric
 from cptlab.reporting import layout, tables
 from cptlab.reporting.layout import Table
 from cptlab.reporting.omega_sweep import Figures, OmegaCurve
-from cptlab.storage.atomic import write_bytes, write_text
 
 
 def curve_table(curve: OmegaCurve) -> Table:
@@ -138,22 +136,6 @@ def curve_figure(curve: OmegaCurve) -> Any:
         note = "bands: 95% bootstrap interval over tasks; dotted: level at ω = 1; ring: highest"
         add_captions(figure, title, note, panels[0])
     return figure
-
-
-def make_omega_report(directory: Path, curve: OmegaCurve) -> Path:
-    """Write omega_curve.md, .csv, .svg and .png, of a tuning omega_test.csv too, to a directory; return the .md."""
-    from cptlab.reporting.figures import render
-
-    table = curve_table(curve)
-    text = layout.to_markdown(table) + "".join(f"\n{sentence}\n" for sentence in sentences(curve))
-    if curve.test:
-        text += f"\n{layout.to_markdown(test_table(curve))}"
-        write_text(directory / "omega_test.csv", layout.to_csv(test_table(curve)))
-    write_text(directory / "omega_curve.md", text + "\n![ω curve](omega_curve.png)\n")
-    write_text(directory / "omega_curve.csv", layout.to_csv(table))
-    for kind, content in render(curve_figure(curve)).items():
-        write_bytes(directory / f"omega_curve.{kind}", content)
-    return directory / "omega_curve.md"
 
 
 def print_curve(curve: OmegaCurve) -> None:

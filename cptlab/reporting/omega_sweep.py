@@ -19,6 +19,7 @@ from cptlab.storage.run_directory import CONFIG_FILE, INCIDENTAL, RUN_FILE
 SWEEP = "Make them with `python evaluate.py -m decoding=spa decoding.omega=1,1.1,1.2`."
 GUIDANCE = "decoding.guidance"
 FACTS = ("benchmark", "benchmark_fingerprint", "backbone", "backbone_fingerprint", "training_run", "split", "n", "seed")
+TASKS = "tasks.jsonl"
 DRAWN = ("pass@1", "pylint_mean")
 IGNORED = (*INCIDENTAL, "run")  # metrics.json names the training run that `run` stands for
 Figures = Mapping[str, Any]  # metric -> value, <metric>_ci -> [low, high], tasks
@@ -30,7 +31,7 @@ class OmegaCurve:
 
     `values[system][ω]` are its metrics over all tasks; `changes[system][ω]` the same minus those at ω = 1, paired by task
     (empty if no run has ω = 1). `notes` say remarks for the reader. `test[system]` has a tuned ω, and the metrics
-    on tasks that it was not tuned on.
+    on tasks that it was not tuned on. `places[system][ω]` is where programs are stored, for tasks of the file `tasks`.
     """
 
     metrics: tuple[str, ...]
@@ -39,6 +40,8 @@ class OmegaCurve:
     about: str
     notes: list[str] = field(default_factory=list)
     test: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    tasks: Path = Path()
+    places: Mapping[str, Mapping[float, Path]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,8 @@ def read_curve(directories: Sequence[Path]) -> OmegaCurve:
         notes.append(f"The runs were made at {len(commits)} states of the code.")
     facts = ordered[0].metrics
     about = f"{facts.get('backbone')} on {facts.get('benchmark')}, split {facts.get('split')}, n = {facts.get('n')}"
-    return OmegaCurve(DRAWN, values, _changes(ordered), about, notes)
+    places = {system: {point.omega: point.directory / system for point in ordered} for system in values}
+    return OmegaCurve(DRAWN, values, _changes(ordered), about, notes, tasks=ordered[0].directory / TASKS, places=places)
 
 
 def _runs(directory: Path) -> list[Path]:
@@ -191,6 +195,11 @@ def _of_tuning(directory: Path) -> OmegaCurve:
             found["about"],
             notes,
             {name: one["test"] | {"omega": one["omega"]} for name, one in systems.items()},
+            directory / TASKS,
+            {
+                name: {omega: directory / name / f"omega_{omega:g}" for omega in (1.0, float(one["omega"]))}
+                for name, one in systems.items()
+            },
         )
     except (ValueError, KeyError, AttributeError) as error:
         raise UserError(

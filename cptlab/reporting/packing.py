@@ -32,7 +32,7 @@ from cptlab.storage.run_directory import CONFIG_FILE
 TASKS = "tasks.jsonl"
 FACTS = ("metrics.json", "omega.json", "dilution.json")
 CURVES = (STEPS, EPOCHS)
-OF_LOGGERS = ("wandb", "csv")
+OF_LOGGERS = ("wandb", "csv", "tensorboard")
 TRAINING = "training"  # the folder of a run with its curves
 ABSOLUTE = re.compile(r"""(?m)^(\s*(?:[^\n]*?: |- )['"]?)/(?:[^\n]*/)?([^/\n]+)$""")  # a value in a YAML file
 

@@ -1,4 +1,4 @@
-"""The settings of the commands themselves: those at the top of conf/<command>.yaml and of groups that build nothing.
+"""The settings of the commands themselves: those at the top of conf/<command>.yaml.
 
 Everything else in a config has a `_target_`, whose own parameters are declared where it is defined. The fields of a
 command are all that its config can have.
@@ -8,60 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
+from cptlab.settings.groups import Data, Decoding, Paths
 from cptlab.settings.setting import Part, Setting
 
 SANDBOX_LEVELS = ("namespaces", "landlock", "seccomp", "limits")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Paths:
-    """Group paths."""
-
-    logs: Annotated[str, Setting("Directory of the runs.")] = "logs"
-    cache: Annotated[str, Setting("Directory of programs, scores, verdicts and pairs that runs share.")] = ".cache"
-    data_dir: Annotated[
-        str | None, Setting("Directory of benchmark files; null, or a file that is not there: the Hugging Face hub.")
-    ] = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decoding:
-    """Group decoding: the parts that are built, and what they share."""
-
-    sampling: Annotated[Any, Part()]
-    strategy: Annotated[Any, Part(optional=True)] = None
-    negative: Annotated[Any, Part()] = None
-    gate: Annotated[Any, Part()] = None
-    rule: Annotated[Any, Part()] = None
-    guidance: Annotated[Any, Part(optional=True)] = None
-    omega: Annotated[
-        float | Literal["tuned"],
-        Setting(
-            "Weight ω of the prompt's own logits in the mixture: 1 is plain decoding; tuned: the value that cptlab omega stored."
-        ),
-    ]
-    second_try: Annotated[
-        bool,
-        Setting(
-            "Whether a program that fails a public test is drawn once more, with fresh random numbers and no second "
-            "stream: the control for decoding/gate=failed_tests."
-        ),
-    ] = False
-    token_budget: Annotated[
-        int, Setting("Cached tokens at a time; of Code Llama 7B in half precision 65536 are 32 GB.", at_least=1)
-    ] = 65536
-
-
-@dataclass(frozen=True, kw_only=True)
-class Data:
-    """Group data."""
-
-    pairs_file: Annotated[
-        str | None, Setting("Pairs to train on; null: those that group pairs gives for this backbone, built if needed.")
-    ] = None
-    loader: Annotated[Any, Part(partial=True)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -92,13 +92,14 @@ def _choices(config: DictConfig) -> dict[str, Any]:
 
 
 def _name(config: DictConfig, choices: Mapping[str, Any], trained: Iterable[Mapping[str, Any]]) -> str:
-    """Return the job type and what was chosen: training runs, groups, settings, and the seed at the end."""
+    """Return the job type and what was chosen: training runs, groups in one order, settings, and the seed at the end."""
     runs = _distinct(str(one["name"]).removeprefix("train-") for one in trained)
     groups, settings, seeds = [], [], []
     experiment = config.get("experiment_name") or NO_EXPERIMENT
     if experiment not in (NO_EXPERIMENT, choices.get("experiment")):
         groups.append(experiment)
-    for override in _overrides():
+    order = {group: place for place, group in enumerate(TAGGED)}
+    for override in sorted(_overrides(), key=lambda one: order.get(one.key_or_group, len(order))):
         key = override.key_or_group
         if key.split(".")[0].split("/")[0] in NOT_IN_NAMES:
             continue

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cptlab.errors import UserError
-from cptlab.settings.commands import Decoding as DecodingSettings
+from cptlab.settings.groups import Decoding as DecodingSettings
 from cptlab.settings.instantiate import instantiate
 
 if TYPE_CHECKING:  # a System is made without torch

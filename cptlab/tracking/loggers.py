@@ -6,7 +6,6 @@ W&B run. Each logger here has what Lightning asks of one, without Lightning, whi
 
 from __future__ import annotations
 
-import json
 import netrc
 import os
 import secrets
@@ -16,12 +15,15 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlparse
 
+import yaml
+
 from cptlab.errors import UserError
 from cptlab.settings.setting import Setting
-from cptlab.storage.atomic import write_json
+from cptlab.storage.atomic import write_json, write_text
 from cptlab.storage.csv_rows import append_row, read_rows
+from cptlab.tracking.outcome import RUN_IDS, Outcome, known_id
+from cptlab.tracking.wandb_outcome import define_metric, log_outcome
 
-WANDB_FILE = "wandb.json"  # the id of a run's W&B run
 FINISH_SECONDS = 120.0  # for what W&B has not sent yet; `wandb sync` sends the rest
 
 
@@ -39,6 +41,10 @@ class Logger:
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log the metrics of an optimiser step; without `step`, the results of the run."""
 
+    def log_outcome(self, outcome: Outcome) -> None:
+        """Log what the run came to."""
+        self.log_metrics(outcome.metrics)
+
     def log_graph(self, *_: Any) -> None: ...
     def after_save_checkpoint(self, *_: Any) -> None: ...
     def save(self) -> None: ...
@@ -49,7 +55,7 @@ class Logger:
 
 
 class CsvLogger(Logger):
-    """Writes `<save_dir>/csv/metrics.csv`, a row each time, on the disk at once.
+    """Writes `<save_dir>/csv/metrics.csv`, a row each time, on the disk at once, and the settings to `hparams.yaml` beside it.
 
     A run that goes on repeats the steps after its checkpoint, with the same values: their rows are there already.
     """
@@ -58,6 +64,11 @@ class CsvLogger(Logger):
         super().__init__(save_dir)
         self.path = Path(save_dir) / "csv" / "metrics.csv"
         self._known = {(row.get("step"), frozenset(row)) for row in read_rows(self.path)}
+
+    def log_hyperparams(self, params: Mapping[str, Any], *_: Any) -> None:
+        write_text(
+            self.path.with_name("hparams.yaml"), yaml.safe_dump(dict(params), sort_keys=False, allow_unicode=True)
+        )
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         row = ({} if step is None else {"step": step}) | dict(metrics)
@@ -75,15 +86,24 @@ class WandbLogger(Logger):
         self.run = start_wandb(save_dir, **options)
         self.run.define_metric("trainer/global_step")
         self.run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+        self._defined: set[str] = set()
 
     def log_hyperparams(self, params: Mapping[str, Any], *_: Any) -> None:
         self.run.config.update(dict(params), allow_val_change=True)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         if step is None:
-            self.run.log({**metrics, "results": _table(metrics)})
-        else:  # W&B ignores a step that it has: one that a run repeats after its checkpoint
-            self.run.log({**metrics, "trainer/global_step": step}, step=step)
+            self.run.log(dict(metrics))
+            return
+        for name in metrics:
+            if name not in self._defined:
+                self._defined.add(name)
+                define_metric(self.run, name)
+        # W&B ignores a step that it has: one that a run repeats after its checkpoint
+        self.run.log({**metrics, "trainer/global_step": step}, step=step)
+
+    def log_outcome(self, outcome: Outcome) -> None:
+        log_outcome(self.run, outcome)
 
     def close(self, failed: bool) -> None:
         self.run.finish(exit_code=int(failed))
@@ -178,18 +198,8 @@ def is_offline() -> bool:
 
 def _run_id(directory: Path) -> str:
     """Return the id of the W&B run of a run directory, which an earlier process may have begun."""
-    file = directory / WANDB_FILE
-    try:
-        return str(json.loads(file.read_text(encoding="utf-8"))["id"])
-    except (OSError, ValueError, KeyError, TypeError):
-        made = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
-        write_json(file, {"id": made})
-        return made
-
-
-def _table(metrics: Mapping[str, float]) -> Any:
-    """Split the names system/difficulty/metric into the columns of a W&B table."""
-    import wandb
-
-    rows: list[Any] = [[*name.split("/"), value] for name, value in metrics.items()]
-    return wandb.Table(columns=["system", "difficulty", "metric", "value"], data=rows)
+    known = known_id(directory, "wandb")
+    if known is None:
+        known = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
+        write_json(directory / RUN_IDS["wandb"], {"id": known})
+    return known

@@ -11,9 +11,14 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
+from cptlab.errors import UserError
 from cptlab.tracking.loggers import Logger, check_wandb
+from cptlab.tracking.outcome import Outcome
+
+NEEDED = {"mlflow": ("mlflow", "sqlalchemy", "alembic"), "tensorboard": ("tensorboard",)}  # packages, by logger
 
 
 class Mirror:
@@ -34,6 +39,13 @@ class Mirror:
             raise AttributeError(name)
         found = self._contained(lambda: getattr(self._logger, name))
         return (lambda *a, **k: self._contained(lambda: found(*a, **k))) if callable(found) else found
+
+    def log_outcome(self, outcome: Outcome) -> None:
+        """Log what the run came to; to a logger that takes numbers alone, such as most of Lightning's, the figures."""
+        if hasattr(self._logger, "log_outcome"):
+            self._contained(lambda: self._logger.log_outcome(outcome))
+        else:
+            self.log_metrics(outcome.metrics)
 
     def close(self, failed: bool) -> None:
         """End the record of the run: `failed` if an exception ended it."""
@@ -66,10 +78,22 @@ class Mirror:
 
 
 def check_mirrors(loggers: Mapping[str, Any] | None, tags: Sequence[Any] | None) -> None:
-    """Raise UserError for settings that a logger would refuse. `loggers` is their configuration."""
+    """Raise UserError for settings that a logger would refuse, and for a package that it needs. `loggers`: their config."""
     for node in (loggers or {}).values():
+        for name, packages in NEEDED.items():
+            if str(node.get("_target_")) == f"cptlab.tracking.{name}_logger.{name}_logger":
+                _check_installed(name, packages)
         if str(node.get("_target_")).endswith("loggers.wandb_logger"):
             check_wandb(tags or (), **{name: node.get(name) for name in ("project", "group", "name")})
+
+
+def _check_installed(name: str, packages: Sequence[str]) -> None:
+    missing = [package for package in packages if find_spec(package) is None]
+    if missing:
+        raise UserError(
+            f"logger={name} needs {' and '.join(missing)}, which this Python does not have. Install with "
+            f"pip install 'cptlab[{name}]', or leave {name} out of logger."
+        )
 
 
 @contextmanager

@@ -86,8 +86,10 @@ def test_extremes_orders_and_shares(tmp_path):
 def test_omega_by_model_and_benchmark(tmp_path):
     omegas = {"small kata": 1.5, "small other": 1.45, "large kata": 1.1, "large other": 1.1}
     tuned = [figure(row, "omega", value) for row, value in omegas.items()]
-    found = record(tmp_path, spa_table_3=tuned)
-    assert verdicts(found)["S6"] == HOLDS
+    for number, (rows, verdict) in enumerate(
+        [(tuned, HOLDS), (tuned[:3], HOLDS), (tuned[:2], NOT_ASKED), (tuned[::2], NOT_ASKED)]
+    ):
+        assert verdicts(record(tmp_path / str(number), spa_table_3=rows))["S6"] == verdict
     rows = [
         figure("kata_starcoder2 kata", "pass@1", 0.5, 0.1, before=0.4),
         figure("kata_lm kata", "pass@1", 0.6, 0.2, before=0.45),

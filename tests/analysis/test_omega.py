@@ -350,11 +350,14 @@ def test_the_command_tunes_stores_and_reports_on_other_tasks(tmp_path, capsys):
         "omega_curve.svg",
         "omega_curve.csv",
         "omega_curve.md",
+        "omega_curve.html",
         "omega_test.csv",
         "tasks.jsonl",
         "base/omega_1/verdicts.jsonl",
     ):
         assert (directory / name).is_file(), name
+    page = (directory / "omega_curve.html").read_text()
+    assert "Tuned ω on other tasks" in page and "<section id='programs'" in page and "3 tasks</span>" in page
     again = tune_omega(config("omega", tmp_path, *TINY), tmp_path / "logs" / "omega" / "runs" / "again")
     assert json.loads((again / "omega.json").read_text())["systems"] == found["systems"]
 
@@ -428,8 +431,11 @@ def test_a_packed_sweep_gives_the_same_curve(tmp_path):
     sweep = a_sweep(tmp_path / "sweep", OMEGAS[:3])
     packed = pack_run(sweep, tmp_path / "packed")
     assert main([str(sweep)]) == main([str(packed)]) == 0
-    made = {path.name: path.read_bytes() for path in sweep.glob("omega_curve.*")}
-    assert len(made) == 4 and made == {path.name: path.read_bytes() for path in packed.glob("omega_curve.*")}
+    made, again = (
+        {path.suffix: path.read_bytes() for path in folder.glob("omega_curve.*")} for folder in (sweep, packed)
+    )
+    assert made.pop(".html") and again.pop(".html")  # a packed run has no prompts
+    assert len(made) == 4 and made == again
 
 
 def test_the_curve_is_read_from_stored_files_and_written_beside_them(tmp_path, capsys):
@@ -449,7 +455,15 @@ def test_the_curve_is_read_from_stored_files_and_written_beside_them(tmp_path, c
     assert float(row["lo"]) < float(row["value"]) < float(row["hi"]) and row["tasks"] == "60"
     page = (sweep / "omega_curve.md").read_text()
     assert page.count("\n| base ") == page.count("\n| tuned ") == 5 and "omega_curve.png" in page
-    before = {kind: (sweep / f"omega_curve.{kind}").read_bytes() for kind in ("png", "svg", "csv", "md")}
+    page = (sweep / "omega_curve.html").read_text()
+    assert "pass@1 (%) is highest for base at ω = 1.2 (" in page
+    assert re.findall(r"<option value='[0-3]'>(\w+, ω = [\d.]+)</option>", page) == [
+        "base, ω = 1",
+        "base, ω = 1.2",
+        "tuned, ω = 1",
+        "tuned, ω = 1.1",
+    ]
+    before = {kind: (sweep / f"omega_curve.{kind}").read_bytes() for kind in ("png", "svg", "csv", "md", "html")}
     assert main([str(sweep)]) == 0
     assert before == {kind: (sweep / f"omega_curve.{kind}").read_bytes() for kind in before}
     text = before["svg"].decode()
@@ -518,6 +532,7 @@ def test_the_curve_of_a_tuning_is_drawn_from_its_file_alone(tmp_path, capsys):
     (tmp_path / "omega.json").write_text(json.dumps(found))
     assert main([str(tmp_path)]) == 0
     assert "Tuned ω on tasks that it was not tuned on" in capsys.readouterr().out
+    assert "<section id='programs'" not in (tmp_path / "omega_curve.html").read_text()  # none are stored
     rows = list(csv.DictReader((tmp_path / "omega_curve.csv").open()))
     assert [float(row["omega"]) for row in rows if row["metric"] == "pass@1"] == sorted(tuned.search.scores)
     rows = list(csv.DictReader((tmp_path / "omega_test.csv").open()))

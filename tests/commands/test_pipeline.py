@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 from run_commands import ROOT, TINY, command
+from wandb_file import read_offline_run
 
 from cptlab.adapters import load_prefix
 from cptlab.backbone import load_backbone
@@ -27,9 +29,11 @@ OWN_STAGES = [
 def whole(tmp_path_factory):
     """A training run with all loggers and its evaluation: (training run, evaluation run, printed text)."""
     where = tmp_path_factory.mktemp("whole")
-    command("train", where, *TINY, "print_config=false")
+    loggers = "many" if all(map(find_spec, ("mlflow", "sqlalchemy", "alembic", "tensorboard"))) else "default"
+    command("train", where, *TINY, "print_config=false", f"logger={loggers}")
     train = next(where.glob("logs/train/runs/*"))
-    command("evaluate", where, f"run={train}", "limit=6", "n=5", "workers=1", "print_config=false")
+    asked = f"run={train}", "limit=6", "n=5", "workers=1", "print_config=false", f"logger={loggers}"
+    command("evaluate", where, *asked)
     return train, next(where.glob("logs/evaluate/runs/*"))
 
 
@@ -81,6 +85,44 @@ def test_an_evaluation_leaves_its_record(whole):
         assert lengths == {30}
     assert {"quality.md", "correctness.csv", "issues.md"} <= {path.name for path in (run / "tables").iterdir()}
     assert list((run / "figures").glob("*.png")) and (run / "report.html").is_file()
+
+
+def test_dashboards_lead_from_the_pairs_to_the_evaluation(whole):
+    train, run = whole
+    trained, evaluated = read_offline_run(train), read_offline_run(run)
+    assert trained.exit_codes == evaluated.exit_codes == [0]
+    (pairs,), (prefix,) = trained.used.values(), evaluated.used.values()
+    made = {one.type: one for one in (*trained.made.values(), *evaluated.made.values())}
+    assert pairs.type == "pairs" and {"prefix", "programs", "evaluation"} <= set(made)
+    assert (prefix.name, prefix.digest) == (made["prefix"].name, made["prefix"].digest), "the lineage is one"
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert trained.config["record"] == json.loads((train / "metrics.json").read_text())["run"]
+    assert evaluated.config["training"] == metrics["training"] and metrics["training"]["tuned"]["config"]["seed"] == 0
+    *_, last = evaluated.history
+    low, high = metrics["results"]["tuned"]["all"]["pylint_mean_ci"]
+    assert (last["tuned/all/pylint_mean_low"], last["tuned/all/pylint_mean_high"]) == (low, high)
+    (table,) = (path for path in evaluated.files if path.name.startswith("programs"))
+    rows = json.loads(table.read_text())["data"]
+    programs = [json.loads(line)["program"] for line in (run / "tuned/completions.jsonl").read_text().splitlines()]
+    assert len(rows) == 60 and sorted(row[-1] for row in rows if row[0] == "tuned") == sorted(programs)
+
+
+def test_mlflow_and_tensorboard_hold_both_runs(whole):
+    pytest.importorskip("mlflow")
+    pytest.importorskip("sqlalchemy")
+    pytest.importorskip("tensorboard")
+    from mlflow.tracking import MlflowClient
+
+    train, run = whole
+    logs = train.parents[2]
+    client = MlflowClient(f"sqlite:///{logs}/mlflow.db")
+    runs = {one.data.tags["job_type"]: one for one in client.search_runs(["1"])}
+    assert set(runs) == {"train", "evaluate"} and {one.info.status for one in runs.values()} == {"FINISHED"}
+    assert runs["evaluate"].data.params["training.tuned.config.objective.w_rank"] == "4.0"
+    assert "evaluation/report.html" in [
+        file.path for file in client.list_artifacts(runs["evaluate"].info.run_id, "evaluation")
+    ]
+    assert all(list(one.glob("tensorboard/*/events.out.*")) for one in whole)
 
 
 def test_the_report_is_remade_without_a_model(whole):

@@ -1,15 +1,20 @@
 """The page in a real Chromium: what a reader does with mouse, keyboard, phone, dark screen or without JavaScript."""
 
 import contextlib
+import random
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from browser import chromium
 from test_page import harmful_run, quick_report
 from test_reporting import raw_rows, store_run
 
+from cptlab.records import Completion
 from cptlab.reporting.layout import Table
 from cptlab.reporting.page import Section, render_page
+from cptlab.storage.jsonl import read_jsonl, write_jsonl
 
 expect = pytest.importorskip("playwright.sync_api").expect
 pytestmark = pytest.mark.browser
@@ -144,6 +149,13 @@ def test_filters_leave_what_a_plain_loop_leaves(page, run):
         assert len(shown_tasks(page)) == tasks
         page.get_by_role("button", name="Clear").click()
         expect(output).to_have_text("9 of 9 tasks and 108 of 108 programs fit.")
+
+
+def test_a_message_in_a_table_leads_to_its_programs(page, run):
+    page.locator("#table-issues").get_by_role("link", name="W0612").click()
+    tasks, programs = fitting(run, code="W0612")
+    expect(page.locator("#left")).to_have_text(f"{tasks} of 9 tasks and {programs} of 108 programs fit.")
+    assert page.evaluate("document.activeElement.value") == "W0612" and page.url.endswith("#message=W0612")
 
 
 def test_the_programs_of_a_task_with_their_messages_at_the_lines(page, run):
@@ -286,3 +298,24 @@ def test_axe_finds_nothing(visit, run):
         expect(page.get_by_role("button", name="Dark mode")).to_have_attribute("aria-pressed", pressed)
         found = axe.Axe().run(page)
         assert found.violations_count == 0, found.generate_report()
+
+
+@pytest.mark.slow
+def test_a_large_run_stays_small(visit, tmp_path):
+    """180 tasks, 20 programs, 2 systems; the texts are pieces of Python's standard library, so they do not repeat."""
+    directory, draw = store_run(tmp_path / "run", tasks=180, samples=20), random.Random(0)
+    files = sorted(Path(random.__file__).parent.glob("*.py"))
+    source = "".join(path.read_text(encoding="utf-8", errors="replace") for path in files)
+    for file in directory.glob("*/completions.jsonl"):
+        rows = []
+        for completion in read_jsonl(file, Completion):
+            start = draw.randrange(len(source) - 1800)
+            rows.append(replace(completion, program=source[start : start + draw.randint(400, 1800)]))
+        write_jsonl(file, rows)
+    page = quick_report(directory)
+    size = page.stat().st_size / 1e6
+    print(f"{size:.1f} MB")
+    assert size < 10
+    shown = visit(page, "#task=kata%2F179")
+    assert shown.inner_text("#left") == "180 of 180 tasks and 7,200 of 7,200 programs fit."
+    assert shown.locator("#task .pair > section").count() == 2

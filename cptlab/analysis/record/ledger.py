@@ -175,20 +175,26 @@ def _order(check: Order, figures: Sequence[Figure]) -> Iterator[Evidence]:
 
 def _spread(check: Spread, figures: Sequence[Figure]) -> Iterator[Evidence]:
     """The mean range of ω over the models of a benchmark, against that over the benchmarks of a model. No interval."""
-    found = {tuple(one["row"].split()): one for one in figures if one["metric"] == check.metric}
-    models, benchmarks = ({label[i] for label in found if len(label) == 2} for i in (0, 1))
-    if len(models) < 2 or len(benchmarks) < 2 or len(found) != len(models) * len(benchmarks):
+    omega = {
+        tuple(one["row"].split()): one["value"]
+        for one in figures
+        if one["metric"] == check.metric and len(one["row"].split()) == 2
+    }
+
+    def mean_range(shared: int) -> float | None:
+        """Return the mean range of ω among rows with one model (0) or benchmark (1) in common; None without two such."""
+        groups = [
+            [value for label, value in omega.items() if label[shared] == name] for name in {la[shared] for la in omega}
+        ]
+        ranges = [max(group) - min(group) for group in groups if len(group) > 1]
+        return sum(ranges) / len(ranges) if ranges else None
+
+    by_model, by_benchmark = mean_range(1), mean_range(0)
+    if by_model is None or by_benchmark is None:
         return
-    omega = {label: one["value"] for label, one in found.items()}
-
-    def mean_range(groups: list[list[float]]) -> float:
-        return sum(max(group) - min(group) for group in groups) / len(groups)
-
-    by_model = mean_range([[omega[model, benchmark] for model in models] for benchmark in benchmarks])
-    by_benchmark = mean_range([[omega[model, benchmark] for benchmark in benchmarks] for model in models])
     text = f"range {by_model:.2f} between models, {by_benchmark:.2f} between benchmarks"
-    verdict = HOLDS if by_model > by_benchmark else FAILS
-    yield Evidence("tuned ω (no interval)", text, None, next(iter(found.values()))["seeds"], verdict)
+    seeds = max(one["seeds"] for one in figures if one["metric"] == check.metric)
+    yield Evidence("tuned ω (no interval)", text, None, seeds, HOLDS if by_model > by_benchmark else FAILS)
 
 
 def _beats(check: Beats, figures: Sequence[Figure]) -> Iterator[Evidence]:

@@ -10,8 +10,9 @@ from typing import Any
 from omegaconf import DictConfig
 
 from cptlab.commands.shared.common import METRICS_FILE, build_loggers, optimized
+from cptlab.commands.shared.outcomes import evaluation_outcome
 from cptlab.metrics.programs import count_answers
-from cptlab.metrics.summary import compare, flat, summarise
+from cptlab.metrics.summary import bounds, compare, flat, summarise
 from cptlab.progress import waiting
 from cptlab.storage.atomic import write_json
 from cptlab.storage.run_directory import RunDirectory
@@ -51,8 +52,9 @@ def report_evaluation(
     run.finish()
     metrics, loggers = flat(results), build_loggers(config, run, training=facts.get("training", {}))
     with closed_at_the_end(loggers):
+        outcome = evaluation_outcome(run, metrics | bounds(results), facts) if loggers else None
         for logger in loggers:
-            logger.log_metrics(metrics)
+            logger.log_outcome(outcome)
             logger.save()
     print_tables(run.directory)
     return metrics, report

@@ -1,4 +1,5 @@
-// The programs: filters, the chosen task (also in the address, as #task=ID), and its programs side by side.
+// The programs: filters, the chosen task and its programs side by side. The address may name a task (#task=ID) or a
+// message (#message=W0612).
 (async () => {
   "use strict";
   const find = (identifier) => document.getElementById(identifier);
@@ -31,6 +32,10 @@
     row.cells[0].append(link);
     return link;
   });
+  const codes = new Set(data.messages.map(([code]) => code));
+  for (const cell of document.querySelectorAll("th[scope=row]:first-child")) { // a message in any table leads to its programs
+    if (codes.has(cell.textContent)) cell.replaceChildren(element("a", { href: `#message=${cell.textContent}` }, cell.textContent));
+  }
   let current = null, fits = () => true; // fits(task, system, program)
 
   function readFilters() {
@@ -146,6 +151,13 @@
   }
 
   function follow() {
+    const [, code] = location.hash.match(/^#message=(\w+)$/) ?? [];
+    if (codes.has(code)) {
+      form.elements.message.value = code;
+      readFilters();
+      find("explorer").scrollIntoView({ block: "start" });
+      form.elements.message.focus({ preventScroll: true });
+    }
     if (!location.hash.startsWith("#task=")) return;
     let wanted = location.hash.slice("#task=".length);
     try { wanted = decodeURIComponent(wanted); } catch { /* no address of this page: taken as it stands */ }

@@ -82,7 +82,7 @@ class Programs:
         )
         return (
             f"<form id='filters' role='search' aria-label='Filter the programs'>\n{fields}"
-            "<label>Text <input type='search' name='text' placeholder='in id, prompt or program'></label>\n"
+            "<label>Text <input type='search' name='text' size='24' placeholder='id, prompt or program'></label>\n"
             + "<label><input type='checkbox' name='examples'> only examples</label>\n" * bool(self.evaluation.others)
             + "<button type='reset'>Clear</button>\n<output id='left' aria-live='polite'></output></form>\n"
             + "<p class='note'>A task is left where one of its programs fits every filter. "

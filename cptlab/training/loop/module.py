@@ -77,7 +77,9 @@ class AdapterTraining(lightning.LightningModule):
             "gradient_clip": gradient_clip,
             **(description or {}),
         }
-        self.save_hyperparameters(self.settings)
+        self.save_hyperparameters(
+            self.settings, logger=False
+        )  # loggers have the config, whose names these would replace
         self.step_values: dict[str, float] = {}  # of the latest step, all processes together
         self.epoch_sums: dict[str, float] = {}  # of this epoch's steps, kept in checkpoints
         self.validation: dict[str, float] = {}  # of this epoch, empty where it has none
