@@ -17,7 +17,7 @@ COMMANDS = {
     "evaluate": "compare systems on held-out tasks, or judge programs that other tools made",
     "pairs": "build the pairs alone",
     "tasks": "look at a benchmark's tasks, and judge their canonical solutions",
-    "report": "remake the tables, figures and report of an evaluation from its stored files",
+    "report": "make the tables, figures and report of an evaluation, or of sweeps, from stored files",
     "pack": "keep what a report is made from, compressed and without this machine's paths",
     "compare": "compare systems of any evaluations, paired by task",
     "record": "make the papers' tables and figures, with every command that they need",

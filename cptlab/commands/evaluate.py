@@ -29,6 +29,7 @@ from cptlab.errors import UserError
 from cptlab.metrics.summary import allowed_ks, flat_names
 from cptlab.process.ends import exit_with
 from cptlab.settings.contradictions import CANONICAL
+from cptlab.settings.each_run import one_job_each
 from cptlab.settings.entry import hydra_command
 from cptlab.settings.instantiate import instantiate
 from cptlab.settings.run_record import read_training
@@ -48,6 +49,8 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     Leaves programs, scores, verdicts, tables, figures and report in the run directory; returns the value of
     `optimized_metric`.
     """
+    if config.runs is not None:
+        raise UserError("runs is for the command line: cptlab evaluate runs=<directory of a sweep>.")
     check_mirrors(config.logger, config.tags)
     if config.completions is not None:
         return _evaluate_files(config, fresh)
@@ -245,7 +248,7 @@ def _say_who_is_decoded_plainly(chosen: list[System], systems: list[Any], decodi
         say(f"Without a prefix this second stream is the first one, so these are decoded plainly: {', '.join(plain)}.")
 
 
-main = hydra_command("evaluate", evaluate)
+main = hydra_command("evaluate", evaluate, one_job_each)
 
 if __name__ == "__main__":
     exit_with(main())

@@ -3,8 +3,8 @@
     cptlab omega-curve logs/evaluate/multiruns/<time>      (a sweep: evaluate.py -m decoding.omega=…)
     cptlab omega-curve logs/omega/runs/<time>              (what cptlab omega tried)
 
-Several directories are read as one sweep. Writes omega_curve.html, .png, .svg, .csv and .md into
-the first.
+Several directories are read as one sweep; those of several models give a curve for each, in one figure. Writes
+omega_curve.html, .png, .svg, .csv and .md into the first.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,26 +56,49 @@ class _Point:
 def read_curve(directories: Sequence[Path]) -> OmegaCurve:
     """Read the curve stored in the runs of a sweep, or in one run of `cptlab omega`.
 
-    Raises UserError if the runs differ in anything but ω, or fewer than two are finished.
+    Runs of several backbones are a curve for each, if they are on the same tasks; their systems carry the backbone's
+    name. Raises UserError if the runs of a backbone differ in anything but ω, or fewer than two of them are finished.
     """
     if len(directories) == 1 and (directories[0] / "omega.json").is_file():
         return _of_tuning(directories[0])
     notes: list[str] = []
-    points: dict[float, _Point] = {}
+    models: dict[str, dict[float, _Point]] = {}
     for directory in directories:
         for run in _runs(directory):
             point = _read_point(run)
             if point is None:
                 notes.append(f"Left out: {run} is unfinished. Run its command again, then this one.")
             else:
-                points[point.omega] = point
-    if len(points) < 2:
-        what = f"only one finished run (ω = {min(points):g})" if points else "no finished run of a sweep over ω"
-        left = "".join(f" {note}" for note in notes)
-        raise UserError(f"{' and '.join(map(str, directories))} holds {what}. {SWEEP}{left}")
-    ordered = [points[omega] for omega in sorted(points)]
+                models.setdefault(str(point.metrics.get("backbone")), {})[point.omega] = point
+    for name, points in (models or {"": {}}).items():
+        if len(points) < 2:
+            of = f" of {name}" if len(models) > 1 else ""
+            what = f"only one finished run{of} (ω = {min(points):g})" if points else "no finished run of a sweep over ω"
+            left = "".join(f" {note}" for note in notes)
+            raise UserError(f"{' and '.join(map(str, directories))} holds {what}. {SWEEP}{left}")
+    curves = {name: _curve([points[omega] for omega in sorted(points)]) for name, points in models.items()}
+    if len(curves) == 1:
+        (curve,) = curves.values()
+        return replace(curve, notes=[*notes, *curve.notes])
+    _refuse_other_tasks({name: next(iter(points.values())) for name, points in models.items()})
+    about = next(iter(curves.values())).about.partition(" on ")[2]
+    values, changes = {}, {}
+    for name, curve in curves.items():
+        values |= {_of_model(system, name, curve): found for system, found in curve.values.items()}
+        changes |= {_of_model(system, name, curve): found for system, found in curve.changes.items()}
+        notes += [f"{name}: {note}" for note in curve.notes]
+    return OmegaCurve(DRAWN, values, changes, f"{len(curves)} models on {about}", notes)
+
+
+def _of_model(system: str, model: str, curve: OmegaCurve) -> str:
+    """Return the model's name for its only system, and 'system of model' where it has several."""
+    return model if len(curve.values) == 1 else f"{system} of {model}"
+
+
+def _curve(ordered: Sequence[_Point]) -> OmegaCurve:
+    """Return the curve of one backbone, whose points are in the order of ω."""
     _refuse_other_differences(ordered)
-    values = _values(ordered)
+    values, notes = _values(ordered), []
     if not any(point.omega == 1 for point in ordered):
         notes.append(
             "No run has ω = 1, so there is no change against the plain model. Add one, or the folder of an "
@@ -88,6 +111,18 @@ def read_curve(directories: Sequence[Path]) -> OmegaCurve:
     about = f"{facts.get('backbone')} on {facts.get('benchmark')}, split {facts.get('split')}, n = {facts.get('n')}"
     places = {system: {point.omega: point.directory / system for point in ordered} for system in values}
     return OmegaCurve(DRAWN, values, _changes(ordered), about, notes, tasks=ordered[0].directory / TASKS, places=places)
+
+
+def _refuse_other_tasks(models: Mapping[str, _Point]) -> None:
+    """Raise UserError where two models were evaluated on other tasks, or with other numbers of programs."""
+    (first, one), *others = models.items()
+    for name, other in others:
+        for fact in ("benchmark", "benchmark_fingerprint", "split", "n"):
+            if one.metrics.get(fact) != other.metrics.get(fact):
+                raise UserError(
+                    f"The curves cannot stand in one figure: {fact} is {one.metrics.get(fact)} for {first} and "
+                    f"{other.metrics.get(fact)} for {name}. Give sweeps on the same tasks."
+                )
 
 
 def _runs(directory: Path) -> list[Path]:

@@ -107,6 +107,13 @@ class EvaluateSettings(JudgingSettings):
         str | None,
         Setting("Training run of the systems that need one: its directory, or latest; null: none (name a backbone)."),
     ] = "latest"
+    runs: Annotated[
+        str | Sequence[str] | None,
+        Setting(
+            "Training runs to evaluate, each as a job of one sweep: the directory of a sweep, of a run, or a list of such. "
+            "Those that are not finished are named and left out."
+        ),
+    ] = None
     completions: Annotated[
         str | None,
         Setting(

@@ -20,6 +20,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from cptlab.settings import optuna_sweeper
 from cptlab.settings.commands import COMMANDS, NODES, nodes
 from cptlab.settings.declared import PACKAGE, declared
 from cptlab.settings.setting import REQUIRED, Declaration, declarations
@@ -31,6 +32,13 @@ def config_directory() -> Path:
     return installed if installed.is_dir() else PACKAGE.parent / "conf"
 
 
+def default_choices(command: str) -> dict[str, str]:
+    """Return the default file of each group of a command, as the list at the top of its YAML file has it."""
+    config = OmegaConf.load(config_directory() / f"{command}.yaml")
+    chosen = [item for item in config.defaults if isinstance(item, DictConfig)]
+    return {str(group): str(file) for item in chosen for group, file in item.items() if isinstance(file, str)}
+
+
 def compose_config(name: str, *overrides: str) -> DictConfig:
     """The config of a command, such as `compose_config("train", "objective=dpo")`, or of one file of a group."""
     use_declared_defaults()
@@ -40,8 +48,9 @@ def compose_config(name: str, *overrides: str) -> DictConfig:
 
 @functools.cache
 def use_declared_defaults() -> None:
-    """Have Hydra read config files through `DeclaredConfigSource` in this process."""
+    """Have Hydra read config files through `DeclaredConfigSource` in this process, and know our sweeper."""
     Plugins.instance()  # registers Hydra's own sources first
+    optuna_sweeper.register()
     SourcesRegistry.instance().types[DeclaredConfigSource.scheme()] = DeclaredConfigSource
 
 
@@ -60,6 +69,10 @@ class DeclaredConfigSource(FileConfigSource):
             assert isinstance(result.config, DictConfig)
             _fill(result.config, declarations(NODES["decoding"]))  # here, since systems have decodings, too
         return result
+
+
+# In the process of a job that a launcher starts, Hydra registers its own sources again, and refuses one of another name.
+DeclaredConfigSource.__name__ = FileConfigSource.__name__
 
 
 def _fill_command(config: DictConfig, settings: type) -> None:

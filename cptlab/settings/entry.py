@@ -24,6 +24,7 @@ from cptlab.progress import is_main_process
 from cptlab.settings.config_source import config_directory, use_declared_defaults
 from cptlab.settings.debug import shrink
 from cptlab.settings.explanations import explain, refused_group
+from cptlab.settings.launchers import is_death_of_a_job, share_cores
 from cptlab.settings.output_directory import check_paths
 from cptlab.settings.sweep import Sweep
 from cptlab.settings.tree import print_tree
@@ -35,8 +36,14 @@ MULTIRUN = ("-m", "--multirun")
 SAMPLES = 20  # programs per task where nothing else is said
 
 
-def hydra_command(name: str, step: Callable[[DictConfig, Path], Any]) -> Callable[..., int]:
+def hydra_command(
+    name: str,
+    step: Callable[[DictConfig, Path], Any],
+    expand: Callable[[Sequence[str]], tuple[list[str], bool]] | None = None,
+) -> Callable[..., int]:
     """Return the `main(arguments)` of a command that takes Hydra's overrides.
+
+    `expand` turns the arguments into those that Hydra gets, and says whether more jobs will be there later.
 
     `step` gets the validated config of conf/NAME.yaml and a fresh run directory, which need not be used. Without
     `arguments`, those of the process are taken. A user's mistake ends the process with exit code 2.
@@ -48,6 +55,8 @@ def hydra_command(name: str, step: Callable[[DictConfig, Path], Any]) -> Callabl
             sys.argv[1:] = arguments
         sys.argv[1:] = sorted(sys.argv[1:], key=MULTIRUN.__contains__)  # Hydra takes no overrides on both sides of -m
         sweep = Sweep(sys.argv[1:])
+        if expand is not None:
+            sys.argv[1:], sweep.more_later = expand(sys.argv[1:])
 
         @hydra.main(version_base="1.3", config_path=str(config_directory()), config_name=name)
         def composed(config: DictConfig) -> float | None:
@@ -83,6 +92,15 @@ def entry(main: Callable[[], Any], command: str) -> None:
             raise
         print(f"error: {explain(error, command)}", file=sys.stderr)
         sys.exit(2)
+    except RuntimeError as error:
+        if not is_death_of_a_job(error) or os.environ.get("CPTLAB_TRACEBACK"):
+            raise
+        print(
+            "error: The process of a job was killed, perhaps for want of memory. What is finished is kept: the same "
+            "command goes on with the jobs that are missing. Fewer at a time (hydra.launcher.n_jobs) need less memory.",
+            file=sys.stderr,
+        )
+        sys.exit(1)
     except ValueError as error:
         if not str(error).startswith("Config group override"):  # how Hydra refuses adapter=null and the like
             raise
@@ -110,6 +128,7 @@ def job(run: Callable[[DictConfig], Any], config: DictConfig, sweep: Sweep) -> A
                 f"task_name={config.get('task_name')} cannot be: the command gives its own name. Leave task_name out."
             )
         prepare(config)
+        share_cores(config)
         return run(config)
     except Exception as error:
         if isinstance(error, UserError):

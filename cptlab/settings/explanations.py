@@ -14,6 +14,11 @@ from cptlab.errors import UserError
 from cptlab.settings.commands import COMMANDS
 from cptlab.settings.listing import groups, names_of, options
 
+EXTRAS = {  # the files of Hydra's plugins, and the extra that installs them
+    "hydra/launcher/joblib": "joblib",
+    "hydra/launcher/submitit_local": "submitit",
+    "hydra/launcher/submitit_slurm": "submitit",
+}
 PAIRS = {"[": "]", "{": "}", "(": ")"}
 UNQUOTED = set("/-\\+.$%*@?|:_ ")  # what a value may hold without quotes, beside ASCII letters and digits
 
@@ -120,6 +125,10 @@ def _several(override: str) -> str:
 
 def _no_file(place: str) -> str | None:
     """What to say where a group has no such file; None for what is no group."""
+    if extra := EXTRAS.get(place):
+        return (
+            f"{place.replace('launcher/', 'launcher=')} needs a plugin. Install it with: pip install 'cptlab[{extra}]'"
+        )
     group = max((group for group in groups() if place.startswith(f"{group}/")), key=len, default=None)
     if group is None:
         return None

@@ -20,10 +20,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from cptlab.errors import UserError
 from cptlab.progress import is_main_process
+from cptlab.settings.sweep import begin_sweep, is_current_sweep
 from cptlab.storage.damaged import writable
-from cptlab.storage.run_directory import note_new, refuse_other_run
+from cptlab.storage.run_directory import note_new, read_record, refuse_other_run
+from cptlab.storage.sweep_directory import SWEEP_FILE
 
-SWEEP_FILE = "multirun.yaml"  # Hydra's own record of a sweep
+HYDRAS_FILE = "multirun.yaml"  # Hydra's own record of a sweep
 
 
 class OutputDirectory(Callback):
@@ -46,6 +48,7 @@ class OutputDirectory(Callback):
             refuse_other_run(directory)
             _refuse_shared_directory(config)
             note_new(directory)
+            begin_sweep(directory)
 
 
 def _directory(config: DictConfig, name: str) -> Path:
@@ -94,8 +97,8 @@ def _refusing() -> Iterator[None]:
 
 def _refuse_other_sweep(directory: Path, config: DictConfig) -> None:
     """A sweep that is started again has the same overrides, and goes on in its directory."""
-    path = directory / SWEEP_FILE
-    if not path.is_file():
+    path = directory / HYDRAS_FILE
+    if not path.is_file() or is_current_sweep(read_record(directory / SWEEP_FILE).get("arguments")):
         return
     try:
         earlier = yaml.safe_load(path.read_text(encoding="utf-8"))["hydra"]["overrides"]["task"]
@@ -103,7 +106,7 @@ def _refuse_other_sweep(directory: Path, config: DictConfig) -> None:
         earlier = None
     if earlier != list(config.hydra.overrides.task):
         raise UserError(
-            f"{directory} holds another sweep ({SWEEP_FILE}). Name another directory, or leave out hydra.sweep.dir."
+            f"{directory} holds another sweep ({HYDRAS_FILE}). Name another directory, or leave out hydra.sweep.dir."
         )
 
 

@@ -21,7 +21,7 @@ from cptlab.storage.atomic import write_json
 from cptlab.storage.locks import locked
 from cptlab.tracking.outcome import RUN_IDS, Outcome, known_id, results_table
 
-SQLITE = "sqlite:///"
+SQLITE, ADDRESS = "sqlite:///", "MLFLOW_TRACKING_URI"
 TABLES = "mlflow.loggedArtifacts"  # the tag by which MLflow's page knows them
 LARGEST = 200 * 2**20  # bytes of an artifact that is copied to MLflow's
 
@@ -106,12 +106,23 @@ def mlflow_logger(
         "tags": tags_of(record),
     }
     if not tracking_uri.startswith(SQLITE):
-        return MlflowLogger(save_dir, **options)
+        return _open(save_dir, options)
     place = Path(tracking_uri.removeprefix(SQLITE)).absolute()
     artifacts = place.with_name(f"{place.stem}-artifacts")
     options["artifact_location"] = artifacts.as_uri()
     with locked(artifacts):  # or two jobs would both make the tables
+        return _open(save_dir, options)
+
+
+def _open(save_dir: str, options: dict[str, Any]) -> MlflowLogger:
+    """Open the logger without what MLflow leaves in the environment: the address of this run would be that of the next."""
+    given = os.environ.get(ADDRESS)
+    try:
         return MlflowLogger(save_dir, **options)
+    finally:
+        os.environ.pop(ADDRESS, None)
+        if given is not None:
+            os.environ[ADDRESS] = given
 
 
 def tags_of(record: Mapping[str, Any]) -> dict[str, str]:

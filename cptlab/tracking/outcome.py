@@ -51,11 +51,12 @@ class Table:
 class Outcome:
     """The results of a run. `metrics` have the bounds of their 95% intervals beside them, as `x_low` and `x_high`.
 
-    `figures` are PNG files by name. Lineage goes from what was `used` to what was `made`.
+    `tables` and `figures` (PNG files) have names. Lineage goes from what was `used` to what was `made`.
     """
 
     metrics: Mapping[str, float]
     programs: Table | None = None
+    tables: Mapping[str, Table] = field(default_factory=dict)
     figures: Mapping[str, Path] = field(default_factory=dict)
     report: Path | None = None
     used: Sequence[Artifact] = ()

@@ -28,6 +28,8 @@ def log_outcome(run: Any, outcome: Outcome) -> None:
     content: dict[str, Any] = {**outcome.metrics, "results": _table(results_table(outcome.metrics))}
     if outcome.programs is not None:
         content["programs"] = _table(outcome.programs)
+    for name, table in outcome.tables.items():
+        content[f"tables/{name}"] = _table(table)
     for name, path in outcome.figures.items():
         content[f"figures/{name}"] = wandb.Image(str(path))
     if outcome.report is not None:

@@ -470,6 +470,31 @@ def test_the_curve_is_read_from_stored_files_and_written_beside_them(tmp_path, c
     assert text.startswith("<?xml") and before["png"].startswith(b"\x89PNG")
 
 
+def of_model(sweep, **facts):
+    """The same sweep with other facts in its metrics, such as another backbone."""
+    for file in sweep.glob("*/metrics.json"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | facts))
+    return sweep
+
+
+def test_several_models_are_curves_in_one_figure(tmp_path, capsys):
+    one = a_sweep(tmp_path / "one", OMEGAS[:4])
+    other = of_model(a_sweep(tmp_path / "other", OMEGAS[1:]), backbone="other-lm")
+    alone = [read_curve([sweep]) for sweep in (one, other)]
+    both = read_curve([one, other])
+    assert both.about == "2 models on made, split test, n = 10"
+    assert list(both.values) == [f"{system} of {m}" for m in ("made-lm", "other-lm") for system in alone[0].values]
+    for curve, model in zip(alone, ("made-lm", "other-lm"), strict=True):
+        for system in curve.values:
+            assert both.values[f"{system} of {model}"] == curve.values[system]
+            assert both.changes.get(f"{system} of {model}") == curve.changes.get(system)
+    assert main([str(one), str(other)]) == 0 and "base of other-lm" in (one / "omega_curve.md").read_text()
+    with pytest.raises(UserError, match="n is 10 for made-lm and 20 for other-lm"):
+        read_curve([one, of_model(other, n=20)])
+    with pytest.raises(UserError, match="only one finished run of third-lm"):
+        read_curve([one, of_model(a_sweep(tmp_path / "third", OMEGAS[:1]), backbone="third-lm")])
+
+
 def test_runs_that_differ_in_more_than_omega_are_refused(tmp_path, capsys):
     sweep = a_sweep(tmp_path / "sweep", OMEGAS[:3])
     a_sweep(sweep, OMEGAS[3:], first=3, seed=1)

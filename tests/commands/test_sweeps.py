@@ -101,11 +101,13 @@ def test_a_sweep_that_is_stopped_goes_on(sweep, monkeypatch):
 
 def test_the_stored_metric_is_returned(sweep, monkeypatch):
     write("one.jsonl"), write("two.jsonl", 2)
-    import cptlab.commands.evaluate as module
+    import cptlab.commands.evaluate as evaluated
+    from cptlab.commands.shared import evaluation_report as stored
 
     returned = []
-    real = module.optimized
-    monkeypatch.setattr(module, "optimized", lambda *a: returned.append(real(*a)) or returned[-1])
+    real = evaluated.optimized
+    for module in (evaluated, stored):
+        monkeypatch.setattr(module, "optimized", lambda *a: returned.append(real(*a)) or returned[-1])
     options = ["completions=one.jsonl,two.jsonl", "optimized_metric=given/all/pylint_mean", "hydra.sweep.dir=mine"]
     sweep(*options)
     assert sweep(*options)[2] == [] and len(returned) == 4 and returned[:2] == returned[2:] and returned[0] is not None

@@ -1,6 +1,7 @@
 """What a run came to arrives in every dashboard: read back from W&B's offline file, MLflow's SQLite file and TensorBoard's events."""
 
 import json
+import os
 import time
 
 import pytest
@@ -113,7 +114,7 @@ def test_csv_has_settings_and_results(outcome, tmp_path):
     assert dict(zip(header.split(","), last.split(",")))["spa/all/pass@1_high"] == "0.75"
 
 
-def test_mlflow_has_it_in_sqlite(outcome, tmp_path, capsys):
+def test_mlflow_has_it_in_sqlite(outcome, tmp_path, monkeypatch, capsys):
     pytest.importorskip("mlflow")
     pytest.importorskip("sqlalchemy")
     pytest.importorskip("alembic")
@@ -121,6 +122,7 @@ def test_mlflow_has_it_in_sqlite(outcome, tmp_path, capsys):
 
     from cptlab.tracking.mlflow_logger import mlflow_logger
 
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     uri = f"sqlite:///{tmp_path}/all/mlflow.db"
     logged = run_twice(lambda: mlflow_logger(str(tmp_path), RECORD, tracking_uri=uri), outcome)
     assert "warning" not in capsys.readouterr().err
@@ -139,7 +141,7 @@ def test_mlflow_has_it_in_sqlite(outcome, tmp_path, capsys):
     assert {"figures/quality.png", "report.html", "prefix/weights", "programs.json", "results.json"} <= files
     place = client.download_artifacts(run.info.run_id, "programs.json", str(tmp_path))
     assert json.loads(open(place).read())["data"] == [PROGRAM]
-    assert not (tmp_path / "mlruns").exists()
+    assert not (tmp_path / "mlruns").exists() and "MLFLOW_TRACKING_URI" not in os.environ
 
 
 def test_tensorboard_has_scalars_and_figures(outcome, tmp_path, capsys):

@@ -52,10 +52,11 @@ def report_evaluation(
     run.finish()
     metrics, loggers = flat(results), build_loggers(config, run, training=facts.get("training", {}))
     with closed_at_the_end(loggers):
-        outcome = evaluation_outcome(run, metrics | bounds(results), facts) if loggers else None
-        for logger in loggers:
-            logger.log_outcome(outcome)
-            logger.save()
+        if loggers:
+            outcome = evaluation_outcome(run, metrics | bounds(results), facts)
+            for logger in loggers:
+                logger.log_outcome(outcome)
+                logger.save()
     print_tables(run.directory)
     return metrics, report
 
