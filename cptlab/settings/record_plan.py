@@ -10,8 +10,8 @@
       base: {evaluate: "system=[base]"}
 
 A row is one command that the table reads, with `train` before it where it needs a training run. ${name} in a label or in overrides stands
-for each value that the scale gives that name, or for nothing that can be asked at that scale (null). Equal steps of several
-tables are one step.
+for each value that the scale gives that name, or for nothing that can be asked at that scale (null). A scale leaves out the rows that it
+names under `without`. Equal steps of several tables are one step.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from cptlab.storage.digests import fingerprint
 
 COMMANDS = ("train", "evaluate", "omega", "dilution")
 TABLE_KEYS = {"defaults", "title", "draw", "against", "claims", "rows", "options"}
-SCALE_KEYS = {"seeds", "values", *COMMANDS}
+SCALE_KEYS = {"seeds", "values", "without", *COMMANDS}
 TOLD = ("benchmark", "backbone", "ablation", "objective", "adapter", "system", "completions", "decoding.negative.spans")
 VALUE = re.compile(r"\$\{(\w+)\}")
 
@@ -120,6 +120,7 @@ def _scale(name: str) -> dict[str, Any]:
     return {
         "seeds": found["seeds"],
         "values": dict(found.get("values") or {}),
+        "without": found.get("without") or [],
         **{command: shlex.split(found.get(command) or "") for command in COMMANDS},
     }
 
@@ -161,7 +162,7 @@ def _plan_table(name: str, table: Mapping[str, Any], scale: Mapping[str, Any]) -
         for text, overrides, lacking in _with_values(label, chain, scale["values"], name):
             if lacking:
                 missing.append(lacking)
-            else:
+            elif not any(text == out or text.endswith(f", {out}") for out in scale["without"]):
                 steps = dict.fromkeys(_last_step(overrides, scale, seed) for seed in scale["seeds"])
                 rows.append(Row(text, tuple(steps)))
     unasked = f"the scale names no {missing[0]}" if missing else ""
@@ -218,7 +219,9 @@ def _later_wins(overrides: Sequence[str]) -> tuple[str, ...]:
     kept: dict[str, str] = {}
     for override in overrides:
         name = override.partition("=")[0].lstrip("+~")
-        if kept.get(name, override) != override:
+        if kept.get(name) == override:
+            continue  # in its place, so that a row which repeats the scale's own setting is the same step
+        if name in kept:
             kept = {other: text for other, text in kept.items() if not other.startswith(f"{name}.")}
         kept.pop(name, None)
         if not override.startswith("~"):

@@ -66,13 +66,10 @@ def test_every_claim_has_a_table():
     assert claims >= {f"C{number}" for number in range(1, 19)} | {f"S{number}" for number in range(1, 10)}
 
 
-def test_the_paper_scale_asks_every_table_and_kata_says_what_it_cannot():
-    assert not [table.name for table in plan([], "paper") if table.unasked]
-    assert {table.name for table in plan([], "kata") if table.unasked} <= {
-        "cpt_table_9",
-        "cpt_table_10",
-        "cpt_table_13",
-    }
+def test_the_paper_and_kata_are_asked_every_table_and_a_scale_says_what_it_cannot():
+    for scale in ("paper", "kata"):
+        assert not [table.name for table in plan([], scale) if table.unasked]
+    assert {table.name for table in plan([], "qwen") if table.unasked} == {"cpt_table_9", "cpt_table_10"}
 
 
 def test_trainings_are_shared_between_tables_and_named_apart():
@@ -83,6 +80,19 @@ def test_trainings_are_shared_between_tables_and_named_apart():
     assert len({step.name for step in steps}) == len(steps)
     for step in steps:
         assert step.needs is None or steps.index(step.needs) < steps.index(step)
+
+
+@pytest.mark.parametrize("scale", ["paper", "qwen"])
+def test_a_row_that_repeats_the_scales_own_model_shares_its_training(scale):
+    tables = plan(["cpt_table_2", "cpt_table_13"], scale, ["backbone.path=DIR"])
+    assert len({step for table in tables for step in table.steps() if step.command == "train"}) == 1
+
+
+def test_a_scale_leaves_rows_out():
+    for name in ("spa_table_1", "spa_table_2"):
+        (table,) = plan([name], "kata")
+        labels = [row.label.rpartition(", ")[2] for row in table.rows]
+        assert set(labels) == {"kata_lm kata", "kata_starcoder2 kata", "kata_starcoder2 kata_docstring"}
 
 
 def test_a_group_of_a_row_drops_the_scales_settings_of_another_file():
