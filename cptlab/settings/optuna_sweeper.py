@@ -123,8 +123,8 @@ def register() -> None:
 def import_optuna() -> Any:
     """Return the package. Raises UserError where it is not installed."""
     try:
-        import optuna
-        import optuna.storages.journal
+        import optuna  # pyright: ignore[reportMissingImports]
+        import optuna.storages.journal  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise UserError("A search needs Optuna. Install it with: pip install 'cptlab[optuna]'") from None
     return optuna

@@ -77,7 +77,7 @@ class MlflowLogger(MLFlowLogger):
                 client.set_tag(run, role, ", ".join(one.name for one in artifacts))
 
     def _is_there(self, run: str) -> bool:
-        from mlflow.exceptions import MlflowException
+        from mlflow.exceptions import MlflowException  # pyright: ignore[reportMissingImports]
 
         try:
             return self._mlflow_client.get_run(run).info.lifecycle_stage == "active"

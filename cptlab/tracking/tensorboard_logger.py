@@ -54,7 +54,7 @@ def _last_steps(directory: Path) -> dict[str, int]:
     """Return the last step of each scalar that an earlier process wrote."""
     if not directory.is_dir():
         return {}
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # pyright: ignore[reportMissingImports]
 
     events = EventAccumulator(str(directory), size_guidance={"scalars": 1}).Reload()
     return {tag: max(event.step for event in events.Scalars(tag)) for tag in events.Tags()["scalars"]}
