@@ -80,7 +80,9 @@ def _report_sweep(given: argparse.Namespace) -> int:
 
 def _is_evaluation(directory: Path) -> bool:
     """Whether a directory is one evaluation, as far as can be seen; what is no directory is refused as one."""
-    return not directory.is_dir() or any((directory / name).exists() for name in ("tasks.jsonl", "tasks.jsonl.gz"))
+    return not directory.is_dir() or any(
+        (directory / name).exists() for name in ("metrics.json", "tasks.jsonl", "tasks.jsonl.gz")
+    )
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ def bounds(results: Mapping[str, Summary]) -> dict[str, float]:
         for system, summary in results.items()
         for difficulty, row in summary.items()
         for name, interval in row.items()
-        if name.endswith("_ci")
+        if name.endswith("_ci") and interval is not None
         for end, value in zip(("low", "high"), interval)
     }
 

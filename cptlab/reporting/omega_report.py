@@ -60,7 +60,7 @@ def read_programs(curve: OmegaCurve) -> Evaluation | None:
 
     None where the programs are not stored, as in tunings of earlier versions.
     """
-    tasks = list(read_jsonl(curve.tasks, Task)) if is_stored(curve.tasks) else []
+    tasks = list(read_jsonl(curve.tasks, Task)) if curve.places and is_stored(curve.tasks) else []
     systems = {}
     for system, places in curve.places.items():
         tuned = curve.test[system]["omega"] if curve.test else best_omega(curve.values[system], curve.metrics[0])

@@ -29,6 +29,7 @@ ARCHITECTURE = {  # which tiny model stands in for which config
     "qwen3": "qwen3",
     "smollm2": "llama_gqa",
     "kata_lm": "llama_gqa",
+    "kata_starcoder2": "starcoder2",
 }
 
 
