@@ -22,7 +22,7 @@ def summarise_seeds(tasks: Sequence[Task], seeds: Sequence[Programs], ks: Sequen
     """Return what `summary.summarise` does, of several evaluations of one system that differ in their seed alone."""
     if len(seeds) == 1:
         return summary.summarise(tasks, seeds[0], ks)
-    return _summary(tasks, [summary.per_task(tasks, programs, ks) for programs in seeds])
+    return _summary(tasks, [[summary.per_task(tasks, programs, ks) for programs in seeds]])
 
 
 def compare_seeds(
@@ -36,31 +36,30 @@ def compare_seeds(
         raise ValueError(f"seeds cannot be paired: {len(baseline)} and {len(system)}")
     before, after = ([summary.per_task(tasks, one, ks) for one in side] for side in (baseline, system))
     before, after = (side * (number if len(side) == 1 else 1) for side in (before, after))
-    return _summary(tasks, [_minus(one, other) for one, other in zip(after, before, strict=True)])
+    return _summary(tasks, [before, after])
 
 
-def _minus(first: PerTask, second: PerTask) -> PerTask:
-    return {
-        metric: {task: _difference(value, second[metric][task]) for task, value in by_task.items()}
-        for metric, by_task in first.items()
-        if metric in second
-    }
+def seeds_by_tasks(metric: str, sides: Sequence[Sequence[PerTask]], tasks: Sequence[str]) -> np.ndarray | None:
+    """Return the values [seeds, tasks] of one side, or the second side minus the first; a side has one entry a seed.
+
+    A metric is over the tasks that have it under every seed of every side. None where there are none.
+    """
+    there = [task for task in tasks if all(one[metric][task] is not None for side in sides for one in side)]
+    if not there:
+        return None
+    tables = [np.array([[one[metric][task] for task in there] for one in side], dtype=np.float64) for side in sides]
+    return tables[0] if len(tables) == 1 else tables[1] - tables[0]
 
 
-def _difference(first: float | None, second: float | None) -> float | None:
-    return None if first is None or second is None else first - second
-
-
-def _summary(tasks: Sequence[Task], seeds: Sequence[PerTask]) -> Summary:
-    """A metric is over the tasks that have it under every seed."""
+def _summary(tasks: Sequence[Task], sides: Sequence[Sequence[PerTask]]) -> Summary:
     out: Summary = {}
+    metrics = [metric for metric in sides[-1][0] if metric in sides[0][0]]
     for difficulty, chosen in summary.groups(tasks).items():
         row: dict[str, Any] = {}
-        for metric in seeds[0]:
-            columns = [[one[metric][task.id] for one in seeds] for task in chosen]
-            values = np.array([column for column in columns if None not in column], dtype=np.float64).T
-            row[metric] = float(values.mean()) if values.size else None
-            row[f"{metric}_ci"] = list(hierarchical_ci(values)) if values.size else None
+        for metric in metrics:
+            values = seeds_by_tasks(metric, sides, [task.id for task in chosen])
+            row[metric] = None if values is None else float(values.mean())
+            row[f"{metric}_ci"] = None if values is None else list(hierarchical_ci(values))
         row["tasks"] = len(chosen)
         out[difficulty] = row
     return out

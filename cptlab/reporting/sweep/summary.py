@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
+from cptlab.metrics.over_seeds import seeds_by_tasks
 from cptlab.metrics.statistics import hierarchical_ci
 from cptlab.metrics.summary import Summary
 from cptlab.reporting.sweep.results import Replicate, Seed, SweepResults
@@ -54,11 +53,9 @@ def _figures(
     """Return the figures of one side, or of the second minus the first. A side has the values of every seed."""
     row: dict[str, Any] = {"tasks": len(tasks), "seeds": len(sides[0])}
     for metric in metrics:
-        there = [task for task in tasks if all(one[metric][task] is not None for side in sides for one in side)]
+        table = seeds_by_tasks(metric, sides, tasks)
         row[metric] = row[f"{metric}_ci"] = row[f"{metric}_seeds"] = None
-        if there:
-            tables = [np.array([[one[metric][task] for task in there] for one in side], dtype=float) for side in sides]
-            table = tables[0] if len(tables) == 1 else tables[1] - tables[0]
+        if table is not None:
             row[metric], row[f"{metric}_ci"] = float(table.mean()), list(hierarchical_ci(table))
             row[f"{metric}_seeds"] = [float(mean) for mean in table.mean(axis=1)]
     return row
