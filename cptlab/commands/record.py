@@ -4,6 +4,7 @@
     cptlab record cpt_table_8 spa_fig_4              some of them
     cptlab record scale=qwen backbone.path=DIR       on a small real LLM
     cptlab record scale=paper --dry-run              print the commands, and run none
+    cptlab record --jobs 2                           two steps at a time, each on half of the cores
     cptlab record cpt_table_7 seeds=[0] train.stages.first_epochs=1 evaluate.limit=30
 
 A step that is finished is not run again, whichever table asked for it, so a record that was killed goes on where it was. One
@@ -15,22 +16,16 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from cptlab.analysis.record.draw import draw
+from cptlab.analysis.record.steps import ESTIMATE, is_finished, run_steps
 from cptlab.errors import UserError
-from cptlab.judging.workers.libc import PR_SET_PDEATHSIG, libc
 from cptlab.process.ends import FAILURE, command, exit_with
 from cptlab.settings.record_plan import PlannedTable, Step, plan
 from cptlab.storage.locks import try_lock
-from cptlab.storage.run_directory import RUN_FILE, read_record
-
-ESTIMATE = "estimate=true"
 
 
 @command(lambda: "Finished steps are kept; the same command goes on from there.")
@@ -43,7 +38,10 @@ def main(arguments: list[str] | None = None) -> int:
         "given", nargs="*", metavar="TABLE | NAME=VALUE", help="tables (default: all), scale=…, settings"
     )
     parser.add_argument("--dry-run", action="store_true", help="print the steps and whether they are finished")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="steps that run side by side (default: 1)")
     options = parser.parse_intermixed_args(arguments)
+    if options.jobs < 1:
+        raise UserError(f"--jobs must be at least 1, got {options.jobs}.")
     settings = [text for text in options.given if "=" in text]
     scale = next((text.partition("=")[2] for text in settings if text.startswith("scale=")), "kata")
     settings = [text for text in settings if not text.startswith("scale=")]
@@ -64,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     lock = try_lock(record)
     if lock is None:
         raise UserError(f"{record} is in use by another process. Wait for it, or name another directory: paths.logs=….")
-    failed = _run_steps(steps, record)
+    failed = run_steps(steps, record, options.jobs)
     words = [f"scale={scale}", *settings]
     missing = _draw_tables(tables, record, failed, words)
     lock.release()
@@ -73,58 +71,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _print_steps(steps: Sequence[Step], record: Path) -> None:
     for step in steps:
-        done = "  # finished" if _is_finished(step, record) else ""
+        done = "  # finished" if is_finished(step, record) else ""
         print(f"cptlab {shlex.join(step.arguments(record))}{done}")
-    finished = sum(_is_finished(step, record) for step in steps)
+    finished = sum(is_finished(step, record) for step in steps)
     print(f"{len(steps)} steps, {finished} of them finished", file=sys.stderr)
-
-
-def _run_steps(steps: Sequence[Step], record: Path) -> dict[Step, str]:
-    """Run what is not finished; return the steps that failed, each with the reason."""
-    failed: dict[Step, str] = {}
-    for number, step in enumerate(steps, 1):
-        if _is_finished(step, record):
-            continue
-        head = f"[{number}/{len(steps)}] {step.name}"
-        if step.needs in failed:
-            failed[step] = f"{step.needs.name} failed" if step.needs else ""
-            continue
-        print(head, file=sys.stderr, flush=True)
-        started, log = time.monotonic(), record / f"{step.name}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        code = _run(step.arguments(record), log)
-        if code:
-            failed[step] = _last_line(log)
-            print(f"error: {step.name}: {failed[step]} (all of it: {log})", file=sys.stderr, flush=True)
-        else:
-            print(f"{head}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
-            if ESTIMATE in step.overrides:
-                print(log.read_text(encoding="utf-8"))
-    if failed:
-        print(f"error: {len(failed)} of {len(steps)} steps failed; the same command tries them again.", file=sys.stderr)
-    return failed
-
-
-def _run(arguments: Sequence[str], log: Path) -> int:
-    """Run one command in a process of its own, its output in `log`; return its exit code.
-
-    When this process is stopped or killed, so is the command, which can go on where it was.
-    """
-    with open(log, "w", encoding="utf-8") as output:
-        line = [sys.executable, "-c", "from cptlab.commands.cli import run; run()", *arguments]
-        process = subprocess.Popen(
-            line, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, preexec_fn=_end_with_parent
-        )
-        try:
-            return process.wait()
-        except BaseException:
-            process.terminate()
-            process.wait()
-            raise
-
-
-def _end_with_parent() -> None:
-    libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 def _draw_tables(
@@ -143,15 +93,6 @@ def _draw_tables(
     if missing:
         print(f"error: not drawn, for want of a step: {', '.join(missing)}.", file=sys.stderr)
     return missing
-
-
-def _is_finished(step: Step, record: Path) -> bool:
-    return bool(read_record(record / step.name / RUN_FILE).get("finished"))
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().split("\n")
-    return lines[-1].removeprefix("error: ")
 
 
 if __name__ == "__main__":

@@ -10,30 +10,46 @@ import time
 
 import pytest
 
+from cptlab.analysis.record import steps
 from cptlab.commands import record
 from cptlab.storage.atomic import write_json
 
 SMALL = ["scale=debug", "seeds=[0]", "train.workers=1", "evaluate.workers=1"]
 
 
-@pytest.fixture
-def ran(monkeypatch, tmp_path):
-    """The command in a directory of its own, its steps in the place of processes: a list of what was run."""
-    monkeypatch.setenv("CPTLAB_LOGS", str(tmp_path))
-    steps = []
+class Process:
+    """In the place of a process: ended at the second look, so that steps can run side by side."""
 
-    def run(arguments, log):
-        steps.append(arguments)
+    steps: list = []
+    most_at_once = 0
+    logs = None
+
+    def __init__(self, line, stdout, env, **_):
+        arguments = line[3:]
+        self.steps.append((arguments, env))
+        self.looks, self.returncode = 0, 0
         directory = next(one for one in arguments if one.startswith("hydra.run.dir=")).partition("=")[2]
         if any("no_kl" in one for one in arguments):
-            log.write_text("Going well so far\nerror: The disk is full.\n")
-            return 1
-        write_json(tmp_path / directory / "run.json", {"digest": "d", "finished": True})
-        return 0
+            stdout.write("Going well so far\nerror: The disk is full.\n")
+            self.returncode = 1
+        else:
+            write_json(self.logs / directory / "run.json", {"digest": "d", "finished": True})
 
-    monkeypatch.setattr(record, "_run", run)
+    def poll(self):
+        self.looks += 1
+        return self.returncode if self.looks > 1 else None
+
+
+@pytest.fixture
+def ran(monkeypatch, tmp_path):
+    """The command in a directory of its own, nothing in the place of its processes: a list of what was run, with the environment."""
+    monkeypatch.setenv("CPTLAB_LOGS", str(tmp_path))
+    monkeypatch.setattr(Process, "steps", [])
+    monkeypatch.setattr(Process, "logs", tmp_path)
+    monkeypatch.setattr(steps.subprocess, "Popen", Process)
+    monkeypatch.setattr(steps, "POLL_SECONDS", 0)
     monkeypatch.setattr(record, "draw", lambda table, *_: table.name)
-    return steps
+    return Process.steps
 
 
 def test_a_failed_step_is_named_and_stops_only_what_needs_it(ran, capsys):
@@ -45,7 +61,7 @@ def test_a_failed_step_is_named_and_stops_only_what_needs_it(ran, capsys):
         and "not drawn, for want of a step: cpt_table_7" in said.err
     )
     assert "cpt_table_2" in said.out and "cpt_table_7" not in said.out
-    commands = [arguments[0] for arguments in ran]
+    commands = [arguments[0] for arguments, _ in ran]
     assert commands.count("train") == 6 and commands.count("evaluate") == 6  # five tuned, and base; not that of no_kl
 
 
@@ -56,6 +72,45 @@ def test_finished_steps_are_not_run_again(ran):
     assert (
         before == 6 and len(ran) == before
     )  # base, training and evaluation, for two seeds; the other tables need no more
+
+
+def test_steps_side_by_side_come_after_what_they_need_and_make_no_pairs_twice(ran, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    running, most, starts, init, poll = [], [0], [], Process.__init__, Process.poll
+
+    def start(process, line, **kind):
+        init(process, line, **kind)
+        starts.append((line[3], list(running)))
+        running.append((process, line[3]))
+        most[0] = max(most[0], len(running))
+
+    def look(process):
+        code = poll(process)
+        if code is not None:
+            running[:] = [one for one in running if one[0] is not process]
+        return code
+
+    monkeypatch.setattr(Process, "__init__", start)
+    monkeypatch.setattr(Process, "poll", look)
+    assert record.main(["cpt_table_4", "scale=debug", "--jobs", "2"]) == 0
+    assert most == [2] and len(starts) == 16  # four trainings and their evaluations, with two seeds
+    assert {env["CUDA_VISIBLE_DEVICES"] for _, env in ran} == {"4,6", "5,7"}
+    trainings = [others for command, others in starts if command == "train"]
+    assert not trainings[0] and all(name != "train" for _, name in trainings[1])  # the first makes the pairs
+    done = set()
+    for arguments, _ in ran:
+        needed = [one.partition("=")[2] for one in arguments if one.startswith("run=") and one != "run=null"]
+        assert all(one in done for one in needed)
+        done |= {one.partition("=")[2] for one in arguments if one.startswith("hydra.run.dir=")}
+
+
+def test_jobs_share_the_cores_and_are_at_least_one(ran, capsys, monkeypatch):
+    assert record.main(["cpt_table_2", "--jobs", "0"]) == 2
+    assert "--jobs must be at least 1, got 0" in capsys.readouterr().err and not ran
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2, 3, 5, 8, 9})
+    assert steps._shares(2) == [({2, 3}, None), ({5, 8, 9}, None)]
+    assert all(len(cores) == 1 for cores, _ in steps._shares(7))
 
 
 def test_a_dry_run_prints_commands_and_runs_none(ran, capsys, tmp_path):
