@@ -2,7 +2,8 @@
 
     cptlab pack RUN TARGET        then, without a model: cptlab report TARGET
 
-RUN is the directory of a finished run or of a sweep, TARGET a new directory.
+RUN is the directory of a finished run, of a sweep, or of a record (its tables are kept, its runs are not); TARGET is a
+new directory.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="cptlab pack", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", metavar="RUN", help="directory of a finished run, or of a sweep")
+    parser.add_argument("run", metavar="RUN", help="directory of a finished run, of a sweep, or of a record")
     parser.add_argument("target", metavar="TARGET", help="a new directory")
     given = parser.parse_args(arguments)
     files = [path for path in pack_run(given.run, given.target).rglob("*") if path.is_file()]

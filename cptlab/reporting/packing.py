@@ -5,7 +5,9 @@
     TARGET/**/tasks.jsonl.gz                                        ids, difficulties, numbers of tests
     TARGET/training/stage*/steps.csv  epochs.csv                    the curves of the training run that metrics.json names
 
-A packed run is read like any other. Tasks lose their prompts, tests and solutions, which are the benchmark's to give.
+Of a record (a directory of tables): TABLE/figures.json, and its tables as .md and .csv; no run, no program.
+
+A packed run or record is read like any other. Tasks lose their prompts, tests and solutions, which are the benchmark's to give.
 Adapters, checkpoints, logs and everything that can be remade stay behind. The same run gives the same bytes.
 """
 
@@ -31,20 +33,22 @@ from cptlab.storage.run_directory import CONFIG_FILE
 
 TASKS = "tasks.jsonl"
 FACTS = ("metrics.json", "omega.json", "dilution.json")
+FIGURES = "figures.json"  # of a table of a record
 CURVES = (STEPS, EPOCHS)
 OF_LOGGERS = ("wandb", "csv", "tensorboard")
 TRAINING = "training"  # the folder of a run with its curves
+IN_COMMAND = re.compile(r"(?<==)/(?:[^\s'\"]*/)?([^\s/'\"]+)")  # a path in a command line
 ABSOLUTE = re.compile(r"""(?m)^(\s*(?:[^\n]*?: |- )['"]?)/(?:[^\n]*/)?([^/\n]+)$""")  # a value in a YAML file
 
 
 def pack_run(run: str | os.PathLike, target: str | os.PathLike) -> Path:
-    """Pack `run`, the directory of a finished run or of a sweep, into the new directory `target`; return that.
+    """Pack `run`, the directory of a finished run, of a sweep or of a record, into the new directory `target`; return that.
 
-    Raises UserError where `run` holds no finished run, and where `target` exists.
+    Raises UserError where `run` holds no finished run and no table, and where `target` exists.
     """
     run, target = Path(run), Path(target)
-    files = list(_files(run))
-    if not any(path.name in FACTS for path in files):
+    files = list(_files_of_record(run)) or list(_files(run))
+    if not any(path.name in (*FACTS, FIGURES) for path in files):
         raise UserError(f"{run} holds no finished run (no {FACTS[0]}). Give the directory of a run or of a sweep.")
     if os.path.lexists(target):
         raise UserError(f"{target} already exists. Name a new directory.")
@@ -54,6 +58,15 @@ def pack_run(run: str | os.PathLike, target: str | os.PathLike) -> Path:
             if path.name == FACTS[0]:
                 _pack_training(path, packed / path.relative_to(run).parent)
     return target
+
+
+def _files_of_record(record: Path) -> Iterator[Path]:
+    """Yield the figures and tables of a record. A .md without a .csv beside it shows programs and is left out."""
+    for figures in sorted(record.glob(f"*/{FIGURES}")):
+        yield figures
+        for csv in sorted(figures.parent.glob("*.csv")):
+            if csv.with_suffix(".md").is_file():
+                yield from (csv, csv.with_suffix(".md"))
 
 
 def _files(run: Path) -> Iterator[Path]:
@@ -69,14 +82,14 @@ def _files(run: Path) -> Iterator[Path]:
 def _pack(path: Path, place: Path) -> None:
     if path.name == CONFIG_FILE:
         write_text(place, ABSOLUTE.sub(r"\1\2", path.read_text(encoding="utf-8")))
-    elif path.name in FACTS:
+    elif path.name in (*FACTS, FIGURES):
         write_json(place, _without_paths(json.loads(path.read_text(encoding="utf-8"))))
     elif path.name.removesuffix(".gz") == TASKS:
         tasks = "".join(to_json(_without_content(task)) + "\n" for task in read_jsonl(path.with_name(TASKS), Task))
         _write_compressed(io.BytesIO(tasks.encode()), place.with_name(TASKS))
     else:
         place.parent.mkdir(parents=True, exist_ok=True)
-        if path.name in CURVES:
+        if path.suffix in (".csv", ".md"):
             shutil.copyfile(path, place)
         else:
             _compress(path.with_name(path.name.removesuffix(".gz")), place.with_name(place.name.removesuffix(".gz")))
@@ -125,4 +138,6 @@ def _without_paths(data: Any) -> Any:
         return {key: _without_paths(value) for key, value in data.items()}
     if isinstance(data, list):
         return [_without_paths(value) for value in data]
-    return os.path.basename(data.rstrip("/")) if isinstance(data, str) and data.startswith("/") else data
+    if not isinstance(data, str):
+        return data
+    return os.path.basename(data.rstrip("/")) if data.startswith("/") else IN_COMMAND.sub(r"\1", data)

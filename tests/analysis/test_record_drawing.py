@@ -7,8 +7,11 @@ from collections import Counter
 import pytest
 
 from cptlab.analysis.record.draw import draw
+from cptlab.analysis.record.ledger import Record
+from cptlab.analysis.record.ledger_page import ledger_page
 from cptlab.metrics import statistics
 from cptlab.records import Completion, Message, Prompt, Quality, Task, Verdict
+from cptlab.reporting.packing import pack_run
 from cptlab.settings.record_plan import plan
 from cptlab.storage.atomic import write_json
 from cptlab.storage.jsonl import write_jsonl
@@ -205,3 +208,24 @@ def test_the_same_results_give_the_same_bytes(tmp_path):
     assert {"cpt_fig_10.svg", "cpt_fig_10.png", "changes.md", "figures.json"} <= set(before)
     draw(table, tmp_path, "cptlab record cpt_fig_10")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_packed_record_gives_the_same_ledger_and_holds_no_program(tmp_path):
+    record, packed = tmp_path / "made" / "kata", tmp_path / "kata"
+    for name in ("cpt_table_7", "cpt_table_6", "cpt_fig_12", "cpt_table_11"):
+        _, folder, _ = made(name, record)
+        content = json.loads((folder / "figures.json").read_text())
+        write_json(
+            folder / "figures.json",
+            content | {"command": f"cptlab record {name} backbone.path=/models/my/qwen seeds=[0]"},
+        )
+    pack_run(record, packed)
+    assert ledger_page([Record(packed)]) == ledger_page([Record(record)]).replace("/models/my/qwen", "qwen")
+    kept = {path.relative_to(packed).as_posix() for path in packed.rglob("*") if path.is_file()}
+    assert {"cpt_table_7/cpt_table_7.md", "cpt_table_7/changes.csv", "cpt_fig_12/figures.json"} <= kept
+    assert not [
+        name
+        for name in kept
+        if "review" in name or name == "cpt_fig_12/cpt_fig_12.md" or name.startswith(("train/", "evaluate/"))
+    ]
+    assert all(HOSTILE not in path.read_text() for path in packed.rglob("*") if path.is_file())
