@@ -31,7 +31,7 @@ from cptlab.settings.config_source import config_directory
 from cptlab.storage.digests import fingerprint
 
 COMMANDS = ("train", "evaluate", "omega", "dilution")
-TABLE_KEYS = {"defaults", "title", "draw", "against", "claims", "rows", "options"}
+TABLE_KEYS = {"defaults", "title", "draw", "against", "rows", "options"}
 SCALE_KEYS = {"seeds", "values", "without", *COMMANDS}
 TOLD = ("benchmark", "backbone", "ablation", "objective", "adapter", "system", "completions", "decoding.negative.spans")
 VALUE = re.compile(r"\$\{(\w+)\}")
@@ -77,7 +77,6 @@ class PlannedTable:
     title: str
     draw: str
     against: str | None
-    claims: tuple[str, ...]
     options: Mapping[str, Any]
     seeds: tuple[int, ...]
     rows: tuple[Row, ...]
@@ -171,7 +170,6 @@ def _plan_table(name: str, table: Mapping[str, Any], scale: Mapping[str, Any]) -
         table["title"],
         table["draw"],
         table.get("against"),
-        tuple(table.get("claims") or ()),
         table.get("options") or {},
         tuple(scale["seeds"]),
         () if missing else tuple(rows),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cptlab.analysis.record.claims import CLAIMS, Check, Extreme, Order
+from cptlab.analysis.record.claims import CLAIMS, Check, Extreme, Order, claims_of
 from cptlab.analysis.record.ledger import FAILS, HOLDS, NOT_ASKED, UNDECIDED, Record, is_row, judge_claims, side
 from cptlab.commands.ledger import main
 from cptlab.errors import UserError
@@ -139,7 +139,7 @@ def test_claims_are_those_of_the_papers():
 def test_every_claim_finds_its_table_and_its_rows():
     tables = {table.name: table for table in plan([], "paper")}
     for claim in CLAIMS:
-        assert claim.id in tables[claim.table].claims
+        assert claim.id in claims_of(claim.table)
         for check in claim.checks:
             labels = [row.label for row in tables[getattr(check, "table", None) or claim.table].rows]
             if isinstance(check, Order):

@@ -61,11 +61,6 @@ def test_every_table_is_drawn_by_a_known_kind_and_has_its_reference_row(scale):
         assert table.against is None or not labels or any(label.endswith(table.against) for label in labels)
 
 
-def test_every_claim_has_a_table():
-    claims = {claim for table in plan([], "kata") for claim in table.claims}
-    assert claims >= {f"C{number}" for number in range(1, 19)} | {f"S{number}" for number in range(1, 10)}
-
-
 def test_the_paper_and_kata_are_asked_every_table_and_a_scale_says_what_it_cannot():
     for scale in ("paper", "kata"):
         assert not [table.name for table in plan([], scale) if table.unasked]

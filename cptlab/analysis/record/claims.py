@@ -145,3 +145,12 @@ CLAIMS = (
     Claim("S9", "Applied only where the first program fails its public tests, SPA never lowers pass@1", "later version, summary",
           "spa_failed_tests", (Check("spa", "pass@1", "not_lower", margin=0.0),)),
 )  # fmt: skip
+
+
+def claims_of(table: str) -> list[str]:
+    """Return the ids of the claims that a table of the record answers."""
+    return [
+        claim.id
+        for claim in CLAIMS
+        if table in {claim.table, *(getattr(check, "table", None) for check in claim.checks)}
+    ]

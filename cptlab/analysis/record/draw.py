@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cptlab.analysis.record import anchoring, costs, evaluations, programs
+from cptlab.analysis.record.claims import claims_of
 from cptlab.analysis.record.drawing import Drawing
 from cptlab.errors import UserError
 from cptlab.reporting import layout
@@ -54,7 +55,7 @@ def draw(table: PlannedTable, record: Path, command: str) -> Path:
     content = {
         "table": table.name,
         "title": table.title,
-        "claims": list(table.claims),
+        "claims": claims_of(table.name),
         "against": table.against,
         "command": command,
         "seeds": list(table.seeds),

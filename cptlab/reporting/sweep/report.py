@@ -67,7 +67,7 @@ def _make(
     results: SweepResults, output: Path, against: str | None, defaults: Mapping[str, str], name: str
 ) -> SweepReport:
     from cptlab.reporting.figures import render  # imports matplotlib
-    from cptlab.reporting.sweep.figures import tradeoff_figure, tradeoff_text
+    from cptlab.reporting.tradeoff import tradeoff_figure, tradeoff_text
 
     reference = find_reference(results.facts, defaults) if against is None else against
     if reference not in results.replicates:
@@ -75,9 +75,10 @@ def _make(
     summary = summarise_sweep(results)
     differences = compare_sweep(results, reference)
     made = {table.name: table for table in all_tables(results, summary, differences, reference, output, name)}
-    figure = tradeoff_figure(results, summary, reference)
+    title, note = f"Quality against correctness, {results.about}", "whiskers: 95% interval over seeds and tasks"
+    figure = tradeoff_figure(results.levels, summary, results.metrics, reference, title, note)
     pictures = {} if figure is None else {f"{name}tradeoff": render(figure)}
-    alt = "" if figure is None else tradeoff_text(results, summary)
+    alt = "" if figure is None else tradeoff_text(results.levels, summary, results.metrics)
     return SweepReport(results, summary, differences, reference, made, pictures, alt)
 
 
