@@ -20,6 +20,8 @@ COMMANDS = {
     "report": "make the tables, figures and report of an evaluation, or of sweeps, from stored files",
     "generate": "write programs for a prompt with the base model and the tuned one",
     "lint": "give Python files the score and the messages of the papers' metric",
+    "push": "share a trained adapter on the Hugging Face hub, with its model card",
+    "pull": "fetch a shared adapter from the hub, as a run",
     "pack": "keep what a report is made from, compressed and without this machine's paths",
     "compare": "compare systems of any evaluations, paired by task",
     "record": "make the papers' tables and figures, with every command that they need",
