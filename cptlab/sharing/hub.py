@@ -14,8 +14,8 @@ from huggingface_hub import HfApi, get_token, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
-    HTTPError,  # pyright: ignore[reportPrivateImportUsage]  # of httpx or httpx2, whichever the hub uses
     HFValidationError,
+    HTTPError,  # pyright: ignore[reportPrivateImportUsage]  # of httpx or httpx2, whichever the hub uses
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -26,7 +26,8 @@ from cptlab.errors import UserError
 from cptlab.sharing.shared_run import is_repo
 
 OWN = ("training/*", "evaluations/*")  # folders of ours, which an upload replaces
-WANTED = ("README.md", CONFIG, WEIGHTS, EXTRA, "training/*.json", "training/*.yaml", "evaluations/*")
+REPORTS = tuple(f"evaluations/*/{name}" for name in ("metrics.json", "report.html", "tables/*.md"))
+WANTED = ("README.md", CONFIG, WEIGHTS, EXTRA, "training/*.json", "training/*.yaml", *REPORTS)
 SECRET = "(token)"
 
 
@@ -82,6 +83,8 @@ def _explained(repo: str, what: str) -> Iterator[None]:
     """Turn what the hub and the network say into a UserError of one sentence, without a token."""
     try:
         yield
+    except UserError:
+        raise
     except RevisionNotFoundError:
         raise UserError(f"{repo} has no such revision on the hub. Leave revision out, or correct it.") from None
     except GatedRepoError:

@@ -18,22 +18,25 @@ from cptlab.sharing.shared_run import SharedRun
 
 PAPER = "[Comparative Prefix-Tuning](https://arxiv.org/abs/2503.09020)"
 OBJECTIVES = {"CPT": PAPER, "NLL": "the likelihood of the better programs alone"}  # the others by their names
+Evaluated = list[tuple[str, Evaluation, Metrics]]  # benchmark, evaluation, its metrics
 
 
 def model_card(run: SharedRun, repo: str, licence: str | None) -> str:
     """Return the README of the repository `repo`. `licence`: the backbone's, as the hub names it; None: not known."""
+    evaluated = _evaluated(run)
     parts = [
         f"---\n{yaml.safe_dump(_metadata(run, licence), sort_keys=False)}---",
         f"# {repo.partition('/')[2]}",
         *_what(run),
+        *_in_short(evaluated),
         "## How to use it",
         *_use(run, repo),
         "## How it was trained",
         _training(run),
         "## Results",
-        *_results(run),
+        *_results(evaluated),
         "## Limits",
-        "\n".join(f"- {line}" for line in _limits(run)),
+        "\n".join(f"- {line}" for line in _limits(run, evaluated)),
         "## Licence",
         _licence(run, licence),
     ]
@@ -103,7 +106,7 @@ def _training(run: SharedRun) -> str:
         "Objective": f"{OBJECTIVES.get(name, name)}{f' ({weights})' if weights else ''}",
         "Ablation": None if choices.get("ablation") in (None, "full") else choices["ablation"],
         "Pairs": _pairs(run),
-        "Tasks of the pairs": choices.get("benchmark"),
+        "Tasks of the pairs": str((config.get("benchmark") or {}).get("_target_", "")).rpartition(".")[2],
         "Epochs": " + ".join(str(stages[key]) for key in ("first_epochs", "second_epochs") if key in stages),
         "Learning rates": ", ".join(
             f"{stages[key]:g}" for key in ("learning_rate", "second_learning_rate") if stages.get(key)
@@ -129,25 +132,44 @@ def _pairs(run: SharedRun) -> str | None:
     )
 
 
-def _results(run: SharedRun) -> Iterator[str]:
-    if not run.evaluations:
-        yield "No evaluation of this run is here, so nothing is known of what it does."
-    for benchmark, evaluation, metrics in _evaluated(run):
+def _in_short(evaluated: Evaluated) -> Iterator[str]:
+    """Say what changes, in a line for each benchmark and system."""
+    lines = []
+    for benchmark, evaluation, metrics in evaluated:
+        for system, found in metrics.differences.items():
+            shift = found[list(evaluation.levels)[-1]]
+            names = ("pylint_mean", *(f"pass@{k}" for k in evaluation.ks or ()))
+            shown = [_change(name, shift) for name in names if name in shift]
+            lines.append(
+                f"- {benchmark} ({len(evaluation.tasks)} tasks), {system} against {evaluation.baseline}: {'; '.join(shown)}."
+            )
+    if lines:
+        yield "\n".join(["What changes, with 95% intervals:", "", *lines])
+
+
+def _change(name: str, shift: Mapping[str, Any]) -> str:
+    scale, digits, unit = (1, 2, "") if name == "pylint_mean" else (100, 1, " points")
+    value, low, high = (f"{scale * number:+.{digits}f}" for number in (shift[name], *shift[f"{name}_ci"]))
+    return f"{'mean pylint score' if name == 'pylint_mean' else name} {value}{unit} [{low}, {high}]"
+
+
+def _results(evaluated: Evaluated) -> Iterator[str]:
+    if not evaluated:
+        yield "There is no evaluation of this adapter here, so nothing is known of what it does."
+    for benchmark, evaluation, metrics in evaluated:
         facts = evaluation.provenance
         yield (
             f"### {benchmark}\n\nSplit {facts.get('split', 'test')}, {len(evaluation.tasks)} tasks, "
-            f"{evaluation.samples_per_task} a task, {_decoding(evaluation)}. Brackets hold 95% bootstrap intervals over tasks; "
-            "changes are paired by task."
+            f"{evaluation.samples_per_task} a task, {_decoding(evaluation)}. Changes are paired by task."
         )
         for family in SCORES:
             yield to_markdown(overview_table(evaluation, metrics.results, metrics.differences, family)).strip()
         yield f"[All tables](evaluations/{benchmark}/tables), and `evaluations/{benchmark}/report.html` with every program."
 
 
-def _evaluated(run: SharedRun) -> Iterator[tuple[str, Evaluation, Metrics]]:
-    for benchmark, directory in run.evaluations.items():
-        evaluation = read_evaluation(directory)
-        yield benchmark, evaluation, compute_metrics(evaluation)
+def _evaluated(run: SharedRun) -> Evaluated:
+    found = {benchmark: read_evaluation(directory) for benchmark, directory in run.evaluations.items()}
+    return [(benchmark, evaluation, compute_metrics(evaluation)) for benchmark, evaluation in found.items()]
 
 
 def _decoding(evaluation: Evaluation) -> str:
@@ -161,23 +183,13 @@ def _decoding(evaluation: Evaluation) -> str:
     return f"temperature {sampling.get('temperature')}, top-p {sampling.get('top_p')}"
 
 
-def _limits(run: SharedRun) -> Iterator[str]:
+def _limits(run: SharedRun, evaluated: Evaluated) -> Iterator[str]:
     yield f"It works with {_backbone(run)} alone{f', at revision {run.revision}' if run.revision else ''}."
     yield (
         "The score is pylint's, without the checks of whitespace, naming, docstrings and imports (eq. 15 of the paper). It "
         "does not say whether code is right, safe, fast or easy to read."
     )
-    for benchmark, evaluation, metrics in _evaluated(run):
-        for system, found in metrics.differences.items():
-            shift = found[list(evaluation.levels)[-1]]
-            if "pass@1" not in shift:
-                continue
-            low, high = (100 * value for value in shift["pass@1_ci"])
-            yield (
-                f"On {benchmark}, pass@1 of {system} changes by {100 * shift['pass@1']:+.1f} points [{low:+.1f}, {high:+.1f}] "
-                f"against {evaluation.baseline}."
-            )
-    if any(benchmark.startswith("kata") for benchmark in run.evaluations):
+    if any(benchmark.startswith("kata") for benchmark, _, _ in evaluated):
         yield "kata is a generated benchmark of small tasks. Results on it say nothing about other tasks and models."
     yield "It was trained once, from one seed. Another seed gives other figures."
     yield "Programs of a language model are not to be trusted: read them, and run them in a sandbox."
