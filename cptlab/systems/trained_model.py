@@ -22,7 +22,7 @@ from cptlab.decoding import Guidance, NoPrefix, Sampling, generate
 from cptlab.errors import UserError
 from cptlab.records import Completion
 from cptlab.settings.run_record import read_training
-from cptlab.storage.run_directory import CONFIG_FILE, training_run
+from cptlab.storage.run_directory import ADAPTER_KINDS, CONFIG_FILE, training_run
 from cptlab.systems.cleaning import cleaned
 from cptlab.systems.decoding import Decoding
 from cptlab.systems.loading import LoadedSystem
@@ -107,15 +107,15 @@ def load(
     Raises UserError where there is no such run, and where its backbone cannot be loaded.
     """
     directory, own = Path(run), {"device": device, "prompting": prompting}
-    changes = {name: value for name, value in own.items() if value is not None}
+    changes: dict[str, Any] = {name: value for name, value in own.items() if value is not None}
     if str(run) == "latest" or not (directory / CONFIG).is_file():
         directory = training_run(str(run), Path(logs))
         backbone = load_backbone(**_backbone_settings(directory) | changes)
         return TrainedModel(backbone, load_adapter(directory, backbone), directory)
-    if (directory.parent / CONFIG_FILE).is_file():  # the folder of an adapter in its run
-        return load(directory.parent, device=device, prompting=prompting)
+    if directory.resolve().name in ADAPTER_KINDS and (directory.resolve().parent / CONFIG_FILE).is_file():
+        return load(directory.resolve().parent, device=device, prompting=prompting)
     path, revision = read_base_model(directory)
-    backbone = load_backbone(**{"path": path, "revision": revision} | changes)
+    backbone = load_backbone(path, revision=revision, **changes)
     return TrainedModel(backbone, load_prefix(directory, backbone.shape).to(backbone.device).eval(), directory)
 
 
