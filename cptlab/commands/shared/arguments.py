@@ -36,7 +36,9 @@ def read_arguments(
     )
     for name, declaration in declared.items():
         default = "" if declaration.default in (REQUIRED, None) else f" Default: {shown(declaration.default)}."
-        flag: dict[str, Any] = {"action": "store_const", "const": "true"} if declaration.type is bool else {"metavar": "VALUE"}
+        flag: dict[str, Any] = (
+            {"action": "store_const", "const": "true"} if declaration.type is bool else {"metavar": "VALUE"}
+        )
         help_text = f"{declaration.setting.meaning}{default}".replace("%", "%%")
         parser.add_argument(f"--{name.replace('_', '-')}", dest=name, help=help_text, **flag)
     if texts:
