@@ -61,6 +61,18 @@ def read_extra(directory: str | os.PathLike) -> dict[str, Any]:
     return _read_json(path) if path.is_file() else {}
 
 
+def read_base_model(directory: str | os.PathLike) -> tuple[str, str | None]:
+    """Return the hub id or directory of the model that an adapter was trained on, and its revision. Raises UserError."""
+    config = _read_json(Path(directory) / CONFIG)
+    path = config.get("base_model_name_or_path") if isinstance(config, dict) else None
+    if not isinstance(path, str) or not path:
+        raise UserError(
+            f"{Path(directory) / CONFIG} does not say which model the adapter belongs to. Load that model with "
+            "cptlab.backbone.load_backbone and the adapter with cptlab.adapters.load_prefix."
+        )
+    return path, config.get("revision")
+
+
 def read_table(directory: Path, expect: PrefixShape | None) -> tuple[torch.Tensor, PrefixShape]:
     """Return the table [M, shape.width] of a prefix, bit for bit, and its shape; see `cptlab.adapters.load_prefix`."""
     remedy = "Give the directory of a prefix, such as <train run>/prefix."

@@ -83,7 +83,7 @@ def _pack(path: Path, place: Path) -> None:
     if path.name == CONFIG_FILE:
         write_text(place, ABSOLUTE.sub(r"\1\2", path.read_text(encoding="utf-8")))
     elif path.name in (*FACTS, FIGURES):
-        write_json(place, _without_paths(json.loads(path.read_text(encoding="utf-8"))))
+        write_json(place, without_paths(json.loads(path.read_text(encoding="utf-8"))))
     elif path.name.removesuffix(".gz") == TASKS:
         tasks = "".join(to_json(_without_content(task)) + "\n" for task in read_jsonl(path.with_name(TASKS), Task))
         _write_compressed(io.BytesIO(tasks.encode()), place.with_name(TASKS))
@@ -132,12 +132,12 @@ def _pack_training(metrics: Path, target: Path) -> None:
             shutil.copyfile(path, place)
 
 
-def _without_paths(data: Any) -> Any:
+def without_paths(data: Any) -> Any:
     """Return JSON data with each absolute path cut to its last part."""
     if isinstance(data, dict):
-        return {key: _without_paths(value) for key, value in data.items()}
+        return {key: without_paths(value) for key, value in data.items()}
     if isinstance(data, list):
-        return [_without_paths(value) for value in data]
+        return [without_paths(value) for value in data]
     if not isinstance(data, str):
         return data
     return os.path.basename(data.rstrip("/")) if data.startswith("/") else IN_COMMAND.sub(r"\1", data)

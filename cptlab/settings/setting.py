@@ -79,7 +79,7 @@ class Declaration:
         if value == "":
             return "Give it a value, or leave it out."
         if isinstance(value, str):
-            read = _read(value)
+            read = value_of(value)
             if not isinstance(read, str) and _fits(read, self.type, self.setting):
                 return f"Quotes make it a text: write {name}={value}."
             if _fits([value], self.type, self.setting):
@@ -231,7 +231,7 @@ def _is_scalar(value: Any) -> bool:
     return value is None or isinstance(value, (bool, int, float, str))
 
 
-def _read(text: str) -> Any:
+def value_of(text: str) -> Any:
     """What a text would be without quotes: true, false, null, a number, or itself."""
     word = {"true": True, "false": False, "null": None}.get(text.lower(), text)
     if word is not text:
@@ -246,7 +246,7 @@ def _read(text: str) -> Any:
 
 def _as_given(value: Any) -> str:
     """A value as the user gave it: a text that reads like something else in its quotes."""
-    if isinstance(value, str) and not isinstance(_read(value), str):
+    if isinstance(value, str) and not isinstance(value_of(value), str):
         return repr(value)
     return shown(value)
 
