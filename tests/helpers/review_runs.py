@@ -12,7 +12,9 @@ from cptlab.records import Completion, Prompt, Quality, Task, Verdict
 from cptlab.storage.atomic import write_json
 from cptlab.storage.jsonl import write_jsonl
 
-HARMFUL = "</code></pre><script>document.title='harm'</script><img src=x onerror=\"document.title='harm'\"> \u202e\x00\x1b"
+HARMFUL = (
+    "</code></pre><script>document.title='harm'</script><img src=x onerror=\"document.title='harm'\"> \u202e\x00\x1b"
+)
 STATUSES = ("passed", "failed", "error", "timeout", "not_parsed")
 
 
@@ -20,7 +22,15 @@ def store_evaluation(directory, tasks=6, samples=4, systems=("base", "tuned"), s
     """Store made-up programs, each with a number of its own, and verdicts of every kind; the first of a task passes."""
     draw = random.Random(seed)
     found = [
-        Task(f"toy/{i:03d}", "toy", "test", "interview", "call", Prompt(f"Add {i}. {HARMFUL}\ndef f(x):", "def f(x):"), "f")
+        Task(
+            f"toy/{i:03d}",
+            "toy",
+            "test",
+            "interview",
+            "call",
+            Prompt(f"Add {i}. {HARMFUL}\ndef f(x):", "def f(x):"),
+            "f",
+        )
         for i in range(tasks)
     ]
     write_jsonl(directory / "tasks.jsonl", found)

@@ -134,7 +134,9 @@ def test_votes_at_the_same_time_are_all_kept(tmp_path):
     review = Review(tmp_path / REVIEW_FILE, made(12), BOTH)
     people = [review.add_reviewer(f"P{i}") for i in range(4)]
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda job: Review(review.file).vote(*job, "same"), [(p, i) for p in people for i in range(1, 13)]))
+        list(
+            pool.map(lambda job: Review(review.file).vote(*job, "same"), [(p, i) for p in people for i in range(1, 13)])
+        )
     assert review.votes() == {f"P{i}": dict.fromkeys(range(1, 13), "same") for i in range(4)}
 
 
@@ -219,7 +221,9 @@ def test_the_averages_of_the_papers_table():
     table = tally_table("cpt_table_11", "CPT Table XI", found)
     assert table.rows[0][:5] == ("Grad A", "100 of 100", "65", "19", "16")
     assert [found.share(choice) for choice in ("better", "worse", "same")] == pytest.approx([0.6725, 0.2075, 0.12])
-    signs = np.array([[1.0] * b + [-1.0] * w + [0.0] * (100 - b - w) for b, w in ((65, 19), (69, 14), (71, 19), (64, 31))])
+    signs = np.array(
+        [[1.0] * b + [-1.0] * w + [0.0] * (100 - b - w) for b, w in ((65, 19), (69, 14), (71, 19), (64, 31))]
+    )
     assert found.lead == pytest.approx(0.465) and found.lead_ci == hierarchical_ci(signs)
     assert "Fleiss' kappa: 0." in to_text(table) and "fleiss_kappa,0." in to_csv(table)
 
@@ -231,7 +235,9 @@ def test_the_table_before_and_after_the_first_votes():
         assert "need two reviewers" in text and "nan" not in text
     assert "nan" not in to_csv(tally_table("t", "T", tally(pairs, {"Ada": {}}, BOTH)))
     alike = {name: dict.fromkeys(range(1, 5), "same") for name in ("Ada", "Bo")}
-    assert "none, as all answers to the 4 pairs are the same" in to_text(tally_table("t", "T", tally(pairs, alike, BOTH)))
+    assert "none, as all answers to the 4 pairs are the same" in to_text(
+        tally_table("t", "T", tally(pairs, alike, BOTH))
+    )
     assert finished(pairs, alike | {"Cy": {1: "left"}}) == alike
 
 
@@ -257,7 +263,9 @@ def test_a_reviewer_is_led_through_the_pairs(review):
     ada, form = signed_in(review)
     assert ada.get("/").headers["location"] == "/pairs/1"
     assert ada.post("/pairs/2", data={"answer": "same", "form": form}).headers["location"] == "/pairs/3"
-    assert ada.post("/pairs/4", data={"answer": "left", "form": form}).headers["location"] == "/pairs/1"  # from the front
+    assert (
+        ada.post("/pairs/4", data={"answer": "left", "form": form}).headers["location"] == "/pairs/1"
+    )  # from the front
     assert ada.get("/done").headers["location"] == "/pairs/1"
     ada.post("/pairs/1", data={"answer": "left", "form": form})
     assert ada.get("/").headers["location"] == "/pairs/3"
@@ -320,7 +328,11 @@ def test_what_is_not_a_reviewers_is_refused(review):
 def test_other_hosts_need_the_token(review):
     token = review.token
     found = visitor(review, token=token, hosts=None)
-    for answer in (found.get("/"), found.get("/?token=x"), found.post("/reviewers", data={"name": "Eve", "token": "é"})):
+    for answer in (
+        found.get("/"),
+        found.get("/?token=x"),
+        found.post("/reviewers", data={"name": "Eve", "token": "é"}),
+    ):
         assert answer.status_code == 403 and "token of this review" in answer.text
     assert review.votes() == {} and found.get(f"/?token={token}").status_code == 200
     ada, form = signed_in(review, token=token, hosts=None)
@@ -347,7 +359,9 @@ def test_a_vote_that_cannot_be_stored_says_so(review, monkeypatch):
     assert ada.post("/pairs/1", data={"answer": "left", "form": form}).status_code == 303
 
 
-@pytest.mark.parametrize("program", ["", "x = 1\n", "def f(:\n  '''open\n\n", f"a\r\nb\rc {HARMFUL}", "\tif x:\n\n\n", "é = '\ud800'"])
+@pytest.mark.parametrize(
+    "program", ["", "x = 1\n", "def f(:\n  '''open\n\n", f"a\r\nb\rc {HARMFUL}", "\tif x:\n\n\n", "é = '\ud800'"]
+)
 def test_highlighted_code_has_the_text_and_the_lines_of_the_program(program):
     import html
 
