@@ -1,13 +1,13 @@
 # make demo       the whole method on the embedded model, in minutes, on a laptop
 # make test       the tests
 # make test-slow  the tests that take long and seldom fail
-# make check      lint, format, types, import contract and spelling, as CI runs them
+# make check      lint, format, types, import contract and spelling, as CI runs them# make docs       the site of docs/ in build/site, with API pages; broken links are errors
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow check clean
+.PHONY: demo test test-slow check docs clean
 
 demo: $(VENV)/demo
 	$(BIN)/cptlab train experiment=demo
@@ -25,6 +25,10 @@ check: $(VENV)/check
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 	$(BIN)/codespell
+
+docs: $(VENV)/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "Site: build/site/index.html"
 
 # Each target installs what it needs, again when the pinned versions change.
 $(VENV)/demo: constraints.txt pyproject.toml
@@ -45,5 +49,10 @@ $(VENV)/check: $(VENV)/demo
 	@$(PIP) -e '.[dev]'
 	@touch $@
 
+$(VENV)/docs: $(VENV)/demo
+	@echo "Installing what the site needs ..."
+	@$(PIP) -e '.[docs]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) build
