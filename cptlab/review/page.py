@@ -120,7 +120,7 @@ def _keys() -> str:
     )
 
 
-def _document(title: str, content: str, kind: str = "message") -> str:
+def _document(title: str, content: str, kind: str = "narrow") -> str:
     style, script = assets()
     return (
         "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
