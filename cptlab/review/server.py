@@ -35,7 +35,7 @@ def listen(host: str, port: int) -> socket.socket:
         made = socket.create_server(address[:2], family=family, reuse_port=False)
     except OSError as error:
         raise UserError(
-            f"The review cannot be served at {host}, port {port} ({error.strerror or error}). Name another host= or port=, "
+            f"The review cannot be served at {host}, port {port} ({str(error.strerror or error).partition(' (')[0]}). Name another host= or port=, "
             "or port=0 for any that is free."
         ) from None
     return made
