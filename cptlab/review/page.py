@@ -14,14 +14,13 @@ from cptlab.review.store import NAME_LENGTH
 
 CHOICES = (("left", "1", "Left"), ("same", "2", "No clear difference"), ("right", "3", "Right"))
 QUESTION = "Which program is of higher quality?"
+# The refresher is general: it does not list the messages of pylint that the tuned model avoids.
 GUIDE = """<p>You will see pairs of programs, each for one task. Both run; a tool has tested them, and whether a program is right is
 not the question. Say which one is <b>of higher quality</b>: which you would rather read, review and maintain.</p>
 <details><summary>A brief refresher</summary><ul>
 <li>Coding standards (PEP 8, PEP 20): clear names, consistent layout, one obvious way, no needless nesting.</li>
-<li>Code smells: variables, arguments and imports that nothing uses, code that is never reached, repeated code, long functions,
-a name that hides a builtin, comparison with <code>True</code> or <code>None</code> by <code>==</code>.</li>
-<li>Python's idioms: <code>for item in items</code> or <code>enumerate</code> in the place of an index, comprehensions, <code>with</code>
-for what is opened, <code>is None</code>, no <code>else</code> after <code>return</code>.</li>
+<li>Code smells: what nothing uses, code that is never reached, repeated code, long functions, misleading names.</li>
+<li>Python's idioms: the language's own means where they make code clearer, such as comprehensions and <code>with</code>.</li>
 <li>Maintainability: can it be understood at once, and changed without surprise?</li></ul></details>"""
 
 
