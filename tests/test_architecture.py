@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted((ROOT / "cptlab").rglob("*.py"))
 LIGHT = ["errors", "progress", "records", "storage", "settings", "tracking", "metrics", "kata", "tasks", "judging",
-         "pairs", "reporting", "systems.completions"]  # fmt: skip
+         "pairs", "reporting", "review", "systems.completions"]  # fmt: skip
 
 
 def lint(root: Path) -> subprocess.CompletedProcess:

@@ -246,6 +246,36 @@ class DilutionSettings(ModelSettings):
     ] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReviewSettings(CommandSettings):
+    """conf/review.yaml."""
+
+    run: Annotated[
+        str | None,
+        Setting("What is reviewed: the directory of an evaluation with two systems or more, or of a record."),
+    ] = None
+    systems: Annotated[
+        Sequence[str] | None,
+        Setting("The two systems whose programs are compared; null: those of the stored review, else the first two."),
+    ] = None
+    limit: Annotated[
+        int | None,
+        Setting("Pairs at most, one a task; null: those of the stored review, else 100, as in the paper.", at_least=1),
+    ] = None
+    seed: Annotated[
+        int | None,
+        Setting("Seed of the tasks, programs and sides; null: that of the stored review, else 0.", at_least=0),
+    ] = None
+    results: Annotated[bool, Setting("true: count the votes (CPT Table XI) in the place of serving the page.")] = False
+    host: Annotated[
+        str,
+        Setting(
+            "Where the page is served; any but this machine's own needs a token, which is in the link that is printed."
+        ),
+    ] = "127.0.0.1"
+    port: Annotated[int, Setting("Port of the page; 0: any that is free.", at_least=0, at_most=65535)] = 8765
+
+
 COMMANDS: dict[str, type[CommandSettings]] = {
     "train": TrainSettings,
     "evaluate": EvaluateSettings,
@@ -253,6 +283,7 @@ COMMANDS: dict[str, type[CommandSettings]] = {
     "tasks": TasksSettings,
     "omega": OmegaSettings,
     "dilution": DilutionSettings,
+    "review": ReviewSettings,
 }
 
 

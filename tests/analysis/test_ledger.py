@@ -136,7 +136,7 @@ def test_a_directory_without_tables_is_refused(tmp_path):
 
 def test_claims_are_those_of_the_papers():
     assert [claim.id for claim in CLAIMS] == [f"C{i}" for i in range(1, 19)] + [f"S{i}" for i in range(1, 10)]
-    assert all(bool(claim.checks) != bool(claim.undecidable) for claim in CLAIMS)
+    assert all(claim.checks for claim in CLAIMS)
 
 
 def test_every_claim_finds_its_table_and_its_rows():

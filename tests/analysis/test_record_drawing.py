@@ -3,15 +3,18 @@
 import json
 import random
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from cptlab.analysis.record.draw import draw
-from cptlab.analysis.record.ledger import Record
+from cptlab.analysis.record.ledger import HOLDS, NOT_ASKED, Record, judge_claims
 from cptlab.analysis.record.ledger_page import ledger_page
+from cptlab.errors import UserError
 from cptlab.metrics import statistics
 from cptlab.records import Completion, Message, Prompt, Quality, Task, Verdict
 from cptlab.reporting.packing import pack_run
+from cptlab.review.store import REVIEW_FILE, Review
 from cptlab.settings.record_plan import plan
 from cptlab.storage.atomic import write_json
 from cptlab.storage.jsonl import write_jsonl
@@ -170,15 +173,49 @@ def test_programs_side_by_side_are_those_of_the_rule(tmp_path, name, rule):
 def test_a_review_sheet_does_not_say_whose_a_program_is(tmp_path):
     table, folder, figures = made("cpt_table_11", tmp_path, "[0]")
     sheet, key = (folder / "review_sheet.md").read_text(), (folder / "review_key.csv").read_text().splitlines()
-    both = [
-        number for number, sides in enumerate(zip(*(per_task(rows_of(table, tmp_path, label, 0)) for label in ("base", "ours")), strict=True))
-        if all(any(v["status"] == "passed" for _, v in side) for side in sides)
-    ]  # fmt: skip
-    assert len(key) - 1 == len(both) == sheet.count("## Pair ")
+    assert len(key) - 1 == len(TASKS) == sheet.count("## Pair ")  # all of their programs run
     assert "ours" not in sheet and "base" not in sheet and "<script>" not in sheet
     assert {line.split(",")[2] for line in key[1:]} == {"base", "ours"}  # neither is always on the left
     shares = [found(figures, metric=f"{name}_by_pylint")["value"] for name in ("better", "worse", "same")]
     assert sum(shares) == pytest.approx(1)
+    assert not [one for one in figures["figures"] if one["metric"].endswith("_by_reviewers")]
+    assert "No person has reviewed all pairs yet" in (folder / "cpt_table_11.md").read_text()
+
+
+def c16(record):
+    """The verdict and the evidence on claim C16."""
+    (finding,) = [one for one in judge_claims(Record(record)) if one.claim.id == "C16"]
+    return finding.verdict, [one.figures for one in finding.evidence]
+
+
+def test_votes_of_those_who_finished_make_table_xi_and_decide_c16(tmp_path):
+    table, folder, _ = made("cpt_table_11", tmp_path, "[0]")
+    assert c16(tmp_path) == (NOT_ASKED, []) and "It needs people" in ledger_page([Record(tmp_path)])
+    review = Review(tmp_path / REVIEW_FILE)
+    key = [line.split(",") for line in (folder / "review_key.csv").read_text().splitlines()[1:]]
+    for name, worse in (("Ada", 1), ("Bo", 2), ("Cy", None)):
+        reviewer = review.add_reviewer(name)
+        for number, (_, _, left, _) in enumerate(key[: 12 if worse else 5], 1):
+            wanted = "base" if worse and number <= worse else "ours"
+            review.vote(reviewer, number, "same" if number == 12 else "left" if left == wanted else "right")
+    draw(table, tmp_path, "cptlab record cpt_table_11")
+    figures, text = json.loads((folder / "figures.json").read_text()), (folder / "cpt_table_11.md").read_text()
+    assert (
+        "| Ada | 12 of 12 | 10 | 1 | 1 | 91.7 |" in text and "| Bo | 12 of 12 | 9 | 2 | 1 | 91.7 |" in text
+    )  # pair 2 ties
+    assert "Cy (5 of 12)" in text and "| Cy |" not in text and "pylint's score (no person)" in text
+    values = {
+        name: found(figures, row="ours", metric=f"{name}_by_reviewers") for name in ("better", "worse", "same", "lead")
+    }
+    assert [one["value"] for one in values.values()] == pytest.approx([19 / 24, 3 / 24, 2 / 24, 16 / 24])
+    assert all(one["lo"] <= one["value"] <= one["hi"] and one["reviewers"] == 2 for one in values.values())
+    verdict, (evidence,) = c16(tmp_path)
+    assert verdict == HOLDS and evidence.startswith("+66.7 points [")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    draw(table, tmp_path, "cptlab record cpt_table_11")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    with pytest.raises(UserError, match="votes about other pairs"):
+        draw(replace(table, options={"pairs": 4}), tmp_path, "cptlab record cpt_table_11")
 
 
 def test_costs_are_those_of_the_trainings(tmp_path):

@@ -66,14 +66,14 @@ class Beats:
 
 @dataclass(frozen=True)
 class Claim:
-    """One row of the ledger. Without checks nothing in a record can decide it, and `undecidable` says why."""
+    """One row of the ledger. `needs` says what a record must be given besides its runs."""
 
     id: str
     text: str
     paper: str
     table: str
-    checks: tuple[Check | Extreme | Order | Spread | Beats, ...] = ()
-    undecidable: str = ""
+    checks: tuple[Check | Extreme | Order | Spread | Beats, ...]
+    needs: str = ""
 
 
 def _ours(metric: str, expect: str) -> Check:
@@ -123,7 +123,8 @@ CLAIMS = (
     Claim("C15", "The method works on other backbones", "Starcoder2, Phi-2 (CPT Tables IX, X)",
           "cpt_table_9", (_ours("pylint_mean", "higher"),)),
     Claim("C16", "Blind reviewers prefer the tuned program", "67.3% against 20.7%, agreement 83% (CPT Table XI)",
-          "cpt_table_11", undecidable="needs people: `cptlab record cpt_table_11` writes the sheet for them"),
+          "cpt_table_11", (Check("ours", "lead_by_reviewers", "higher", difficulties=("all",)),),
+          needs="people: `cptlab review run=RECORD` asks them"),
     Claim("C17", "Most kinds of messages become rarer or stay", "54 of 63; R1705 620 → 64, C0200 446 → 90, W0612 457 → 281 (CPT Table XII)",
           "cpt_table_12", (Check("ours", "share_of_messages_not_more_frequent", "majority", difficulties=("all",)),)),
     Claim("C18", "The gain carries over to another benchmark without retraining", "HumanEval mean 5.44 → 6.79, P@5 46.6 → 49.5 (CPT Table XIII)",

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cptlab.analysis.record import anchoring, costs, evaluations, programs
+from cptlab.analysis.record import anchoring, costs, evaluations, programs, review
 from cptlab.analysis.record.claims import claims_of
 from cptlab.analysis.record.drawing import Drawing
 from cptlab.errors import UserError
@@ -26,7 +26,7 @@ KINDS: dict[str, Callable[[PlannedTable, Path], Drawing]] = {
     "tradeoff": evaluations.tradeoff,
     "issues": programs.issues,
     "side_by_side": programs.side_by_side,
-    "review": programs.review,
+    "review": review.review,
     "training_cost": costs.training_cost,
     "baselines": costs.baselines,
     "overhead": costs.overhead,

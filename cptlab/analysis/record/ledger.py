@@ -114,7 +114,7 @@ def _changes(check: Check, figures: Sequence[Figure]) -> Iterator[Evidence]:
             verdict = HOLDS if one["hi"] < check.margin else FAILS if one["lo"] > check.margin else UNDECIDED
             text = f"× {one['value']:.2f} [{one['lo']:.2f}, {one['hi']:.2f}]"
             yield Evidence(_what(one, metric), text, one["tasks"], one["seeds"], verdict)
-        elif metric.endswith("_change"):  # a difference of its own
+        elif metric.endswith("_change") or metric == "lead_by_reviewers":  # a difference of its own
             verdict = side(one["lo"], one["hi"], check)
             points = [f"{100 * one[end]:+.1f}" for end in ("value", "lo", "hi")]
             yield Evidence(_what(one, metric), f"{points[0]} points [{points[1]}, {points[2]}]", one["tasks"], one["seeds"], verdict)  # fmt: skip

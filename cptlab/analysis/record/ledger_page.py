@@ -57,8 +57,8 @@ def _section(name: str, finding: Finding, note: str | None) -> list[str]:
     lines = [
         f'<a id="{anchor(name, finding)}"></a>**{claim.id}: {finding.verdict}.** {claim.text}. The paper: {claim.paper}.'
     ]
-    if claim.undecidable:
-        lines[0] += f" It {claim.undecidable}."
+    if claim.needs and finding.verdict == NOT_ASKED:
+        lines[0] += f" It needs {claim.needs}."
     if note:
         lines += ["", note]
     if finding.evidence:

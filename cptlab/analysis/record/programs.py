@@ -1,9 +1,8 @@
-"""Tables and figures of programs themselves: CPT Table XI and XII, Fig. 8 and 11 to 13, SPA Fig. 5."""
+"""Tables and figures of programs themselves: CPT Table XII, Fig. 8, 12 and 13, SPA Fig. 5."""
 
 from __future__ import annotations
 
 import html
-import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -17,14 +16,13 @@ from matplotlib.figure import Figure
 from cptlab.analysis.record.drawing import Drawing
 from cptlab.analysis.record.results import Results, figure, read_results
 from cptlab.errors import UserError
-from cptlab.metrics.statistics import bootstrap_ci, hierarchical_ci
+from cptlab.metrics.statistics import hierarchical_ci
 from cptlab.records import DIFFICULTIES, Task
 from cptlab.reporting.evaluation import Evaluation, StoredProgram
 from cptlab.reporting.figures import add_captions, issue_bars
 from cptlab.reporting.issues import best_programs, count_issues, issues_table, ranked_issues, valid_programs
-from cptlab.reporting.layout import Table
 from cptlab.reporting.side_by_side import median_program
-from cptlab.reporting.style import COLOURS, STYLE
+from cptlab.reporting.style import STYLE
 from cptlab.settings.record_plan import PlannedTable
 
 BEST = "best"  # options.programs: the best program of each task
@@ -200,64 +198,3 @@ def _shown(task: Task, level: str, programs: Mapping[str, StoredProgram]) -> str
     )
     prompt = html.escape(task.prompt.text)
     return f"## {html.escape(task.id)} ({level})\n\n<pre>{prompt}</pre>\n\n<table><tr>{heads}</tr>\n<tr>{''.join(cells)}</tr></table>\n"
-
-
-def review(table: PlannedTable, record: Path) -> Drawing:
-    """Write the sheet and the key of a blind review: pairs of passing programs, one of each row, in random order.
-
-    What pylint's score would say of the pairs stands in the table; people's judgements are theirs to add.
-    """
-    evaluation = read_results(table, record).evaluation
-    before, after = evaluation.baseline, evaluation.others[0]
-    draw = random.Random(0)
-    passing = {
-        name: {
-            task.id: [one for one in evaluation.systems[name][task.id] if one.verdict.passed]
-            for task in evaluation.tasks
-        }
-        for name in (before, after)
-    }
-    both = [task for task in evaluation.tasks if passing[before][task.id] and passing[after][task.id]]
-    tasks = sorted(draw.sample(both, min(len(both), int(table.options.get("pairs", 100)))), key=lambda task: task.id)
-    sheet, key, wins = (
-        [f"# {table.title}\n\nWhich program is better: left, right, or neither?\n"],
-        ["pair,task,left,right"],
-        [],
-    )
-    for number, task in enumerate(tasks, 1):
-        chosen = {name: draw.choice(passing[name][task.id]) for name in (before, after)}
-        order = draw.sample([before, after], 2)
-        scores = [chosen[name].quality.score for name in (before, after)]
-        wins.append((scores[1] > scores[0]) - (scores[1] < scores[0]))
-        key.append(f"{number},{task.id},{order[0]},{order[1]}")
-        cells = "".join(
-            f"<td valign='top'><pre>{html.escape(chosen[name].completion.program)}</pre></td>" for name in order
-        )
-        sheet.append(f"## Pair {number}\n\n<pre>{html.escape(task.prompt.text)}</pre>\n\n<table><tr><th>left</th><th>right</th></tr>\n<tr>{cells}</tr></table>\n")  # fmt: skip
-    shares = {name: [win == sign for win in wins] for name, sign in (("better", 1), ("worse", -1), ("same", 0))}
-    found: dict[str, Any] = {"tasks": len(tasks)}
-    for name, values in shares.items():
-        metric = f"{name}_by_pylint"
-        found[metric] = sum(values) / len(values) if values else None
-        found[f"{metric}_ci"] = list(bootstrap_ci(values)) if values else None
-    cells = [f"{100 * found[f'{name}_by_pylint']:.1f}%" if tasks else "–" for name in shares]
-    shown = Table(
-        table.name,
-        f"{table.title}, {len(tasks)} pairs",
-        ("Judge", f"{after} better", f"{before} better", "no difference"),
-        (("pylint's score (no person)", *cells),),
-        ({"judge": "pylint", **{name: found[f"{name}_by_pylint"] for name in shares}},),
-        note="Not a review: pylint's score is what the model was tuned for. review_sheet.md is for people, review_key.csv says "
-        "which program is whose.",
-    )
-    with matplotlib.rc_context(STYLE):
-        picture = Figure(figsize=(6, 3), layout="constrained")
-        axes = picture.subplots()
-        axes.bar(range(3), [100 * (found[f"{name}_by_pylint"] or 0) for name in shares], color=COLOURS[:3])
-        axes.set_xticks(range(3), shown.columns[1:])
-        axes.set_ylabel("pairs (%)")
-        add_captions(picture, table.title, f"{len(tasks)} pairs, judged by pylint's score: no person reviewed them")
-    texts = {"review_sheet.md": "\n".join(sheet), "review_key.csv": "\n".join(key) + "\n"}
-    return Drawing(
-        [figure(after, f"{name}_by_pylint", found, 1) for name in shares], [shown], {table.name: picture}, texts
-    )

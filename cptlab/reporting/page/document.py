@@ -56,10 +56,10 @@ def render_page(title: str, lead: Sequence[str], sections: Sequence[Section]) ->
     """
     if sum(isinstance(one, Programs) for section in sections for one in section.content) > 1:
         raise ValueError("a page shows programs once: combine the evaluations")
-    style, script = _file("page.css"), "\n".join(map(_file, SCRIPTS))
+    style, script = read_asset("page.css"), "\n".join(map(read_asset, SCRIPTS))
     names = _Names()
     # The programs are untrusted: should one slip through, the browser still runs and loads nothing but what is hashed.
-    policy = f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'"
+    policy = f"default-src 'none'; img-src data:; style-src '{policy_hash(style)}'; script-src '{policy_hash(script)}'"
     identifiers = [names.new(section.heading) for section in sections]
     links = "".join(
         f"<li><a href='#{identifier}'>{escaped(section.heading)}</a></li>"
@@ -123,9 +123,9 @@ def _content(section: Section, names: _Names) -> Iterator[str]:
             yield f"<p>{escaped(one)}</p>\n"
 
 
-def _file(name: str) -> str:
+def read_asset(name: str) -> str:
     return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
-def _hash(text: str) -> str:
+def policy_hash(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
