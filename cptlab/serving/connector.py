@@ -1,0 +1,154 @@
+"""A KV connector that fills the first M positions of a request with a trained prefix. vLLM loads it unmodified:
+
+    vllm serve MODEL --kv-transfer-config '{"kv_connector": "PrefixConnector", "kv_role": "kv_consumer",
+        "kv_connector_module_path": "cptlab.serving.connector",
+        "kv_connector_extra_config": {"prefixes": {"tuned": "RUN/prefix"}}}'
+
+A prompt is M token ids that stand for the prefix, whatever they are, and then the real ones. The request's `cache_salt` says
+which prefix it is (`ServedPrefix.salt`); without one, the model runs as it is. `cptlab serve` adds both.
+
+The scheduler takes the M positions as computed elsewhere, so real tokens start at position M, as in training. Before the
+forward pass, each layer's own kernel writes the prefix's keys and values into the request's blocks as it writes those of
+tokens, so any layout of the cache is right. Keys are stored behind the rotary embedding, and so is the prefix: nothing is
+rotated. Blocks are shared between requests with the same salt only; preempted requests are filled again.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from vllm.distributed import get_tensor_model_parallel_rank, get_tensor_model_parallel_world_size
+from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorBase_V1, KVConnectorMetadata, KVConnectorRole
+
+from cptlab.errors import UserError
+from cptlab.serving.checks import check_cache, check_prefixes
+from cptlab.serving.served_prefix import ServedPrefix, load_served, prefix_of
+
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
+    from vllm.forward_context import ForwardContext
+    from vllm.v1.core.kv_cache_manager import KVCacheBlocks
+    from vllm.v1.core.sched.output import SchedulerOutput
+    from vllm.v1.kv_cache_interface import KVCacheConfig
+    from vllm.v1.request import Request
+
+
+@dataclass
+class Load:
+    """Write positions `start` to M of the prefix with this salt into these blocks. `salt` None: the request must fail."""
+
+    salt: str | None
+    start: int
+    blocks: list[int]
+
+
+@dataclass
+class Loads(KVConnectorMetadata):
+    """What the workers load before the next forward pass."""
+
+    loads: list[Load] = field(default_factory=list)
+
+
+class PrefixConnector(KVConnectorBase_V1):
+    """Loads trained prefixes into requests. One object plans in the scheduler, one in each worker writes."""
+
+    def __init__(self, vllm_config: VllmConfig, role: KVConnectorRole, kv_cache_config: KVCacheConfig) -> None:
+        super().__init__(vllm_config=vllm_config, role=role, kv_cache_config=kv_cache_config)
+        served = load_served(self._kv_transfer_config.get_from_extra_config("prefixes", {}))
+        check_prefixes(vllm_config, served)
+        self._block_size = check_cache(vllm_config, kv_cache_config)
+        self._prefixes = {one.salt: one for one in served}
+        self._planned: list[Load] = []  # of the scheduler, for the step that it plans
+        self._failed: set[int] = set()  # of a worker: blocks of requests that cannot have their prefix
+        self._tables: dict[tuple[str, str], tuple[Tensor, Tensor]] = {}  # of a worker: by salt and layer
+
+    # In the scheduler
+
+    def get_num_new_matched_tokens(self, request: Request, num_computed_tokens: int) -> tuple[int, bool]:
+        """Return how many positions of the prefix are not in blocks of an earlier request: M, less those, and never later."""
+        prefix, fails = self._wanted(request)
+        if fails:
+            request.skip_reading_prefix_cache = False  # else vLLM would run the request without what this says
+            return (1 if num_computed_tokens == 0 and request.num_prompt_tokens > 1 else 0), False
+        return (max(0, prefix.length - num_computed_tokens) if prefix else 0), False
+
+    def update_state_after_alloc(self, request: Request, blocks: KVCacheBlocks, num_external_tokens: int) -> None:
+        """Plan the load, now that the request has its blocks."""
+        if not num_external_tokens:
+            return
+        prefix, _ = self._wanted(request)
+        (mine,) = blocks.get_block_ids()
+        if prefix is None:
+            self._planned.append(Load(None, 0, mine[:1]))
+        else:
+            used = -(-prefix.length // self._block_size)
+            self._planned.append(Load(prefix.salt, prefix.length - num_external_tokens, mine[:used]))
+
+    def build_connector_meta(self, scheduler_output: SchedulerOutput) -> Loads:
+        planned, self._planned = self._planned, []
+        return Loads(planned)
+
+    def _wanted(self, request: Request) -> tuple[ServedPrefix | None, bool]:
+        """Return the prefix of a request, and whether it must fail, because it cannot have the prefix that it asks for."""
+        try:
+            prefix = prefix_of(request.cache_salt, self._prefixes)
+        except UserError:
+            return None, True
+        if prefix is None:
+            return None, False
+        fails = request.num_prompt_tokens <= prefix.length or request.skip_reading_prefix_cache
+        return (None if fails else prefix), fails
+
+    # In the workers
+
+    def start_load_kv(self, forward_context: ForwardContext, **kwargs: Any) -> None:
+        """Write the planned prefixes into the cache of every layer."""
+        metadata = self._get_connector_metadata()
+        assert isinstance(metadata, Loads)
+        self._failed = {block for load in metadata.loads if load.salt is None for block in load.blocks}
+        loads = [load for load in metadata.loads if load.salt is not None]
+        if not loads:
+            return
+        slots = torch.cat([self._slots(load) for load in loads])
+        for name, layer in forward_context.no_compile_layers.items():
+            if getattr(layer, "kv_cache", None) is None:
+                continue
+            parts = [[part[load.start :] for part in self._table(load.salt, name, layer)] for load in loads]
+            key, value = (torch.cat(of_all) for of_all in zip(*parts, strict=True))
+            layer.impl.do_kv_cache_update(layer, key, value, layer.kv_cache, slots.to(key.device))
+
+    def get_block_ids_with_load_errors(self) -> set[int]:
+        failed, self._failed = self._failed, set()
+        return failed
+
+    def wait_for_layer_load(self, layer_name: str) -> None:
+        """Return: `start_load_kv` has written all layers."""
+
+    def save_kv_layer(self, layer_name: str, kv_layer: Tensor, attn_metadata: Any, **kwargs: Any) -> None:
+        """Save nothing: prefixes are only read."""
+
+    def wait_for_save(self) -> None:
+        """Return: nothing is saved."""
+
+    def _slots(self, load: Load) -> Tensor:
+        positions = torch.arange(load.start, self._prefixes[str(load.salt)].length)
+        return torch.tensor(load.blocks)[positions // self._block_size] * self._block_size + positions % self._block_size
+
+    def _table(self, salt: str | None, name: str, layer: Any) -> tuple[Tensor, Tensor]:
+        """Return keys and values [M, heads of this worker, head_dim] of a layer, on its device and in the model's precision."""
+        if (str(salt), name) not in self._tables:
+            ranks, rank = get_tensor_model_parallel_world_size(), get_tensor_model_parallel_rank()
+            key, value = self._prefixes[str(salt)].layer(_layer_index(name), rank, ranks)
+            kind = {"device": layer.kv_cache.device, "dtype": self._vllm_config.model_config.dtype}
+            self._tables[str(salt), name] = key.to(**kind), value.to(**kind)
+        return self._tables[str(salt), name]
+
+
+def _layer_index(name: str) -> int:
+    """Return which layer of the model an attention layer belongs to, from its name, such as model.layers.3.self_attn.attn."""
+    (index,) = re.findall(r"(?<=\.)\d+(?=\.)", name)
+    return int(index)
