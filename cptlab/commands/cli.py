@@ -23,14 +23,13 @@ COMMANDS = {
     "record": "make the papers' tables and figures, with every command that they need",
     "omega": "tune the strength of Selective Prompt Anchoring on validation tasks",
     "omega-curve": "draw the curve over omega of a sweep or a tuning",
+    "serve": "serve trained prefixes with vLLM, to any OpenAI client",
     "dilution": "measure the attention on the prompt, token by token",
     "ledger": "say of each claim of the papers whether it holds in a record",
     "settings": "print every setting with its type, default, range and meaning",
     "pretrain": "train an embedded language model from nothing",
 }
-OVERRIDES = (
-    "train, evaluate, pairs, tasks, omega and dilution take Hydra's overrides: name=value, -m for sweeps, --cfg job."
-)
+OVERRIDES = "train, evaluate, pairs, tasks, omega, serve and dilution take Hydra's overrides: name=value, -m for sweeps, --cfg job."
 
 
 @command(lambda: "Nothing was begun.")

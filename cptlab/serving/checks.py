@@ -50,7 +50,9 @@ def check_prefixes(vllm_config: VllmConfig, prefixes: Sequence[ServedPrefix]) ->
             "ngram, or none."
         )
     if vllm_config.parallel_config.decode_context_parallel_size > 1:
-        raise UserError("Context parallelism deals the positions of a prefix out. Set decode_context_parallel_size to 1.")
+        raise UserError(
+            "Context parallelism deals the positions of a prefix out. Set decode_context_parallel_size to 1."
+        )
 
 
 def check_cache(vllm_config: VllmConfig, kv_cache_config: KVCacheConfig) -> int:

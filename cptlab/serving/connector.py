@@ -136,7 +136,9 @@ class PrefixConnector(KVConnectorBase_V1):
 
     def _slots(self, load: Load) -> Tensor:
         positions = torch.arange(load.start, self._prefixes[str(load.salt)].length)
-        return torch.tensor(load.blocks)[positions // self._block_size] * self._block_size + positions % self._block_size
+        return (
+            torch.tensor(load.blocks)[positions // self._block_size] * self._block_size + positions % self._block_size
+        )
 
     def _table(self, salt: str | None, name: str, layer: Any) -> tuple[Tensor, Tensor]:
         """Return keys and values [M, heads of this worker, head_dim] of a layer, on its device and in the model's precision."""

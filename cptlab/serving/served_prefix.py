@@ -63,5 +63,7 @@ def prefix_of(salt: str | None, prefixes: Mapping[str, ServedPrefix]) -> ServedP
         return None
     found = prefixes.get(salt.partition(".")[0])
     if found is None:
-        raise UserError(f"The cache salt {salt} names no prefix that is served here. Ask for a model by its name instead.")
+        raise UserError(
+            f"The cache salt {salt} names no prefix that is served here. Ask for a model by its name instead."
+        )
     return found

@@ -6,7 +6,7 @@ command are all that its config can have.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Annotated, Any, get_type_hints
 
@@ -246,6 +246,32 @@ class DilutionSettings(ModelSettings):
     ] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class ServeSettings(CommandSettings):
+    """conf/serve.yaml."""
+
+    backbone: Annotated[Any, Part(optional=True)] = None
+    run: Annotated[
+        str | None,
+        Setting("Training run whose prefix is served as the model `tuned`: its directory, or latest; null: none."),
+    ] = "latest"
+    prefixes: Annotated[
+        Mapping[str, str] | None,
+        Setting("More prefixes by the model names that clients ask for: directories of training runs or of prefixes."),
+    ] = None
+    host: Annotated[str, Setting("Address to listen on; 0.0.0.0: every network of the machine.")] = "127.0.0.1"
+    port: Annotated[int, Setting("Port to listen on.", at_least=1)] = 8000
+    dtype: Annotated[
+        str | None,
+        Setting("Precision of the weights; null: that of the backbone.", choices=("float32", "bfloat16", "float16")),
+    ] = None
+    max_model_len: Annotated[
+        int | None,
+        Setting("Tokens of a context at most, the prefix's positions included; null: those of the model.", at_least=1),
+    ] = None
+    vllm: Annotated[Sequence[str], Setting("More options of `vllm serve`, such as ['--tensor-parallel-size=2'].")] = ()
+
+
 COMMANDS: dict[str, type[CommandSettings]] = {
     "train": TrainSettings,
     "evaluate": EvaluateSettings,
@@ -253,6 +279,7 @@ COMMANDS: dict[str, type[CommandSettings]] = {
     "tasks": TasksSettings,
     "omega": OmegaSettings,
     "dilution": DilutionSettings,
+    "serve": ServeSettings,
 }
 
 
