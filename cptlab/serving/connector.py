@@ -1,4 +1,4 @@
-"""A KV connector that fills the first M positions of a request with a trained prefix. vLLM loads it unmodified:
+"""A KV connector for vLLM that fills the first M positions of a request with a trained prefix.
 
     vllm serve MODEL --kv-transfer-config '{"kv_connector": "PrefixConnector", "kv_role": "kv_consumer",
         "kv_connector_module_path": "cptlab.serving.connector",

@@ -1,0 +1,111 @@
+"""Greedy tokens of an unmodified vLLM with our connector equal those of cptlab's engine. `make test-serving` runs this."""
+
+import pytest
+
+pytest.importorskip(
+    "vllm", reason="vLLM is not installed here; make test-serving runs this in an environment of its own"
+)
+
+from vllm_models import model_on_disk, ours, prefixes_on_disk, start, stop, vllm_settings
+
+from cptlab.errors import UserError
+from cptlab.serving.served_prefix import load_served
+
+vllm_settings()
+BLOCK = 32  # positions of a block of vLLM's CPU build
+# shorter than a block, longer than one, a whole one, and two prefixes side by side
+CASES = {
+    "llama_gqa": {"a": 5, "b": 12},
+    "qwen2": {"a": 40, "b": 12},
+    "starcoder2": {"a": 32, "b": 64},
+    "gpt2": {"a": 7, "b": 33},
+    "kata-lm": {"a": 16, "b": 12},
+}
+TEXTS = [f"def f{'x' * number}(n):\n    # {'abc ' * number}{number}\n    return" for number in range(12)]
+
+
+@pytest.fixture(scope="module", params=sorted(CASES))
+def engines(request, tmp_path_factory):
+    """(backbone, prefixes, vLLM) with 14 blocks in all, while a request takes up to 6: not all requests fit at once."""
+    directory = tmp_path_factory.mktemp(request.param)
+    backbone = model_on_disk(request.param, directory / "model")
+    directories = prefixes_on_disk(backbone, directory, CASES[request.param])
+    llm = start(backbone, directories, block_size=BLOCK, num_gpu_blocks_override=14)
+    yield backbone, load_served(directories), llm
+    stop(llm)
+
+
+def prompt_of(backbone, text, served):
+    ids = backbone.encode_prompt(text)
+    if served is None:
+        return {"prompt_token_ids": ids}
+    return {"prompt_token_ids": [0] * served.length + ids, "cache_salt": served.salt}
+
+
+def run(llm, prompts, **options):
+    from vllm import SamplingParams
+
+    from vllm_models import TOKENS
+
+    return llm.generate(prompts, SamplingParams(**({"temperature": 0, "max_tokens": TOKENS} | options)), use_tqdm=False)
+
+
+def text(backbone, output) -> str:
+    """What an output's tokens say; vLLM's own text lacks the bytes of a character that the last token leaves unfinished."""
+    return backbone.decode(output.outputs[0].token_ids)
+
+
+def preemptions(llm) -> int:
+    return sum(metric.value for metric in llm.get_metrics() if metric.name == "vllm:num_preemptions")
+
+
+def test_greedy_tokens_equal_ours_with_shared_blocks_preemption_and_two_prefixes_at_once(engines):
+    backbone, served, llm = engines
+    choices = [None, *served]
+    expected = {one and one.name: ours(backbone, TEXTS, one and one.prefix) for one in choices}
+    assert len({tuple(texts) for texts in expected.values()}) == 3  # each prefix changes what is written
+    before = preemptions(llm)
+    hits = []
+    for _ in range(2):  # the second time blocks of the first are there
+        prompts = [(number, one) for number in range(len(TEXTS)) for one in choices]
+        outputs = run(llm, [prompt_of(backbone, TEXTS[number], one) for number, one in prompts])
+        found = [text(backbone, output) for output in outputs]
+        assert found == [expected[one and one.name][number] for number, one in prompts]
+        hits.append(
+            [output.num_cached_tokens - (one.length if one else 0) for output, (_, one) in zip(outputs, prompts)]
+        )
+    assert max(hits[1]) > 0  # real tokens, too, came from the cache
+    assert preemptions(llm) > before
+
+
+def test_a_prefix_is_there_without_the_prefix_cache_of_an_earlier_request(engines):
+    backbone, served, llm = engines
+    llm.reset_prefix_cache()
+    (output,) = run(llm, [prompt_of(backbone, TEXTS[3], served[0])])
+    assert output.num_cached_tokens == served[0].length
+    assert text(backbone, output) == ours(backbone, TEXTS[3:4], served[0].prefix)[0]
+
+
+def test_a_request_that_cannot_have_its_prefix_fails_instead_of_going_without(engines):
+    backbone, served, llm = engines
+    llm.reset_prefix_cache()
+    unknown = {"prompt_token_ids": [0] * 9 + [40], "cache_salt": "cptlab-prefix-0"}
+    short = {"prompt_token_ids": [0, 0, 40], "cache_salt": served[0].salt}
+    scored = prompt_of(backbone, TEXTS[0], served[0])
+    good = prompt_of(backbone, TEXTS[1], served[1])
+    outputs = run(llm, [unknown, good, short])
+    outputs += run(llm, [scored], prompt_logprobs=1)  # vLLM would compute all of the prompt anew
+    assert [output.outputs[0].finish_reason for output in outputs] == ["error", "length", "error", "error"]
+    assert text(backbone, outputs[1]) == ours(backbone, TEXTS[1:2], served[1].prefix)[0]
+
+
+def test_a_model_that_would_lose_the_prefix_is_refused(tmp_path):
+    from tiny_models import tiny_backbone
+
+    made = tiny_backbone("mistral", hidden_size=128, sliding_window=64)
+    made.model.save_pretrained(tmp_path / "model")
+    made.tokenizer.save_pretrained(tmp_path / "model")
+    made.path = str(tmp_path / "model")
+    directories = prefixes_on_disk(made, tmp_path, {"a": 5})
+    with pytest.raises(UserError, match="max_model_len=64"):
+        start(made, directories, block_size=BLOCK, num_gpu_blocks_override=8)
