@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tiny_models import ARCHITECTURES, tiny_backbone
 
 from cptlab.adapters import Prefix, save_prefix
@@ -15,6 +17,10 @@ from cptlab.decoding import generate
 from cptlab.decoding.sampling import Sampling
 from cptlab.records import Prompt
 
+NEEDS_VLLM = pytest.mark.skipif(
+    find_spec("vllm") is None,
+    reason="vLLM is not installed here; make test-serving runs this in an environment of its own",
+)
 WIDER = {"hidden_size": 128, "n_embd": 128, "num_key_value_heads": 2, "sliding_window": None}  # heads of 32 numbers
 TOKENS = 32
 TEMPLATE = "{% for message in messages %}<{{ message.role }}>{{ message.content }}\n{% endfor %}<assistant>"

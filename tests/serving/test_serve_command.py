@@ -21,6 +21,7 @@ from vllm_models import TEMPLATE, TOKENS, ours, prefixes_on_disk
 from cptlab.adapters import load_prefix
 from cptlab.backbone import load_backbone
 
+pytestmark = NEEDS_VLLM
 START_SECONDS = 600  # of a busy machine
 TEXTS = [f"def f{'x' * number}(n):\n    # {'abc ' * number}{number}\n    return" for number in range(6)]
 
@@ -28,6 +29,8 @@ TEXTS = [f"def f{'x' * number}(n):\n    # {'abc ' * number}{number}\n    return"
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """(client, prefixes by name, backbone): the embedded model with two prefixes, one of them from a training run."""
+    import openai  # comes with vLLM
+
     directory = tmp_path_factory.mktemp("serve")
     backbone = load_backbone("kata-lm")
     directories = prefixes_on_disk(backbone, directory / "run", {"prefix": 12, "other": 40})
@@ -121,6 +124,8 @@ def test_echo_shows_the_prompt_alone(server):
     ],
 )
 def test_what_cannot_be_given_is_refused_and_the_server_goes_on(server, asked, message):
+    import openai
+
     client, prefixes, backbone = server
     with pytest.raises(openai.BadRequestError, match=message):
         client.completions.create(model="tuned", max_tokens=1, **asked)

@@ -11,6 +11,7 @@ from vllm_models import model_on_disk, ours, prefixes_on_disk, start, stop, vllm
 from cptlab.errors import UserError
 from cptlab.serving.served_prefix import load_served
 
+pytestmark = NEEDS_VLLM
 vllm_settings()
 BLOCK = 32  # positions of a block of vLLM's CPU build
 # shorter than a block, longer than one, a whole one, and two prefixes side by side
@@ -44,8 +45,6 @@ def prompt_of(backbone, text, served):
 
 def run(llm, prompts, **options):
     from vllm import SamplingParams
-
-    from vllm_models import TOKENS
 
     return llm.generate(prompts, SamplingParams(**({"temperature": 0, "max_tokens": TOKENS} | options)), use_tqdm=False)
 
@@ -100,8 +99,6 @@ def test_a_request_that_cannot_have_its_prefix_fails_instead_of_going_without(en
 
 
 def test_a_model_that_would_lose_the_prefix_is_refused(tmp_path):
-    from tiny_models import tiny_backbone
-
     made = tiny_backbone("mistral", hidden_size=128, sliding_window=64)
     made.model.save_pretrained(tmp_path / "model")
     made.tokenizer.save_pretrained(tmp_path / "model")
