@@ -6,17 +6,10 @@ import socket
 import subprocess
 import sys
 import time
-
-import pytest
-
-pytest.importorskip(
-    "vllm", reason="vLLM is not installed here; make test-serving runs this in an environment of its own"
-)
-openai = pytest.importorskip("openai", reason="the OpenAI client comes with vLLM; it is not installed here")
-
 from concurrent.futures import ThreadPoolExecutor
 
-from vllm_models import TEMPLATE, TOKENS, ours, prefixes_on_disk
+import pytest
+from vllm_models import NEEDS_VLLM, TEMPLATE, TOKENS, ours, prefixes_on_disk
 
 from cptlab.adapters import load_prefix
 from cptlab.backbone import load_backbone

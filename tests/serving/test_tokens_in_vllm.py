@@ -1,12 +1,8 @@
 """Greedy tokens of an unmodified vLLM with our connector equal those of cptlab's engine. `make test-serving` runs this."""
 
 import pytest
-
-pytest.importorskip(
-    "vllm", reason="vLLM is not installed here; make test-serving runs this in an environment of its own"
-)
-
-from vllm_models import model_on_disk, ours, prefixes_on_disk, start, stop, vllm_settings
+from tiny_models import tiny_backbone
+from vllm_models import NEEDS_VLLM, TOKENS, model_on_disk, ours, prefixes_on_disk, start, stop, vllm_settings
 
 from cptlab.errors import UserError
 from cptlab.serving.served_prefix import load_served
