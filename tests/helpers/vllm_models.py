@@ -63,6 +63,7 @@ def ours(backbone: Backbone, texts: Sequence[str], prefix: Prefix | None) -> lis
 
 def start(backbone: Backbone, directories: dict[str, str], **options: Any) -> Any:
     """Start an unmodified vLLM in this process, with the connector alone."""
+    vllm_settings()
     from vllm import LLM
 
     from cptlab.serving.server import transfer_config

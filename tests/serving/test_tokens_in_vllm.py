@@ -2,13 +2,12 @@
 
 import pytest
 from tiny_models import tiny_backbone
-from vllm_models import NEEDS_VLLM, TOKENS, model_on_disk, ours, prefixes_on_disk, start, stop, vllm_settings
+from vllm_models import NEEDS_VLLM, TOKENS, model_on_disk, ours, prefixes_on_disk, start, stop
 
 from cptlab.errors import UserError
 from cptlab.serving.served_prefix import load_served
 
 pytestmark = NEEDS_VLLM
-vllm_settings()
 BLOCK = 32  # positions of a block of vLLM's CPU build
 # shorter than a block, longer than one, a whole one, and two prefixes side by side
 CASES = {
