@@ -15,7 +15,6 @@ rotated. Blocks are shared between requests with the same salt only; preempted r
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,7 @@ import torch
 from torch import Tensor
 from vllm.distributed import get_tensor_model_parallel_rank, get_tensor_model_parallel_world_size
 from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorBase_V1, KVConnectorMetadata, KVConnectorRole
+from vllm.logger import init_logger
 
 from cptlab.errors import UserError
 from cptlab.serving.checks import check_cache, check_prefixes
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from vllm.v1.core.sched.output import SchedulerOutput
     from vllm.v1.kv_cache_interface import KVCacheConfig
     from vllm.v1.request import Request
+
+
+logger = init_logger(__name__)
 
 
 @dataclass
@@ -62,6 +65,7 @@ class PrefixConnector(KVConnectorBase_V1):
         check_prefixes(vllm_config, served)
         self._block_size = check_cache(vllm_config, kv_cache_config)
         self._prefixes = {one.salt: one for one in served}
+        self._refused: set[str] = set()  # of the scheduler: requests that must fail
         self._planned: list[Load] = []  # of the scheduler, for the step that it plans
         self._failed: set[int] = set()  # of a worker: blocks of requests that cannot have their prefix
         self._tables: dict[tuple[str, str], tuple[Tensor, Tensor]] = {}  # of a worker: by salt and layer
@@ -70,9 +74,14 @@ class PrefixConnector(KVConnectorBase_V1):
 
     def get_num_new_matched_tokens(self, request: Request, num_computed_tokens: int) -> tuple[int, bool]:
         """Return how many positions of the prefix are not in blocks of an earlier request: M, less those, and never later."""
-        prefix, fails = self._wanted(request)
-        if fails:
-            request.skip_reading_prefix_cache = False  # else vLLM would run the request without what this says
+        try:
+            prefix = self._checked(request)
+        except UserError as error:
+            logger.error("Request %s fails: %s", request.request_id, error)
+            self._refused.add(request.request_id)
+            request.skip_reading_prefix_cache = (
+                False  # else vLLM would pass over the load, and it is the load that fails
+            )
             return (1 if num_computed_tokens == 0 and request.num_prompt_tokens > 1 else 0), False
         return (max(0, prefix.length - num_computed_tokens) if prefix else 0), False
 
@@ -80,28 +89,31 @@ class PrefixConnector(KVConnectorBase_V1):
         """Plan the load, now that the request has its blocks."""
         if not num_external_tokens:
             return
-        prefix, _ = self._wanted(request)
         (mine,) = blocks.get_block_ids()
-        if prefix is None:
+        if request.request_id in self._refused:
+            self._refused.discard(request.request_id)
             self._planned.append(Load(None, 0, mine[:1]))
-        else:
-            used = -(-prefix.length // self._block_size)
-            self._planned.append(Load(prefix.salt, prefix.length - num_external_tokens, mine[:used]))
+            return
+        prefix = self._checked(request)
+        assert prefix is not None
+        used = -(-prefix.length // self._block_size)
+        self._planned.append(Load(prefix.salt, prefix.length - num_external_tokens, mine[:used]))
 
     def build_connector_meta(self, scheduler_output: SchedulerOutput) -> Loads:
         planned, self._planned = self._planned, []
         return Loads(planned)
 
-    def _wanted(self, request: Request) -> tuple[ServedPrefix | None, bool]:
-        """Return the prefix of a request, and whether it must fail, because it cannot have the prefix that it asks for."""
-        try:
-            prefix = prefix_of(request.cache_salt, self._prefixes)
-        except UserError:
-            return None, True
-        if prefix is None:
-            return None, False
-        fails = request.num_prompt_tokens <= prefix.length or request.skip_reading_prefix_cache
-        return (None if fails else prefix), fails
+    def _checked(self, request: Request) -> ServedPrefix | None:
+        """Return the prefix of a request. Raises UserError where it cannot have the one that it asks for."""
+        prefix = prefix_of(request.cache_salt, self._prefixes)
+        if prefix is not None and request.num_prompt_tokens <= prefix.length:
+            raise UserError(
+                f"Its prompt has {request.num_prompt_tokens} tokens, and the first {prefix.length} stand for the prefix. Put them "
+                "before the real ones."
+            )
+        if prefix is not None and request.skip_reading_prefix_cache:
+            raise UserError("It asks for log-probabilities of the prompt, which are not computed for a prefix.")
+        return prefix
 
     # In the workers
 
@@ -152,5 +164,5 @@ class PrefixConnector(KVConnectorBase_V1):
 
 def _layer_index(name: str) -> int:
     """Return which layer of the model an attention layer belongs to, from its name, such as model.layers.3.self_attn.attn."""
-    (index,) = re.findall(r"(?<=\.)\d+(?=\.)", name)
+    (index,) = (part for part in name.split(".") if part.isdigit())
     return int(index)

@@ -22,12 +22,17 @@ TEXTS = [f"def f{'x' * number}(n):\n    # {'abc ' * number}{number}\n    return"
 
 @pytest.fixture(scope="module", params=sorted(CASES))
 def engines(request, tmp_path_factory):
-    """(backbone, prefixes, vLLM) with 14 blocks in all, while a request takes up to 6: not all requests fit at once."""
+    """(backbone, prefixes, what cptlab's engine writes, vLLM), with 14 blocks in all, while a request takes up to 6.
+
+    cptlab's engine comes first, because vLLM changes the classes of transformers for models that it runs through these.
+    """
     directory = tmp_path_factory.mktemp(request.param)
     backbone = model_on_disk(request.param, directory / "model")
     directories = prefixes_on_disk(backbone, directory, CASES[request.param])
+    served = load_served(directories)
+    expected = {one and one.name: ours(backbone, TEXTS, one and one.prefix) for one in (None, *served)}
     llm = start(backbone, directories, block_size=BLOCK, num_gpu_blocks_override=14)
-    yield backbone, load_served(directories), llm
+    yield backbone, served, expected, llm
     stop(llm)
 
 
@@ -53,44 +58,39 @@ def preemptions(llm) -> int:
     return sum(metric.value for metric in llm.get_metrics() if metric.name == "vllm:num_preemptions")
 
 
-def test_greedy_tokens_equal_ours_with_shared_blocks_preemption_and_two_prefixes_at_once(engines):
-    backbone, served, llm = engines
-    choices = [None, *served]
-    expected = {one and one.name: ours(backbone, TEXTS, one and one.prefix) for one in choices}
+def test_greedy_tokens_equal_ours_with_preemption_and_two_prefixes_at_once(engines):
+    backbone, served, expected, llm = engines
     assert len({tuple(texts) for texts in expected.values()}) == 3  # each prefix changes what is written
     before = preemptions(llm)
-    hits = []
-    for _ in range(2):  # the second time blocks of the first are there
-        prompts = [(number, one) for number in range(len(TEXTS)) for one in choices]
+    for _ in range(2):
+        prompts = [(number, one) for number in range(len(TEXTS)) for one in (None, *served)]
         outputs = run(llm, [prompt_of(backbone, TEXTS[number], one) for number, one in prompts])
         found = [text(backbone, output) for output in outputs]
         assert found == [expected[one and one.name][number] for number, one in prompts]
-        hits.append(
-            [output.num_cached_tokens - (one.length if one else 0) for output, (_, one) in zip(outputs, prompts)]
-        )
-    assert max(hits[1]) > 0  # real tokens, too, came from the cache
     assert preemptions(llm) > before
 
 
-def test_a_prefix_is_there_without_the_prefix_cache_of_an_earlier_request(engines):
-    backbone, served, llm = engines
+def test_blocks_of_an_earlier_request_hold_its_prefix_and_no_other(engines):
+    backbone, served, expected, llm = engines
     llm.reset_prefix_cache()
-    (output,) = run(llm, [prompt_of(backbone, TEXTS[3], served[0])])
-    assert output.num_cached_tokens == served[0].length
-    assert text(backbone, output) == ours(backbone, TEXTS[3:4], served[0].prefix)[0]
+    for one, hit in ((served[0], False), (served[0], True), (served[1], False), (None, False), (served[0], True)):
+        (output,) = run(llm, [prompt_of(backbone, TEXTS[-1], one)])
+        filled = one.length if one else 0
+        assert (output.num_cached_tokens > filled) == hit
+        assert text(backbone, output) == expected[one and one.name][-1]
 
 
 def test_a_request_that_cannot_have_its_prefix_fails_instead_of_going_without(engines):
-    backbone, served, llm = engines
+    backbone, served, expected, llm = engines
     llm.reset_prefix_cache()
     unknown = {"prompt_token_ids": [0] * 9 + [40], "cache_salt": "cptlab-prefix-0"}
     short = {"prompt_token_ids": [0, 0, 40], "cache_salt": served[0].salt}
-    scored = prompt_of(backbone, TEXTS[0], served[0])
-    good = prompt_of(backbone, TEXTS[1], served[1])
-    outputs = run(llm, [unknown, good, short])
-    outputs += run(llm, [scored], prompt_logprobs=1)  # vLLM would compute all of the prompt anew
-    assert [output.outputs[0].finish_reason for output in outputs] == ["error", "length", "error", "error"]
-    assert text(backbone, outputs[1]) == ours(backbone, TEXTS[1:2], served[1].prefix)[0]
+    outputs = run(llm, [unknown, prompt_of(backbone, TEXTS[1], served[1]), short])
+    assert [output.outputs[0].finish_reason for output in outputs][::2] == ["error", "error"]
+    assert text(backbone, outputs[1]) == expected[served[1].name][1]
+    # vLLM would compute the whole prompt anew
+    (scored,) = run(llm, [prompt_of(backbone, TEXTS[0], served[0])], prompt_logprobs=1)
+    assert scored.outputs[0].finish_reason == "error"
 
 
 def test_a_model_that_would_lose_the_prefix_is_refused(tmp_path):
@@ -100,4 +100,4 @@ def test_a_model_that_would_lose_the_prefix_is_refused(tmp_path):
     made.path = str(tmp_path / "model")
     directories = prefixes_on_disk(made, tmp_path, {"a": 5})
     with pytest.raises(UserError, match="max_model_len=64"):
-        start(made, directories, block_size=BLOCK, num_gpu_blocks_override=8)
+        start(made, directories, block_size=BLOCK, num_gpu_blocks_override=14)
