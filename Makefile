@@ -3,13 +3,14 @@
 # make test-slow     the tests that take long and seldom fail
 # make test-serving  trained prefixes in vLLM's CPU build, in an environment of its own
 # make check         lint, format, types, import contract and spelling, as CI runs them
+# make docs          the site of docs/ in build/site, with API pages; broken links are errors
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SERVING := .venv-serving
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow test-serving check clean
+.PHONY: demo test test-slow test-serving check docs clean
 
 demo: $(VENV)/demo
 	$(BIN)/cptlab train experiment=demo
@@ -31,6 +32,10 @@ check: $(VENV)/check
 	$(BIN)/lint-imports
 	$(BIN)/codespell
 
+docs: $(VENV)/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "Site: build/site/index.html"
+
 # Each target installs what it needs, again when the pinned versions change.
 $(VENV)/demo: constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -50,6 +55,11 @@ $(VENV)/check: $(VENV)/demo
 	@$(PIP) -e '.[dev]'
 	@touch $@
 
+$(VENV)/docs: $(VENV)/demo
+	@echo "Installing what the site needs ..."
+	@$(PIP) -e '.[docs]'
+	@touch $@
+
 # The index has these three for CUDA's torch alone, and beside torch's CPU build they fail to import. No text model needs them.
 $(SERVING)/test: constraints-serving.txt pyproject.toml
 	@echo "Setting up $(SERVING) with vLLM (once, several minutes) ..."
@@ -59,4 +69,4 @@ $(SERVING)/test: constraints-serving.txt pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(SERVING)
+	rm -rf $(VENV) $(SERVING) build

@@ -67,7 +67,7 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     excluded = benchmark.excluded_of(config.split)
     _say_what_is_excluded(excluded)
     ks = allowed_ks({task.id: config.n for task in tasks}, config.ks)
-    check_optimized(config, flat_names(tasks, [system.name for system in chosen], ks))
+    check_optimized(config, flat_names(tasks, [system.name for system in chosen], ks, config.n))
     backbone = build_backbone(config, chosen)
     cache = Path(config.paths.cache)
     systems = [load_system(system, backbone, decoding) for system in chosen]
@@ -156,7 +156,8 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
     present = [task for task in benchmark.tasks if any(task.id in file.counts for file in files.values())]
     shared = shared_tasks(present, list(files.values()))
     ks = allowed_ks({task.id: min(file.counts[task.id] for file in files.values()) for task in shared}, config.ks)
-    check_optimized(config, flat_names(shared, list(files), ks, tokens=False))
+    most = max((file.counts[task.id] for file in files.values() for task in shared), default=1)
+    check_optimized(config, flat_names(shared, list(files), ks, most, tokens=False))
     for file in files.values():
         say(file.coverage(benchmark.name, benchmark.tasks))
     if len(files) > 1:

@@ -42,7 +42,7 @@ class Family:
 
 QUALITY = Family("quality", "Code quality: pylint score (0 to 10)", "pylint score", 2, 10)
 CORRECTNESS = Family("correctness", "Functional correctness: pass@k in percent", "pass@k", 1, 100, percent=True)
-LENGTH = Family("length", "Program length: statements, lines of code and tokens", "per program", 1)
+LENGTH = Family("length", "Program length and variety: statements, lines, tokens, distinct programs", "per program", 1)
 MESSAGES = Family("messages", "Pylint messages by category: number per 100 programs", "per 100 programs", 1)
 SCORES = (QUALITY, CORRECTNESS)  # more is better; these have a figure too
 FAMILIES = (*SCORES, LENGTH, MESSAGES)
@@ -92,6 +92,11 @@ def mean_tokens(programs: Sequence[JudgedProgram]) -> float | None:
     return sum(counts) / len(counts) if all(counts) else None
 
 
+def distinct_per_100(programs: Sequence[JudgedProgram]) -> float | None:
+    """Different texts among a task's programs, per 100 of them. None for a single program, which is always distinct."""
+    return 100 * len({program.text_hash for program in programs}) / len(programs) if len(programs) > 1 else None
+
+
 def messages_per_100(programs: Sequence[JudgedProgram], category: str) -> float:
     """Messages of a category (E, W, R or C) in the programs that parse, per 100 of all programs."""
     messages = (message for program in programs if program.parses for message in program.quality.messages)
@@ -114,6 +119,7 @@ METRICS = (  # those of quality are CPT Table II's; pass@k, of CPT Table III, is
     Metric("statements", "Statements", "statements per program", LENGTH, mean_statements),
     Metric("lines", "Lines", "lines of code per program", LENGTH, mean_lines),
     Metric("tokens", "Tokens", "tokens per program", LENGTH, mean_tokens),
+    Metric("distinct", "Distinct", "distinct programs of 100 of a task", LENGTH, distinct_per_100, samples=2),
     _messages("errors", "E"),
     _messages("warnings", "W"),
     _messages("refactors", "R"),

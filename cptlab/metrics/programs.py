@@ -14,7 +14,7 @@ class JudgedProgram:
 
     `lines` are its lines of code (`lines_of_code`). `tokens` are all that the model wrote for it, 0 where they were not
     counted, as in programs of other tools. `finished`: the answer ended by itself, not at the limit of new tokens.
-    `cleaned`: the program was taken out of the text around it.
+    `cleaned`: the program was taken out of the text around it. `text_hash` is equal for equal texts, within one process.
     """
 
     quality: Quality
@@ -23,6 +23,7 @@ class JudgedProgram:
     tokens: int = 0
     finished: bool = True
     cleaned: bool = False
+    text_hash: int = 0
 
     @property
     def parses(self) -> bool:
@@ -34,7 +35,8 @@ class JudgedProgram:
 def judged_program(completion: Completion, quality: Quality, verdict: Verdict) -> JudgedProgram:
     """Return what is kept of one program's records."""
     lines = lines_of_code(completion.program)
-    return JudgedProgram(quality, verdict, lines, completion.tokens, completion.finished, completion.cleaned)
+    text_hash = hash(completion.program.strip())
+    return JudgedProgram(quality, verdict, lines, completion.tokens, completion.finished, completion.cleaned, text_hash)
 
 
 def lines_of_code(program: str) -> int:

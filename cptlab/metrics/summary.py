@@ -110,14 +110,18 @@ def bounds(results: Mapping[str, Summary]) -> dict[str, float]:
     }
 
 
-def flat_names(tasks: Sequence[Task], systems: Sequence[str], ks: Sequence[int], tokens: bool = True) -> list[str]:
+def flat_names(
+    tasks: Sequence[Task], systems: Sequence[str], ks: Sequence[int], samples: int, tokens: bool = True
+) -> list[str]:
     """Return the names that `flat` will give for these systems: known before anything is computed.
 
-    `tokens`: those of the programs are counted.
+    `samples`: the most programs of a task. `tokens`: those of the programs are counted.
     """
     rules = [rule for rule in _further_rules(tasks) if rule not in UNCOUNTED]
     names = {
-        difficulty: [metric.name for metric in metrics_for(ks, rules + _uncounted(chosen))] if chosen else []
+        difficulty: [one.name for one in metrics_for(ks, rules + _uncounted(chosen)) if one.samples <= samples]
+        if chosen
+        else []
         for difficulty, chosen in groups(tasks).items()
     }
     return [

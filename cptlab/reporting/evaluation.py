@@ -163,7 +163,7 @@ def read_system(directory: Path, tasks: Sequence[Task]) -> dict[str, tuple[Store
             )
         if one.task_id not in samples:
             raise UserError(f"{completions}, record {number}: task {one.task_id!r} is not in tasks.jsonl. {REMAKE}")
-        counts = lines_of_code(one.program), one.tokens, one.finished, one.cleaned
+        counts = lines_of_code(one.program), one.tokens, one.finished, one.cleaned, hash(one.program.strip())
         samples[one.task_id].append(StoredProgram(_shared(quality), verdict, *counts, completions, place))
     return {task_id: tuple(found) for task_id, found in samples.items()}
 

@@ -22,6 +22,7 @@ NOTES = {  # by the metric that they are about
     "statements": " Statements: of the programs that parse.",
     "lines": " Lines: without blank lines and comments.",
     "tokens": " Tokens: all that the model wrote.",
+    "distinct": " Distinct: different texts among a task's programs, per 100.",
     "pylint_errors": " E: errors, W: warnings, R: refactor, C: convention, in programs that parse, per 100 of all programs.",
 }
 PAIRS_OF = ("Train", "Validation", "Test", "All")

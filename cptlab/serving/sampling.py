@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,7 @@ from cptlab.records import Completion, Prompt
 from cptlab.serving.served_prefix import ServedPrefix
 from cptlab.serving.server import placeholder_id, transfer_config
 
+_names = itertools.count()  # of requests; each is given once in a process
 _running: tuple[Any, Any] | None = None  # the vLLM of this process, and what it was started for
 
 
@@ -88,10 +90,11 @@ def _run(
         ids_before = [placeholder_id(backbone.tokenizer, vocabulary)] * prefix.length
         before = {"cache_salt": ServedPrefix("prefix", prefix).salt}
     running = {}
-    for number, (request, sample) in enumerate(wanted):
+    for request, sample in wanted:
+        name = str(next(_names))
         prompt = {"prompt_token_ids": [*ids_before, *request.ids], **before}
-        engine.add_request(str(number), prompt, _parameters(backbone, request, sample, sampling, seed))
-        running[str(number)] = (request, sample, [])
+        engine.add_request(name, prompt, _parameters(backbone, request, sample, sampling, seed))
+        running[name] = (request, sample, [])
     try:
         while running:
             for output in engine.step():

@@ -232,6 +232,7 @@ def results_by_task(directory: Path) -> dict[str, list[JudgedProgram]]:
             Verdict(verdict["status"], by_rule=verdict["by_rule"]),
             lines_of_code(completion["program"]),
             cleaned=completion.get("cleaned", False),
+            text_hash=hash(completion["program"].strip()),
         )
         programs.setdefault(completion["task_id"], []).append(program)
     return programs

@@ -235,7 +235,14 @@ def test_multirun_trains_every_ablation_on_the_same_pairs_and_reference(tmp_path
     assert done.stderr.count("Reference: found") == 9  # no_pt needs the validation pairs' alone
 
 
-@pytest.mark.parametrize("objective", ["cpt_hinge", "dpo", "dpop", "orpo", "simpo", "single_prefix", "sven"])
+OBJECTIVES = [
+    "dpo",
+    "single_prefix",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("cpt_hinge", "dpop", "orpo", "simpo", "sven")),
+]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
 def test_every_objective_trains(objective, whole, tmp_path, capfd):
     """On the pairs and reference of another run; with two prefixes both are exported."""
     train, _ = whole
@@ -251,6 +258,7 @@ def test_every_objective_trains(objective, whole, tmp_path, capfd):
     assert "being computed" not in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_steps_and_ways_to_compute_train_the_same(whole, tmp_path):
     train, _ = whole
     table = load_prefix(train / "prefix").table

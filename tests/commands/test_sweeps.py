@@ -61,6 +61,7 @@ def test_every_failing_job_is_named_and_only_what_is_missing_is_done_again(sweep
     assert "one.jsonl" in said.splitlines()[-1] and "holds a finished run" in said.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_finished_sweep_is_begun_anew(sweep, tmp_path):
     write("one.jsonl"), write("two.jsonl", 2)
     for _ in range(2):

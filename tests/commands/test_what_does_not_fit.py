@@ -57,6 +57,7 @@ def test_where_no_task_fits_the_remedy_is_said(tmp_path, capsys):
     assert "Lower decoding.sampling.max_new_tokens" in said and not (tmp_path / "logs/evaluate/runs/now").exists()
 
 
+@pytest.mark.slow
 def test_pairs_are_built_of_the_tasks_that_fit(built, tmp_path):
     benchmark = kata()
     prompt = lengths(benchmark.split("train", 9) + benchmark.split("validation", 3))
@@ -67,6 +68,7 @@ def test_pairs_are_built_of_the_tasks_that_fit(built, tmp_path):
     assert statistics["filters"]["tasks"] == sum(length <= most for length in prompt.values())
 
 
+@pytest.mark.slow
 def test_pairs_are_made_by_the_checks_that_count(built):
     """Without the messages that most programs have, other pairs are found, and kept apart."""
     before = {path: path.read_bytes() for path in built.glob("cache/pairs/*/pairs.jsonl")}
@@ -81,6 +83,7 @@ def test_pairs_are_made_by_the_checks_that_count(built):
     assert scores[0] != scores[1]
 
 
+@pytest.mark.slow
 def test_pairs_of_another_tokenizer_are_cut_and_masked_anew(built, tmp_path, capsys):
     own = next(built.glob("cache/pairs/*/pairs.jsonl"))
     by_letters = [
@@ -93,6 +96,7 @@ def test_pairs_of_another_tokenizer_are_cut_and_masked_anew(built, tmp_path, cap
     assert next(tmp_path.glob("cache/pairs/*/pairs.jsonl")).read_bytes() == own.read_bytes()
 
 
+@pytest.mark.slow
 def test_training_leaves_out_long_pairs(built, tmp_path, capsys):
     pairs = read_pairs(next(built.glob("cache/pairs/*/pairs.jsonl")))
     long = replace(pairs[0], task_id="kata/long", instruction="x = 1\n" * 400)

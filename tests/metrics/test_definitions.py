@@ -21,14 +21,16 @@ PROGRAMS = [
         Verdict(status, by_rule={"lenient": "passed"}),
         lines,
         tokens,
+        text_hash=text_hash,
     )
-    for score, statements, codes, status, lines, tokens in zip(
+    for score, statements, codes, status, lines, tokens, text_hash in zip(
         SCORES,
         (5, 2, 8, 0),
         CODES,
         ("failed", "passed", "passed", "error"),
         (6, 3, 9, 4),
         (60, 20, 90, 256),
+        (11, 12, 11, 13),
         strict=True,
     )
 ]
@@ -46,6 +48,7 @@ PROGRAMS = [
         ("statements", (5 + 2 + 8) / 3),  # of the programs that parse
         ("lines", 22 / 4),
         ("tokens", 426 / 4),
+        ("distinct", 75),  # the first and the third are equal
         ("pylint_errors", 100 * 2 / 4),  # E0001 is no message of a program that parses
         ("pylint_warnings", 25),
         ("pylint_refactors", 25),
@@ -75,7 +78,7 @@ def test_a_further_metric_is_a_line(monkeypatch):
     task = Task("a", "kata", "test", "", "call", Prompt("p"), "f", (Test(1),))
     found = summarise([task], {"a": PROGRAMS})["all"]
     assert found["pylint_median"] == 4.0 and found["pylint_median_ci"] == [4.0, 4.0]
-    assert flat_names([task], ["x"], [])[-2] == "x/all/pylint_median"
+    assert flat_names([task], ["x"], [], 2)[-2] == "x/all/pylint_median"
 
 
 def test_what_cannot_be_measured_is_none():
@@ -107,3 +110,14 @@ def test_how_answers_ended():
         answer("error", program="\n# nothing\n"),
     ]
     assert count_answers(programs) == {"programs": 6, "cut_off": 2, "not_parsed": 2, "no_program": 2, "cleaned": 1}
+
+
+def test_a_single_program_says_nothing_about_variety_and_texts_are_compared_without_their_ends():
+    distinct = find_metric("distinct")
+    assert distinct.of_task(PROGRAMS[:1]) is None and distinct.samples == 2
+    texts = ["x = 1", "x = 1\n", "x = 2", "\nx = 1"]
+    judged = [
+        judged_program(Completion("t", i, text, text, 1, True), Quality(5.0, 1, False), Verdict("passed"))
+        for i, text in enumerate(texts)
+    ]
+    assert distinct.of_task(judged) == 50

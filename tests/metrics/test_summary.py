@@ -86,10 +86,10 @@ def test_a_second_rule_gives_rates_of_its_own_and_no_difficulty_counts_in_all_al
 def test_the_names_are_known_before_anything_is_computed():
     tasks = [replace(task, rules=("strict", "official")) for task in TASKS]  # none is of competition
     results = {system: summarise(tasks, judged(), ks=(1, 4)) for system in ("a", "b")}
-    assert flat_names(tasks, ["a", "b"], (1, 4), tokens=False) == list(flat(results))
+    assert flat_names(tasks, ["a", "b"], (1, 4), 4, tokens=False) == list(flat(results))
     counted = {task: [replace(one, tokens=7) for one in some] for task, some in judged().items()}
     results = {system: summarise(tasks, counted, ks=(1, 4)) for system in ("a", "b")}
-    assert flat_names(tasks, ["a", "b"], (1, 4)) == list(flat(results))
+    assert flat_names(tasks, ["a", "b"], (1, 4), 4) == list(flat(results))
 
 
 def test_differences_are_paired_by_task():
@@ -118,7 +118,7 @@ def test_tests_that_do_not_count_have_a_rate_of_their_own_over_the_tasks_that_ha
     better = programs | {"a": [passed, failed]}
     change = compare(tasks, programs, better, ks=(1,))["all"]
     assert change["pass@1"] == 0 and change["public_pass@1"] == 0.25
-    assert flat_names(tasks, ["x"], (1,), tokens=False) == list(flat({"x": summarise(tasks, programs, ks=(1,))}))
+    assert flat_names(tasks, ["x"], (1,), 2, tokens=False) == list(flat({"x": summarise(tasks, programs, ks=(1,))}))
     without = summarise(tasks[2:], programs, ks=(1,))["all"]
     assert "public_pass@1" not in without
 

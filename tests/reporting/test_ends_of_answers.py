@@ -97,6 +97,7 @@ def test_programs_of_other_tools_have_no_tokens(tmp_path):
         "System",
         "Statements",
         "Lines",
+        "Distinct",
     )
 
 
