@@ -74,14 +74,15 @@ class PrefixConnector(KVConnectorBase_V1):
 
     def get_num_new_matched_tokens(self, request: Request, num_computed_tokens: int) -> tuple[int, bool]:
         """Return how many positions of the prefix are not in blocks of an earlier request: M, less those, and never later."""
-        try:
-            prefix = self._checked(request)
-        except UserError as error:
-            logger.error("Request %s fails: %s", request.request_id, error)
-            self._refused.add(request.request_id)
-            request.skip_reading_prefix_cache = (
-                False  # else vLLM would pass over the load, and it is the load that fails
-            )
+        prefix = None
+        if request.request_id not in self._refused:
+            try:
+                prefix = self._checked(request)
+            except UserError as error:
+                logger.error("Request %s fails: %s", request.request_id, error)
+                self._refused.add(request.request_id)
+        if request.request_id in self._refused:
+            request.skip_reading_prefix_cache = False  # or vLLM would pass over the load, which is what fails
             return (1 if num_computed_tokens == 0 and request.num_prompt_tokens > 1 else 0), False
         return (max(0, prefix.length - num_computed_tokens) if prefix else 0), False
 
@@ -91,7 +92,6 @@ class PrefixConnector(KVConnectorBase_V1):
             return
         (mine,) = blocks.get_block_ids()
         if request.request_id in self._refused:
-            self._refused.discard(request.request_id)
             self._planned.append(Load(None, 0, mine[:1]))
             return
         prefix = self._checked(request)
@@ -102,6 +102,10 @@ class PrefixConnector(KVConnectorBase_V1):
     def build_connector_meta(self, scheduler_output: SchedulerOutput) -> Loads:
         planned, self._planned = self._planned, []
         return Loads(planned)
+
+    def request_finished(self, request: Request, block_ids: list[int]) -> tuple[bool, dict[str, Any] | None]:
+        self._refused.discard(request.request_id)
+        return False, None
 
     def _checked(self, request: Request) -> ServedPrefix | None:
         """Return the prefix of a request. Raises UserError where it cannot have the one that it asks for."""
@@ -116,6 +120,16 @@ class PrefixConnector(KVConnectorBase_V1):
         return prefix
 
     # In the workers
+
+    def register_kv_caches(self, kv_caches: dict[str, Tensor]) -> None:
+        """Raise UserError where a layer's kernel cannot write keys and values apart from its forward pass."""
+        for name in kv_caches:
+            layer: Any = self._vllm_config.compilation_config.static_forward_context[name]
+            if not hasattr(layer.impl, "do_kv_cache_update"):
+                raise UserError(
+                    f"The attention of layer {name} ({type(layer.impl).__name__}) writes no keys and values but its own, so no "
+                    "prefix can be put before them. Choose another backend of vLLM: --attention-backend=FLASH_ATTN."
+                )
 
     def start_load_kv(self, forward_context: ForwardContext, **kwargs: Any) -> None:
         """Write the planned prefixes into the cache of every layer."""
