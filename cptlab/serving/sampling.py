@@ -19,6 +19,8 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
+import torch
+
 from cptlab.adapters import Prefix, save_prefix
 from cptlab.backbone import Backbone
 from cptlab.decoding import Sampling
@@ -149,6 +151,7 @@ def _start(backbone: Backbone, prefix: Prefix | None) -> Any:
     from cptlab.serving.checks import check_model
 
     options: dict[str, Any] = {"max_model_len": backbone.context_length, "distributed_executor_backend": "uni"}
+    options["enforce_eager"] = not torch.cuda.is_available()  # compiling for a CPU takes a C++ compiler, and minutes
     with _on_disk(backbone, prefix) as directories:
         if prefix is not None:
             check_model(backbone.config, backbone.context_length, [ServedPrefix("prefix", prefix)])
