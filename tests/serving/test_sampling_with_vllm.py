@@ -9,6 +9,7 @@ from cptlab.adapters import Prefix
 from cptlab.backbone import load_backbone
 from cptlab.decoding import Sampling, generate
 from cptlab.errors import UserError
+from cptlab.records import Prompt
 from cptlab.serving.sampling import generate_with_vllm
 from cptlab.tasks.kata import kata
 
@@ -56,8 +57,6 @@ def test_samples_differ_and_come_back_with_their_seed(backbone, prompts):
     assert with_vllm(backbone, prompts[:2], hot, None, n=4, seed=1) != first
 
 
-def test_a_prompt_that_needs_healing_is_refused(backbone, prompts):
-    task_id, prompt = prompts[0]
-    within = replace(prompt, text=prompt.text + "    ret")
+def test_a_prompt_that_needs_healing_is_refused(backbone):
     with pytest.raises(UserError, match="decoding.sampling.heal=false"):
-        with_vllm(backbone, [(task_id, within)], replace(GREEDY, heal=True), None)
+        with_vllm(backbone, [("task", Prompt("def f(x):\n    ret"))], replace(GREEDY, heal=True), None)
