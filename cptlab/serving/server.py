@@ -14,6 +14,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from cptlab.errors import UserError
 from cptlab.serving.served_prefix import ServedPrefix, prefix_of
 
 CONNECTOR = "cptlab.serving.connector"
@@ -104,7 +105,10 @@ def with_prefixes(
     prefixes = {one.salt: one for one in served}
 
     async def prefixed(prompt: Any, sampling_params: Any, request_id: str, **options: Any) -> AsyncIterator[Any]:
-        prefix = prefix_of(prompt.get("cache_salt"), prefixes) if isinstance(prompt, dict) else None
+        try:
+            prefix = prefix_of(prompt.get("cache_salt"), prefixes) if isinstance(prompt, dict) else None
+        except UserError as error:
+            raise VLLMValidationError(str(error)) from None
         if prefix is None:
             async for output in generate(prompt, sampling_params, request_id, **options):
                 yield output

@@ -113,6 +113,7 @@ def test_echo_shows_the_prompt_alone(server):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
+        ({"prompt": "x", "model": "base", "extra_body": {"cache_salt": "cptlab-prefix-0"}}, "names no prefix"),
         ({"prompt": "x", "echo": True, "logprobs": 1}, "no log-probabilities of the prompt"),
         ({"prompt": [5] * 1015}, "behind a prefix of 12"),  # of 1024
     ],
@@ -122,5 +123,5 @@ def test_what_cannot_be_given_is_refused_and_the_server_goes_on(server, asked, m
 
     client, prefixes, backbone = server
     with pytest.raises(openai.BadRequestError, match=message):
-        client.completions.create(model="tuned", max_tokens=1, **asked)
+        client.completions.create(**({"model": "tuned", "max_tokens": 1} | asked))
     assert complete(client, "tuned", TEXTS[2]) == ours(backbone, TEXTS[2:3], prefixes["tuned"])[0]
