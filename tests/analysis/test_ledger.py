@@ -74,10 +74,13 @@ def test_extremes_orders_and_shares(tmp_path):
     costs = [figure("ours", "trainable_parameters", 50), figure("sven", "trainable_parameters", 100)]
     minutes = zip(("single_prefix", "ours", "sven", "full"), (1, 3, 2, 4), strict=True)
     costs += [figure(name, "minutes_per_epoch", value) for name, value in minutes]
-    share = [figure("ours", "share_of_messages_not_more_frequent", 0.7)]
+    share = [figure("ours", "share_of_messages_not_more_frequent", 0.7, lo=0.6, hi=0.8)]
     found = record(tmp_path, cpt_table_7=rows, cpt_table_6=costs, cpt_table_12=share)
     assert verdicts(found) | {"C9": FAILS} == verdicts(found)  # an epoch of ours takes longer than one of SVEN's
     assert [verdicts(found)[name] for name in ("C10", "C11", "C12", "C17")] == [HOLDS, FAILS, HOLDS, HOLDS]
+    for number, (ends, verdict) in enumerate([((0.4, 0.8), UNDECIDED), ((0.3, 0.5), FAILS)]):
+        share[0] |= dict(zip(("lo", "hi"), ends, strict=True))
+        assert verdicts(record(tmp_path / str(number), cpt_table_12=share))["C17"] == verdict
     rows[0] = figure("no_lm", "pylint_min", 2.9, -1.1)  # another falls as much
     found = record(tmp_path / "b", cpt_table_7=rows)
     assert verdicts(found)["C10"] == FAILS

@@ -103,10 +103,13 @@ def _changes(check: Check, figures: Sequence[Figure]) -> Iterator[Evidence]:
     metric = _metric(check.metric, figures)
     chosen = [one for one in figures if one["metric"] == metric and is_row(check.row, one)]
     for one in _at_levels(chosen, check.difficulties):
-        if check.expect in ("majority", "always"):
-            limit = 1.0 if check.expect == "always" else 0.5
-            verdict = HOLDS if one["value"] >= 1.0 or one["value"] > limit else FAILS
+        if check.expect == "always":
+            verdict = HOLDS if one["value"] == 1 else FAILS
             yield Evidence(_what(one, metric), f"{one['value']:.2f}", one["tasks"], one["seeds"], verdict)
+        elif check.expect == "majority":
+            verdict = HOLDS if one["lo"] > 0.5 else FAILS if one["hi"] <= 0.5 else UNDECIDED
+            text = f"{one['value']:.2f} [{one['lo']:.2f}, {one['hi']:.2f}]"
+            yield Evidence(_what(one, metric), text, one["tasks"], one["seeds"], verdict)
         elif check.expect == "below":
             verdict = HOLDS if one["hi"] < check.margin else FAILS if one["lo"] > check.margin else UNDECIDED
             text = f"× {one['value']:.2f} [{one['lo']:.2f}, {one['hi']:.2f}]"
