@@ -4,11 +4,13 @@ import json
 
 import pytest
 import torch
+from run_commands import config
 from tiny_models import ARCHITECTURES, MIXED, VOCAB, tiny_tokenizer
 from transformers import AutoConfig
 
 from cptlab.adapters import Prefix, save_prefix
 from cptlab.backbone import PrefixShape
+from cptlab.commands.serve import serve
 from cptlab.errors import UserError
 from cptlab.serving.checks import check_model
 from cptlab.serving.served_prefix import ServedPrefix, find_prefix, load_served, prefix_of
@@ -91,14 +93,14 @@ def test_the_placeholder_is_a_token_that_no_program_has():
     assert placeholder_id(tokenizer, VOCAB) not in (tokenizer.eos_token_id, None)
 
 
-def config(arch: str, **overrides):
+def config_of(arch: str, **overrides):
     kind, values = ARCHITECTURES[arch]
     return AutoConfig.for_model(kind, **(values | overrides))
 
 
 @pytest.mark.parametrize("arch", sorted(ARCHITECTURES))
 def test_every_tested_architecture_is_served_within_its_window(arch):
-    part = config(arch)
+    part = config_of(arch)
     heads = {"llama": 4, "phi": 4, "codegen": 4, "gpt2": 4, "gpt_neox": 4, "gpt_bigcode": 1}.get(arch, 2)
     shape = PrefixShape(2, heads, 16 if arch == "qwen3" else 8)
     check_model(part, 128, [ServedPrefix("tuned", Prefix(shape, length=5))])
@@ -107,14 +109,28 @@ def test_every_tested_architecture_is_served_within_its_window(arch):
 @pytest.mark.parametrize(
     ("part", "max_model_len", "message"),
     [
-        (config("mistral", sliding_window=64), 65, "at most 64 tokens: max_model_len=64"),
-        (config("qwen2", **MIXED), 64, "leave its sliding window"),
+        (config_of("mistral", sliding_window=64), 65, "at most 64 tokens: max_model_len=64"),
+        (config_of("qwen2", **MIXED), 64, "leave its sliding window"),
         (AutoConfig.for_model("deepseek_v3"), 64, "compresses keys and values together"),
         (AutoConfig.for_model("mamba"), 64, "no attention with numbered positions"),
-        (config("llama_gqa", num_hidden_layers=3), 64, "belongs to another backbone"),
-        (config("llama_gqa"), 6, "no room for a prompt and an answer"),
+        (config_of("llama_gqa", num_hidden_layers=3), 64, "belongs to another backbone"),
+        (config_of("llama_gqa"), 6, "no room for a prompt and an answer"),
     ],
 )
 def test_what_would_lose_a_prefix_is_refused(part, max_model_len, message):
     with pytest.raises(UserError, match=message):
         check_model(part, max_model_len, [served(kv_heads=2)])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["run=null"], "There is no prefix to serve"),
+        (["run=null", "prefixes={base: x}"], "The model name base is taken"),
+        (["run=null", "prefixes={mine: x}"], "nothing says which backbone to serve"),
+        (["run=no/such/run"], "is no finished training run"),
+    ],
+)
+def test_serve_refuses_with_a_sentence(overrides, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        serve(config("serve", tmp_path, *overrides), tmp_path / "none")
