@@ -28,7 +28,7 @@ def serve(config: DictConfig, fresh: Path) -> None:
     """Check everything that can be known before a model is loaded, then serve until a signal ends it."""
     discard(fresh)
     directories = _directories(config)
-    node = config.backbone or _backbone_of(next(iter(directories.values())))
+    node = config.get("backbone") or _backbone_of(next(iter(directories.values())))
     if find_spec("vllm") is None:
         raise UserError(
             "vLLM is not installed, and it is what serves. Install it in an environment of its own: pip install 'cptlab[vllm]', "
