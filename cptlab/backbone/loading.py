@@ -112,7 +112,7 @@ def load_backbone(
     )
     where = resolve_device(device)
     quantized = quantized_loading(quantization, DTYPES[dtype], where) if quantization else {}
-    source, options, commit = _locate(path, revision, local_files_only)
+    source, options, commit = locate(path, revision, local_files_only)
     if gguf := options.get("gguf_file"):
         check_not_rounded_again(gguf, quantization)
     try:
@@ -172,7 +172,7 @@ def load_config(
     path: str, *, revision: str | None = None, local_files_only: bool = False
 ) -> tuple[PreTrainedConfig, bool]:
     """Return the config of the model at `path`, and whether its weights are on this machine. Raises UserError."""
-    source, options, _ = _locate(path, revision, local_files_only)
+    source, options, _ = locate(path, revision, local_files_only)
     try:
         config = AutoConfig.from_pretrained(source, **options)
     except Exception as error:  # of whatever class: the file may hold anything
@@ -211,7 +211,7 @@ def resolve_device(device: str) -> torch.device:
     return resolved
 
 
-def _locate(path: str, revision: str | None, local_files_only: bool) -> tuple[str, dict[str, Any], str | None]:
+def locate(path: str, revision: str | None, local_files_only: bool) -> tuple[str, dict[str, Any], str | None]:
     """Return the path for `from_pretrained`, the options for it, and the commit of a model of the hub."""
     if path in EMBEDDED:
         directory = Path(str(importlib.resources.files("cptlab") / "kata" / EMBEDDED[path]))

@@ -27,13 +27,14 @@ COMMANDS = {
     "record": "make the papers' tables and figures, with every command that they need",
     "omega": "tune the strength of Selective Prompt Anchoring on validation tasks",
     "omega-curve": "draw the curve over omega of a sweep or a tuning",
+    "serve": "serve trained prefixes with vLLM, to any OpenAI client",
     "dilution": "measure the attention on the prompt, token by token",
     "review": "have people compare programs blindly on a local page, and count their votes",
     "ledger": "say of each claim of the papers whether it holds in a record",
     "settings": "print every setting with its type, default, range and meaning",
     "pretrain": "train an embedded language model from nothing",
 }
-OVERRIDES = "train, evaluate, pairs, tasks, omega, dilution and review take Hydra's overrides: name=value, -m for sweeps, --cfg job."
+OVERRIDES = "train, evaluate, pairs, tasks, omega, serve, dilution and review take Hydra's overrides: name=value, -m for sweeps, --cfg job."
 
 
 @command(lambda: "Nothing was begun.")

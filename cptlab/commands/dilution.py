@@ -151,9 +151,11 @@ def dilution(config: DictConfig, fresh: Path) -> None:
 
 
 def _check(config: DictConfig) -> None:
-    """Raise UserError if no benchmark or no backbone is named, and for a decoding that runs tests."""
+    """Raise UserError if no benchmark or no backbone is named, and for a decoding that runs tests or another engine."""
     if config.decoding.get("second_try"):
         raise UserError("No program is run on tests here, so none gets a second try. Set decoding.second_try=false.")
+    if config.decoding.get("engine") == "vllm":
+        raise UserError("Attention is measured while cptlab's own engine generates. Set decoding.engine=cptlab.")
     for name in ("benchmark", "backbone"):
         if config.run is None and config.get(name) is None:
             usual = {"benchmark": "kata", "backbone": "kata_lm"}[name]

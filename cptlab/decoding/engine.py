@@ -80,7 +80,7 @@ def generate(
         for one in dict.fromkeys(guidance):
             strategy.check(n, sampling, one)
     requests = [
-        _make_request(backbone, index, *prompt, one, sampling, prefix)
+        make_request(backbone, index, *prompt, one, sampling, prefix)
         for index, (prompt, one) in enumerate(zip(prompts, guidance, strict=True))
     ]
     ended = ended or (lambda completion: None)
@@ -109,7 +109,7 @@ def positions_needed(
     return (0 if prefix is None else prefix.length) + read + sampling.limit(prompt)
 
 
-def _make_request(
+def make_request(
     backbone: Backbone,
     index: int,
     task_id: str,
@@ -118,6 +118,7 @@ def _make_request(
     sampling: Sampling,
     prefix: KeyValuePrefix | None,
 ) -> Request:
+    """Return a prompt as it is decoded. Raises UserError if it has no tokens, or does not fit into the context."""
     ids = backbone.encode_prompt(prompt.text)
     if not ids:
         raise UserError(f"The prompt of task {task_id} has no tokens. Give it a text.")
@@ -173,7 +174,7 @@ def _one_by_one(
     """Decode one prompt after the other with a strategy."""
     for request in requests:
         rows = strategy.run(backbone, request, n, sampling, prefix) if wanted[request.index] else []
-        completions = [_completion(backbone, request, one, rows[one]) for one in wanted[request.index]]
+        completions = [completion_of(backbone, request, one, rows[one]) for one in wanted[request.index]]
         for completion in completions:
             ended(completion)
         yield completions
@@ -197,7 +198,7 @@ def _batched(
     done: list[list[Completion]] = [[] for _ in requests]
     given = 0
     for request, sample, ids in _decode(backbone, queue, sampling, seed):
-        completion = _completion(backbone, request, sample, ids)
+        completion = completion_of(backbone, request, sample, ids)
         done[request.index].append(completion)
         ended(completion)
         while given < len(requests) and len(done[given]) == len(wanted[given]):
@@ -257,7 +258,8 @@ def _refill(streams: Streams, batch: RunningBatch, idle: Tensor, queue: WaitingQ
     return streams, torch.arange(len(kept), streams.rows, device=kept.device)
 
 
-def _completion(backbone: Backbone, request: Request, sample: int, ids: list[int]) -> Completion:
+def completion_of(backbone: Backbone, request: Request, sample: int, ids: list[int]) -> Completion:
+    """Return the completion that the new tokens `ids` of a program are, cut where the program ends."""
     ids, raw, text, stopped = request.stopping.cut(backbone, ids, request.code, request.healed)
     return Completion(
         request.task_id, sample, raw, request.code + text, len(ids), stopped or ids[-1] in backbone.eos_ids

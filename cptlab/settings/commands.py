@@ -6,66 +6,13 @@ command are all that its config can have.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Annotated, Any, get_type_hints
 
 from cptlab.settings.groups import Data, Decoding, Paths
 from cptlab.settings.setting import Part, Setting
-
-SANDBOX_LEVELS = ("namespaces", "landlock", "seccomp", "limits")
-
-
-@dataclass(frozen=True, kw_only=True)
-class CommandSettings:
-    """What every command has. `task_name` is the command's own name."""
-
-    task_name: str
-    print_config: Annotated[bool, Setting("Whether the config is printed first.")] = True
-    paths: Paths = Paths()
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelSettings(CommandSettings):
-    """What every command has that asks a backbone."""
-
-    prompting: Annotated[
-        str | None,
-        Setting(
-            "How the backbone is asked, in the place of backbone.prompting; null: as that says, or as the training run did.",
-            choices=("auto", "base", "chat"),
-        ),
-    ] = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class SandboxSettings(CommandSettings):
-    """What every command has that runs programs."""
-
-    sandbox: Annotated[
-        str,
-        Setting(
-            "The weakest sandbox level that will do; the strongest that the machine offers is used.",
-            choices=SANDBOX_LEVELS,
-        ),
-    ] = "landlock"
-    workers: Annotated[int | None, Setting("Processes that judge programs; null: one per core.", at_least=1)] = None
-    judge: Annotated[Any, Part()]
-
-
-@dataclass(frozen=True, kw_only=True)
-class JudgingSettings(SandboxSettings, ModelSettings):
-    """What every command has that samples or scores programs."""
-
-    extra_disabled: Annotated[
-        Sequence[str],
-        Setting(
-            "Pylint checks to leave out beside the frozen list, of scores and of what pairs are made by: CPT's Table XII "
-            "does without [W0621,E0602]."
-        ),
-    ] = ()
-    decoding: Decoding
-    experiment_name: Annotated[str, Setting("Name of the experiment, the group of its runs in W&B.")] = "default"
+from cptlab.settings.shared_settings import CommandSettings, JudgingSettings, ModelSettings, SandboxSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,6 +223,32 @@ class ReviewSettings(CommandSettings):
     port: Annotated[int, Setting("Port of the page; 0: any that is free.", at_least=0, at_most=65535)] = 8765
 
 
+@dataclass(frozen=True, kw_only=True)
+class ServeSettings(CommandSettings):
+    """conf/serve.yaml."""
+
+    backbone: Annotated[Any, Part(optional=True)] = None
+    run: Annotated[
+        str | None,
+        Setting("Training run whose prefix is served as the model `tuned`: its directory, or latest; null: none."),
+    ] = "latest"
+    prefixes: Annotated[
+        Mapping[str, str] | None,
+        Setting("More prefixes by the model names that clients ask for: directories of training runs or of prefixes."),
+    ] = None
+    host: Annotated[str, Setting("Address to listen on; 0.0.0.0: every network of the machine.")] = "127.0.0.1"
+    port: Annotated[int, Setting("Port to listen on.", at_least=1)] = 8000
+    dtype: Annotated[
+        str | None,
+        Setting("Precision of the weights; null: that of the backbone.", choices=("float32", "bfloat16", "float16")),
+    ] = None
+    max_model_len: Annotated[
+        int | None,
+        Setting("Tokens of a context at most, the prefix's positions included; null: those of the model.", at_least=1),
+    ] = None
+    vllm: Annotated[Sequence[str], Setting("More options of `vllm serve`, such as ['--tensor-parallel-size=2'].")] = ()
+
+
 COMMANDS: dict[str, type[CommandSettings]] = {
     "train": TrainSettings,
     "evaluate": EvaluateSettings,
@@ -284,6 +257,7 @@ COMMANDS: dict[str, type[CommandSettings]] = {
     "omega": OmegaSettings,
     "dilution": DilutionSettings,
     "review": ReviewSettings,
+    "serve": ServeSettings,
 }
 
 

@@ -42,6 +42,13 @@ class Decoding:
             "stream: the control for decoding/gate=failed_tests."
         ),
     ] = False
+    engine: Annotated[
+        str,
+        Setting(
+            "What samples: cptlab's own engine, or vLLM (docs/serving.md), which knows no second stream and no strategy.",
+            choices=("cptlab", "vllm"),
+        ),
+    ] = "cptlab"
     token_budget: Annotated[
         int, Setting("Cached tokens at a time; of Code Llama 7B in half precision 65536 are 32 GB.", at_least=1)
     ] = 65536

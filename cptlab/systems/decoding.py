@@ -22,7 +22,7 @@ class Decoding:
     """How tokens are chosen. `strategy` None: one after the other. `guidance` None: no second stream.
 
     `second_try`: programs that fail a public test are drawn once more, plainly. `token_budget`: cached tokens at a time.
-    `omega_is_tuned`: the ω of `guidance` is yet to be looked up.
+    `engine`: what samples, cptlab or vllm. `omega_is_tuned`: the ω of `guidance` is yet to be looked up.
     """
 
     sampling: Sampling
@@ -30,6 +30,7 @@ class Decoding:
     guidance: Guidance | None = None
     second_try: bool = DecodingSettings.second_try
     token_budget: int = DecodingSettings.token_budget
+    engine: str = DecodingSettings.engine
     omega_is_tuned: bool = False
 
     @property
@@ -63,7 +64,16 @@ class Decoding:
             "strategy": None if self.strategy is None else repr(self.strategy),
             "guidance": guidance,
             "second_try": self.second_try,
+            "engine": self.engine_facts(),
         }
+
+    def engine_facts(self) -> str:
+        """Return what samples; vLLM with its version."""
+        if self.engine == DecodingSettings.engine:
+            return self.engine
+        from cptlab.serving.sampling import engine_version
+
+        return f"{self.engine} {engine_version()}"
 
 
 def build_decoding(node: Any, name: str = "decoding", *, tune_omega: bool = False) -> Decoding:
@@ -79,6 +89,7 @@ def build_decoding(node: Any, name: str = "decoding", *, tune_omega: bool = Fals
         guidance,
         node.get("second_try", DecodingSettings.second_try),
         node.get("token_budget", DecodingSettings.token_budget),
+        node.get("engine", DecodingSettings.engine),
         tuned and guidance is not None,
     )
 

@@ -105,6 +105,8 @@ def check_system(system: LoadedSystem, tasks: Sequence[Task], n: int) -> None:
     decoding, backbone = system.decoding, system.policy.backbone
     if decoding.strategy is not None:
         decoding.strategy.check(n * system.draws, decoding.sampling, decoding.guidance)
+    if decoding.engine == "vllm":
+        _check_vllm(system)
     if decoding.after_failure:
         refuse_without_public_tests(tasks)
     if system.prompt is not None and all(system.prompt.apply(task.prompt) == task.prompt for task in tasks):
@@ -123,6 +125,18 @@ def check_system(system: LoadedSystem, tasks: Sequence[Task], n: int) -> None:
                 f"None of the {len(prompts)} prompts has what {guidance.negative} leaves out, so nothing would be mixed. "
                 "Choose other spans or another decoding/negative."
             )
+
+
+def _check_vllm(system: LoadedSystem) -> None:
+    """Raise UserError where vLLM is not installed, and for an adapter that is no prefix."""
+    from cptlab.serving.sampling import engine_version
+
+    engine_version()
+    if system.adapter_digest is not None and system.policy.prefix is None:
+        raise UserError(
+            f"decoding.engine=vllm samples from the backbone and from prefixes, and the adapter of system {system.name} is none. "
+            "Set decoding.engine=cptlab."
+        )
 
 
 def refuse_without_public_tests(tasks: Sequence[Task]) -> None:

@@ -18,7 +18,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from cptlab.decoding import generate
-from cptlab.records import Completion, Quality, Task
+from cptlab.records import Completion, Prompt, Quality, Task
 from cptlab.storage.chunk_store import ChunkStore
 from cptlab.storage.jsonl import from_json
 from cptlab.systems.chunks import TaskChunks
@@ -89,6 +89,8 @@ def _sample(system: LoadedSystem, chunks: TaskChunks, judge: Judge, seed: int) -
         work["code"] = [code_digest(part) for part in (guidance.negative, guidance.gate, guidance.rule)]
     if strategy is not None:
         work["code of the strategy"] = code_digest(strategy)
+    if decoding.engine == "vllm":
+        work["engine"] = decoding.engine_facts()
     first: JudgedPrograms | None = None
     if decoding.after_failure:
         refuse_without_public_tests(chunks.tasks)
@@ -116,23 +118,11 @@ def _sample(system: LoadedSystem, chunks: TaskChunks, judge: Judge, seed: int) -
 
             advance(len(made))
             stored, started = len(made), time.monotonic()
-            for _ in generate(
-                backbone,
-                [(task.id, prompts[task.id]) for task in tasks],
-                chunks.programs,
-                decoding.sampling,
-                prefix=system.policy.prefix,
-                guidance=guidance,
-                strategy=strategy,
-                seed=seed,
-                samples=[
-                    [one for one in some if first_row[task.id] + one not in made]
-                    for task, some in zip(tasks, wanted, strict=True)
-                ],
-                token_budget=decoding.token_budget,
-                ended=ended,
-            ):
-                pass
+            missing = [
+                [one for one in some if first_row[task.id] + one not in made]
+                for task, some in zip(tasks, wanted, strict=True)
+            ]
+            _generate(system, [(task.id, prompts[task.id]) for task in tasks], chunks.programs, seed, missing, ended)
             if not stored:
                 seconds.append(time.monotonic() - started)
         completions = [made[row] for row in sorted(made)]
@@ -151,6 +141,38 @@ def _sample(system: LoadedSystem, chunks: TaskChunks, judge: Judge, seed: int) -
     whole = first is None and len(seconds) == len(chunks.keys)
     cost = Cost(len(drawn), sum(completion.tokens for completion in drawn))
     return store, cost, round(sum(seconds), 2) if whole else None
+
+
+def _generate(
+    system: LoadedSystem,
+    prompts: Sequence[tuple[str, Prompt]],
+    n: int,
+    seed: int,
+    samples: Sequence[Sequence[int]],
+    ended: Callable[[Completion], None],
+) -> None:
+    """Make these of the `n` samples of each prompt, with the engine of the system's decoding."""
+    backbone, decoding = system.policy.backbone, system.decoding
+    prefix: Any = system.policy.prefix
+    if decoding.engine == "vllm":
+        from cptlab.serving.sampling import generate_with_vllm
+
+        generate_with_vllm(backbone, prompts, decoding.sampling, prefix=prefix, seed=seed, samples=samples, ended=ended)
+        return
+    for _ in generate(
+        backbone,
+        prompts,
+        n,
+        decoding.sampling,
+        prefix=prefix,
+        guidance=decoding.guidance,
+        strategy=decoding.strategy,
+        seed=seed,
+        samples=samples,
+        token_budget=decoding.token_budget,
+        ended=ended,
+    ):
+        pass
 
 
 def _clean(system: LoadedSystem, answers: ChunkStore, chunks: TaskChunks, judge: Judge) -> ChunkStore:

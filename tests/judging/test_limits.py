@@ -9,7 +9,7 @@ from cptlab.judging.sandbox.levels import LEVELS
 from cptlab.judging.sandbox.limits import Limits
 from cptlab.judging.verdicts.judge import judge_programs
 from cptlab.records import Prompt, Task, Test
-from cptlab.settings.commands import SANDBOX_LEVELS
+from cptlab.settings.shared_settings import SANDBOX_LEVELS
 
 TASK = Task("t", "b", "test", "", "call", Prompt("p"), "f", hidden_tests=(Test(expected=1, args=()),))
 BUSY = "import time\ndef f():\n    while time.process_time() < 1:\n        pass\n    return 1"

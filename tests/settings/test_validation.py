@@ -59,6 +59,8 @@ def prepared(command, *overrides):
         ("train", ["+trainer.gradient_clip_val=3"], "Set stages.gradient_clip"),
         ("evaluate", ["decoding=spa", "decoding.second_try=true"], "control without a second stream"),
         ("evaluate", ["decoding=second_try", "decoding.sampling.temperature=0"], "would give the same programs again"),
+        ("evaluate", ["decoding=spa", "decoding.engine=vllm"], "those of cptlab's own engine"),
+        ("evaluate", ["decoding=beams", "decoding.engine=vllm"], "those of cptlab's own engine"),
         ("pairs", ["extra_disabled=[unused]"], "[W0621,E0602]"),
         ("evaluate", ["ks=[]"], "ks=[] cannot be"),
         ("evaluate", ["ks=[1,1]"], "ks=[1,1] cannot be"),

@@ -32,7 +32,7 @@ and arm64 (arm64 was not tried), and all of this is for Linux. Programs that hon
 from __future__ import annotations
 
 from cptlab.errors import UserError
-from cptlab.settings.commands import SANDBOX_LEVELS
+from cptlab.settings.shared_settings import SANDBOX_LEVELS
 
 LEVELS = SANDBOX_LEVELS[::-1]  # the weakest first
 
