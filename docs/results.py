@@ -4,7 +4,8 @@
     python docs/results.py --check      (exit code 1 where the page is out of date)
 
 A table stands between the marks `<!-- table: RUN NAME -->` and `<!-- end -->`: the table NAME, such as quality, of the run
-packed in results/RUN (an evaluation or a tuning of ω); or, for `greedy`, that of benchmarks/greedy.py.
+packed in results/RUN (an evaluation or a tuning of ω); or, for `greedy`, that of benchmarks/greedy.py; or, for record/NAME/TABLE,
+the file that a packed record holds.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ def page(text: str) -> str:
         begin, run, name, end = match.groups()
         if run == "greedy":
             return begin + greedy_table() + end
+        if (stored := RESULTS / run / f"{name}.md").is_file() and run.startswith("record/"):
+            return f"{begin}{stored.read_text(encoding='utf-8').strip()}\n{end}"
         if run not in tables:
             tables[run] = {table.name: to_markdown(table) for table in tables_of(RESULTS / run)}
         return f"{begin}{tables[run][name].strip()}\n{end}"
