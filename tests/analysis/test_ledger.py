@@ -107,6 +107,13 @@ def test_omega_by_model_and_benchmark(tmp_path):
     assert [verdicts(found)[name] for name in ("S2", "S3", "S4", "S7", "S8")] == [HOLDS, FAILS, HOLDS, HOLDS, UNDECIDED]
 
 
+def test_a_flat_curve_has_no_peak(tmp_path):
+    whole = figure("m kata", "unimodal", 1.0)
+    for number, (change, verdict) in enumerate([(0.1, HOLDS), (0.0, UNDECIDED), (-0.1, UNDECIDED)]):
+        at = figure("m kata ω = 1.1", "pass@1", 0.5, change, omega=1.1)
+        assert verdicts(record(tmp_path / str(number), spa_fig_4=[whole, at]))["S3"] == verdict
+
+
 def test_the_page_shows_the_figures_and_the_notes(tmp_path, capsys):
     rows = [figure("ours", "pylint_mean", 7.25, -0.5, 0.25)]
     record(tmp_path / "kata", cpt_table_2=rows)

@@ -103,9 +103,12 @@ def _changes(check: Check, figures: Sequence[Figure]) -> Iterator[Evidence]:
     metric = _metric(check.metric, figures)
     chosen = [one for one in figures if one["metric"] == metric and is_row(check.row, one)]
     for one in _at_levels(chosen, check.difficulties):
-        if check.expect == "always":
-            verdict = HOLDS if one["value"] == 1 else FAILS
-            yield Evidence(_what(one, metric), f"{one['value']:.2f}", one["tasks"], one["seeds"], verdict)
+        if check.expect == "one_peak":
+            curve = [other for other in figures if other["row"].startswith(f"{one['row']} ω =")]
+            rises = any(other.get("change_lo") is not None and other["change_lo"] > 0 for other in curve)
+            verdict = FAILS if one["value"] < 1 else HOLDS if rises else UNDECIDED
+            text = f"{one['value']:.2f}, and {'some' if rises else 'no'} ω is better than 1"
+            yield Evidence(_what(one, metric), text, one["tasks"], one["seeds"], verdict)
         elif check.expect == "majority":
             verdict = HOLDS if one["lo"] > 0.5 else FAILS if one["hi"] <= 0.5 else UNDECIDED
             text = f"{one['value']:.2f} [{one['lo']:.2f}, {one['hi']:.2f}]"
