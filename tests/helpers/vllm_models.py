@@ -27,10 +27,11 @@ TEMPLATE = "{% for message in messages %}<{{ message.role }}>{{ message.content 
 
 
 def vllm_settings() -> None:
-    """Set what vLLM reads from the environment: little memory, one process, no reports."""
+    """Set what vLLM reads from the environment: little memory, one process bound to no core, no reports."""
     os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     os.environ["VLLM_NO_USAGE_STATS"] = "1"
+    os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
 
 
 def model_on_disk(arch: str, directory: Path) -> Backbone:
@@ -73,10 +74,9 @@ def start(backbone: Backbone, directories: dict[str, str], **options: Any) -> An
         dtype="float32",
         max_model_len=256,
         enforce_eager=True,
-        distributed_executor_backend="uni",
         disable_log_stats=False,
         kv_transfer_config=transfer_config(directories),
-        **options,
+        **({"distributed_executor_backend": "uni"} | options),
     )
 
 

@@ -1,5 +1,7 @@
 """Greedy tokens of an unmodified vLLM with our connector equal those of cptlab's engine. `make test-serving` runs this."""
 
+import os
+
 import pytest
 from tiny_models import tiny_backbone
 from vllm_models import NEEDS_VLLM, TOKENS, model_on_disk, ours, prefixes_on_disk, start, stop
@@ -91,6 +93,21 @@ def test_a_request_that_cannot_have_its_prefix_fails_instead_of_going_without(en
     # vLLM would compute the whole prompt anew
     (scored,) = run(llm, [prompt_of(backbone, TEXTS[0], served[0])], prompt_logprobs=1)
     assert scored.outputs[0].finish_reason == "error"
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="two processes need a core each")
+def test_two_processes_of_tensor_parallelism_write_their_own_heads(tmp_path):
+    backbone = model_on_disk("llama_gqa", tmp_path / "model")
+    directories = prefixes_on_disk(backbone, tmp_path, {"a": 40})
+    (one,) = load_served(directories)
+    expected = ours(backbone, TEXTS[:4], one.prefix)
+    two = {"tensor_parallel_size": 2, "distributed_executor_backend": "mp"}
+    llm = start(backbone, directories, block_size=BLOCK, **two)
+    try:
+        outputs = run(llm, [prompt_of(backbone, some, one) for some in TEXTS[:4]])
+        assert [text(backbone, output) for output in outputs] == expected
+    finally:
+        stop(llm)
 
 
 def test_a_model_that_would_lose_the_prefix_is_refused(tmp_path):
