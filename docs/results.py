@@ -51,8 +51,8 @@ def page(text: str) -> str:
         begin, run, name, end = match.groups()
         if run == "greedy":
             return begin + greedy_table() + end
-        if (stored := RESULTS / run / f"{name}.md").is_file() and run.startswith("record/"):
-            return f"{begin}{stored.read_text(encoding='utf-8').strip()}\n{end}"
+        if run.startswith("record/"):
+            return f"{begin}{(RESULTS / run / f'{name}.md').read_text(encoding='utf-8').strip()}\n{end}"
         if run not in tables:
             tables[run] = {table.name: to_markdown(table) for table in tables_of(RESULTS / run)}
         return f"{begin}{tables[run][name].strip()}\n{end}"

@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from browser import missing_browser
+from browser import chromium, missing_browser
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded; pytest-xdist runs one worker per core
 os.environ["WANDB_MODE"] = "offline"
@@ -36,6 +36,12 @@ def pytest_collection_modifyitems(items):
     for item in items:
         for marker in skips.keys() & item.keywords:
             item.add_marker(pytest.mark.skip(reason=skips[marker]))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as found:
+        yield found
 
 
 @pytest.fixture

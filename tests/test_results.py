@@ -4,8 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from run_commands import ROOT
-from test_wheel import run_notebook
+from run_commands import ROOT, run_notebook
 
 from cptlab.analysis.record.ledger import Record
 from cptlab.analysis.record.ledger_page import ledger_page

@@ -1,6 +1,5 @@
 """The wheel in an environment of its own, in another directory: the library and every command without the clone."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -10,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from run_commands import ROOT, command
+from run_commands import ROOT, command, run_notebook
 
 from cptlab.commands.cli import COMMANDS
 
@@ -92,18 +91,6 @@ def test_training_and_evaluation_run_from_the_wheel(installed, tmp_path):
     assert list(tmp_path.glob("logs/train/runs/*/prefix/adapter_model.safetensors"))
     evaluated = run(installed, tmp_path, "cptlab", "evaluate", "limit=3", "n=2", "logger=none", "workers=1")
     assert evaluated.returncode == 0 and "Report: " in evaluated.stdout, evaluated.stderr
-
-
-def run_notebook(name: str, where: Path) -> subprocess.CompletedProcess:
-    """Run the code cells of a notebook one after the other, as a kernel would."""
-    cells = json.loads((ROOT / "notebooks" / name).read_text(encoding="utf-8"))["cells"]
-    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-    return subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{code}"],
-        cwd=where,
-        capture_output=True,
-        text=True,
-    )
 
 
 def test_the_walkthrough_runs(tmp_path):

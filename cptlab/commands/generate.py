@@ -15,7 +15,7 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import Annotated
 
-from cptlab.commands.shared.arguments import read_arguments
+from cptlab.commands.shared.arguments import STDIN, decoded, read_arguments
 from cptlab.commands.shared.programs_view import Answer, print_answers
 from cptlab.errors import UserError
 from cptlab.judging.lint.pylint_score import score_programs
@@ -23,8 +23,6 @@ from cptlab.process.ends import command, exit_with
 from cptlab.records import Completion
 from cptlab.settings.setting import Setting, check_settings
 from cptlab.tasks.prompting import FORMS
-
-STDIN = "-"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,10 +93,7 @@ def read_prompt(texts: list[str]) -> str:
         )
     if texts[0] != STDIN:
         return texts[0]
-    try:
-        return sys.stdin.buffer.read().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"Standard input is not UTF-8 (byte {error.start}). Save the prompt as UTF-8.") from None
+    return decoded(sys.stdin.buffer.read(), "Standard input", "the prompt")
 
 
 if __name__ == "__main__":

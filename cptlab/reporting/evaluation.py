@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cptlab.errors import UserError
-from cptlab.metrics.programs import JudgedProgram, lines_of_code
+from cptlab.metrics.programs import JudgedProgram, hash_of_text, lines_of_code
 from cptlab.metrics.summary import Summary, compare, summarise
 from cptlab.records import DIFFICULTIES, Completion, Message, Quality, Task, Verdict
 from cptlab.storage.jsonl import from_json, is_stored, open_lines, read_jsonl, read_placed
@@ -163,7 +163,7 @@ def read_system(directory: Path, tasks: Sequence[Task]) -> dict[str, tuple[Store
             )
         if one.task_id not in samples:
             raise UserError(f"{completions}, record {number}: task {one.task_id!r} is not in tasks.jsonl. {REMAKE}")
-        counts = lines_of_code(one.program), one.tokens, one.finished, one.cleaned, hash(one.program.strip())
+        counts = lines_of_code(one.program), one.tokens, one.finished, one.cleaned, hash_of_text(one.program)
         samples[one.task_id].append(StoredProgram(_shared(quality), verdict, *counts, completions, place))
     return {task_id: tuple(found) for task_id, found in samples.items()}
 

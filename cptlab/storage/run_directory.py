@@ -28,6 +28,7 @@ from cptlab.storage.damaged import writable
 from cptlab.storage.locks import Lock, is_locked, try_lock
 
 RUN_FILE, CONFIG_FILE = "run.json", "config.yaml"
+FIGURES_FILE = "figures.json"  # of a table of a record
 SHARED = "CPTLAB_RUN_DIR"  # how processes that Lightning starts learn the directory of the first
 WAIT_SECONDS = 600
 ADAPTER_KINDS = ("prefix", "lora", "full")  # each the name of a folder in a training run

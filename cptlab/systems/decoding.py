@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cptlab.errors import UserError
+from cptlab.serving.installed import vllm_version
 from cptlab.settings.groups import Decoding as DecodingSettings
 from cptlab.settings.instantiate import instantiate
 
@@ -71,9 +72,7 @@ class Decoding:
         """Return what samples; vLLM with its version."""
         if self.engine == DecodingSettings.engine:
             return self.engine
-        from cptlab.serving.sampling import engine_version
-
-        return f"{self.engine} {engine_version()}"
+        return f"{self.engine} {vllm_version()}"
 
 
 def build_decoding(node: Any, name: str = "decoding", *, tune_omega: bool = False) -> Decoding:

@@ -22,7 +22,7 @@ from cptlab.judging.execution.executor import probe_sandbox
 from cptlab.judging.lint.pylint_score import score_stream
 from cptlab.judging.sandbox.limits import Limits
 from cptlab.judging.verdicts.judge import judge_stream
-from cptlab.metrics.programs import JudgedProgram, lines_of_code
+from cptlab.metrics.programs import JudgedProgram, hash_of_text, lines_of_code
 from cptlab.progress import progress_bar
 from cptlab.records import Completion, Message, Quality, Task, Verdict
 from cptlab.storage.atomic import write_json, write_lines
@@ -232,7 +232,7 @@ def results_by_task(directory: Path) -> dict[str, list[JudgedProgram]]:
             Verdict(verdict["status"], by_rule=verdict["by_rule"]),
             lines_of_code(completion["program"]),
             cleaned=completion.get("cleaned", False),
-            text_hash=hash(completion["program"].strip()),
+            text_hash=hash_of_text(completion["program"]),
         )
         programs.setdefault(completion["task_id"], []).append(program)
     return programs

@@ -10,6 +10,7 @@ from cptlab.backbone import Backbone
 from cptlab.decoding import positions_needed
 from cptlab.errors import UserError
 from cptlab.records import Prompt, Task
+from cptlab.serving.installed import vllm_version
 from cptlab.systems.decoding import Decoding, decoding_of_system
 from cptlab.systems.system import PostProcessing, PromptChange, Selection, System
 from cptlab.tasks.prompting import chat_prompt, question_of
@@ -129,9 +130,7 @@ def check_system(system: LoadedSystem, tasks: Sequence[Task], n: int) -> None:
 
 def _check_vllm(system: LoadedSystem) -> None:
     """Raise UserError where vLLM is not installed, and for an adapter that is no prefix."""
-    from cptlab.serving.sampling import engine_version
-
-    engine_version()
+    vllm_version()
     if system.adapter_digest is not None and system.policy.prefix is None:
         raise UserError(
             f"decoding.engine=vllm samples from the backbone and from prefixes, and the adapter of system {system.name} is none. "

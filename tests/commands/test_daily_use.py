@@ -9,7 +9,7 @@ import sys
 from dataclasses import replace
 
 import pytest
-from made_runs import evaluate_run, make_run
+from made_runs import make_evaluated_run
 from rich.console import Console
 
 import cptlab
@@ -28,9 +28,7 @@ UNTIDY = "def f(list):\n    unused = 1\n    return(list)  # pylint: disable=all\
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """(directory, training run, evaluation)."""
-    where = tmp_path_factory.mktemp("daily")
-    run = make_run(where)
-    return where, run, evaluate_run(where, run)
+    return make_evaluated_run(tmp_path_factory.mktemp("daily"))
 
 
 @pytest.fixture(scope="module")

@@ -32,6 +32,12 @@ def make_run(where: Path, name: str = "made") -> Path:
     return run
 
 
+def make_evaluated_run(where: Path) -> tuple[Path, Path, Path]:
+    """Make a training run below `where` and evaluate it; return `where` and both directories."""
+    run = make_run(where)
+    return where, run, evaluate_run(where, run)
+
+
 def evaluate_run(where: Path, run: Path, *overrides: str) -> Path:
     """Evaluate base and tuned on three tasks of kata, greedily unless `overrides` say otherwise; return the directory."""
     asked = f"run={run}", "decoding=greedy", "limit=3", "workers=1", "print_config=false", "logger=none", *overrides

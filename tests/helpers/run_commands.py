@@ -1,5 +1,8 @@
 """The entries as tests call them: in this process, on a composed config, in a directory of the test's own."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 from cptlab.commands.evaluate import evaluate
@@ -39,3 +42,15 @@ def command(name: str, where: Path, *overrides: str):
 
     entry(main, name)
     return results[0]
+
+
+def run_notebook(name: str, where: Path) -> subprocess.CompletedProcess:
+    """Run the code cells of a notebook one after the other, as a kernel would."""
+    cells = json.loads((ROOT / "notebooks" / name).read_text(encoding="utf-8"))["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    return subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{code}"],
+        cwd=where,
+        capture_output=True,
+        text=True,
+    )

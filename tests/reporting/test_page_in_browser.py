@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from browser import chromium
+from browser import watched_page
 from test_page import harmful_run, quick_report
 from test_reporting import raw_rows, store_run
 
@@ -19,13 +19,6 @@ from cptlab.storage.jsonl import read_jsonl, write_jsonl
 expect = pytest.importorskip("playwright.sync_api").expect
 pytestmark = pytest.mark.browser
 READY = "html[data-ready]"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as found:
-        expect.set_options(timeout=100_000)  # milliseconds; a machine under load is slow, not wrong
-        yield found
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +35,7 @@ def visit(browser):
         problems = []
 
         def opened(file, hash="", **settings):
-            page = stack.enter_context(contextlib.closing(browser.new_context(**settings))).new_page()
-            for event in ("pageerror", "console", "dialog"):
-                page.on(event, lambda found: problems.append(str(found)))
-            page.on(
-                "request", lambda found: problems.extend([found.url] * (not found.url.startswith(("file:", "data:"))))
-            )
-            page.set_default_timeout(100_000)
+            page = watched_page(browser, stack, problems, ("file:", "data:"), ("console",), **settings)
             page.goto(f"file://{file}{hash}")
             if settings.get("java_script_enabled", True):
                 page.wait_for_selector(READY, state="attached")

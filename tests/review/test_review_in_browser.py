@@ -4,7 +4,7 @@ import contextlib
 import re
 
 import pytest
-from browser import chromium
+from browser import watched_page
 from review_runs import serving, store_evaluation
 
 from cptlab.review.store import REVIEW_FILE, Review
@@ -13,13 +13,6 @@ expect = pytest.importorskip("playwright.sync_api").expect
 pytest.importorskip("uvicorn", reason="the extra review is not installed (pip install -e '.[review]')")
 pytestmark = pytest.mark.browser
 PAIRS = 6
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as found:
-        expect.set_options(timeout=100_000)  # milliseconds; a machine under load is slow, not wrong
-        yield found
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +28,7 @@ def visit(browser):
         problems = []
 
         def opened(address, name=None, **settings):
-            page = stack.enter_context(contextlib.closing(browser.new_context(**settings))).new_page()
-            for event in ("pageerror", "dialog"):
-                page.on(event, lambda found: problems.append(str(found)))
-            page.on("request", lambda found: problems.extend([found.url] * (not found.url.startswith(address))))
-            page.set_default_timeout(100_000)
+            page = watched_page(browser, stack, problems, address, **settings)
             page.goto(address)
             if name:
                 page.get_by_label("Your name").fill(name)

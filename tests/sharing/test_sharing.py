@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 from hub_stand_in import Hub
-from made_runs import evaluate_run, make_run
+from made_runs import evaluate_run, make_evaluated_run, make_run
 
 import cptlab
 from cptlab.adapters import Prefix, load_prefix, save_prefix
@@ -30,9 +30,7 @@ ROOT = Path(cptlab.__file__).resolve().parents[1]
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """(directory, training run, its evaluation)."""
-    where = tmp_path_factory.mktemp("sharing")
-    run = make_run(where)
-    return where, run, evaluate_run(where, run)
+    return make_evaluated_run(tmp_path_factory.mktemp("sharing"))
 
 
 @pytest.fixture(scope="module")

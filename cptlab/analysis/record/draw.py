@@ -18,6 +18,7 @@ from cptlab.reporting import layout
 from cptlab.reporting.figures import render
 from cptlab.settings.record_plan import PlannedTable
 from cptlab.storage.atomic import write_bytes, write_json, write_text
+from cptlab.storage.run_directory import FIGURES_FILE
 
 KINDS: dict[str, Callable[[PlannedTable, Path], Drawing]] = {
     "quality": evaluations.quality,
@@ -63,7 +64,7 @@ def draw(table: PlannedTable, record: Path, command: str) -> Path:
         "about": _about(table, record),
         "figures": drawing.figures,
     }
-    write_json(folder / "figures.json", content)
+    write_json(folder / FIGURES_FILE, content)
     return folder
 
 

@@ -20,9 +20,9 @@ from typing import Any
 from cptlab.analysis.record.claims import CLAIMS, Beats, Check, Claim, Extreme, Order, Spread
 from cptlab.errors import UserError
 from cptlab.reporting import tables
+from cptlab.storage.run_directory import FIGURES_FILE
 
 HOLDS, FAILS, UNDECIDED, NOT_ASKED = "holds", "does not hold", "undecided", "not asked"
-FIGURES = "figures.json"
 Figure = Mapping[str, Any]
 
 
@@ -53,10 +53,10 @@ class Record:
     def __init__(self, directory: Path) -> None:
         self.name = directory.name
         self.tables: dict[str, dict[str, Any]] = {}
-        for file in sorted(directory.glob(f"*/{FIGURES}")):
+        for file in sorted(directory.glob(f"*/{FIGURES_FILE}")):
             self.tables[file.parent.name] = json.loads(file.read_text(encoding="utf-8"))
         if not self.tables:
-            raise UserError(f"{directory} has no table of a record (*/{FIGURES}). Make one with cptlab record.")
+            raise UserError(f"{directory} has no table of a record (*/{FIGURES_FILE}). Make one with cptlab record.")
 
     def figures(self, table: str) -> list[Figure]:
         return self.tables.get(table, {}).get("figures", [])
@@ -103,27 +103,32 @@ def _changes(check: Check, figures: Sequence[Figure]) -> Iterator[Evidence]:
     metric = _metric(check.metric, figures)
     chosen = [one for one in figures if one["metric"] == metric and is_row(check.row, one)]
     for one in _at_levels(chosen, check.difficulties):
-        if check.expect == "one_peak":
-            curve = [other for other in figures if other["row"].startswith(f"{one['row']} ω =")]
-            rises = any(other.get("change_lo") is not None and other["change_lo"] > 0 for other in curve)
-            verdict = FAILS if one["value"] < 1 else HOLDS if rises else UNDECIDED
-            text = f"{one['value']:.2f}, and {'some' if rises else 'no'} ω is better than 1"
+        judged = _judge(check, one, metric, figures)
+        if judged is not None:
+            text, verdict = judged
             yield Evidence(_what(one, metric), text, one["tasks"], one["seeds"], verdict)
-        elif check.expect == "majority":
-            verdict = HOLDS if one["lo"] > 0.5 else FAILS if one["hi"] <= 0.5 else UNDECIDED
-            text = f"{one['value']:.2f} [{one['lo']:.2f}, {one['hi']:.2f}]"
-            yield Evidence(_what(one, metric), text, one["tasks"], one["seeds"], verdict)
-        elif check.expect == "below":
-            verdict = HOLDS if one["hi"] < check.margin else FAILS if one["lo"] > check.margin else UNDECIDED
-            text = f"× {one['value']:.2f} [{one['lo']:.2f}, {one['hi']:.2f}]"
-            yield Evidence(_what(one, metric), text, one["tasks"], one["seeds"], verdict)
-        elif metric.endswith("_change") or metric == "lead_by_reviewers":  # a difference of its own
-            verdict = side(one["lo"], one["hi"], check)
-            points = [f"{100 * one[end]:+.1f}" for end in ("value", "lo", "hi")]
-            yield Evidence(_what(one, metric), f"{points[0]} points [{points[1]}, {points[2]}]", one["tasks"], one["seeds"], verdict)  # fmt: skip
-        elif one.get("change") is not None:
-            verdict = side(one["change_lo"], one["change_hi"], check)
-            yield Evidence(_what(one, metric), _with_change(one, metric), one["tasks"], one["seeds"], verdict)
+
+
+def _judge(check: Check, one: Figure, metric: str, figures: Sequence[Figure]) -> tuple[str, str] | None:
+    """Return a figure as text and the verdict on it; None where it is to change and has no change."""
+    if check.expect == "one_peak":
+        curve = [other for other in figures if other["row"].startswith(f"{one['row']} ω =")]
+        rises = any(other.get("change_lo") is not None and other["change_lo"] > 0 for other in curve)
+        verdict = FAILS if one["value"] < 1 else HOLDS if rises else UNDECIDED
+        return f"{one['value']:.2f}, and {'some' if rises else 'no'} ω is better than 1", verdict
+    value, low, high = one["value"], one["lo"], one["hi"]
+    if check.expect == "majority":
+        verdict = HOLDS if low > 0.5 else FAILS if high <= 0.5 else UNDECIDED
+        return f"{value:.2f} [{low:.2f}, {high:.2f}]", verdict
+    if check.expect == "below":
+        verdict = HOLDS if high < check.margin else FAILS if low > check.margin else UNDECIDED
+        return f"× {value:.2f} [{low:.2f}, {high:.2f}]", verdict
+    if metric.endswith("_change") or metric == "lead_by_reviewers":  # a difference of its own
+        points = [f"{100 * end:+.1f}" for end in (value, low, high)]
+        return f"{points[0]} points [{points[1]}, {points[2]}]", side(low, high, check)
+    if one.get("change") is not None:
+        return _with_change(one, metric), side(one["change_lo"], one["change_hi"], check)
+    return None
 
 
 def side(low: float | None, high: float | None, check: Check) -> str:

@@ -46,25 +46,25 @@ def run_steps(steps: Sequence[Step], record: Path, jobs: int = 1) -> dict[Step, 
     shares, failed = _shares(jobs), dict[Step, str]()
     waiting = [step for step in steps if not is_finished(step, record)]
     numbers = {step: number for number, step in enumerate(steps, 1)}
+    made = {None, *(_pairs_of(step) for step in steps if step not in waiting)}
     running: list[_Running] = []
     try:
         while waiting or running:
             unfinished = [*waiting, *(one.step for one in running)]
-            made = {_pairs_of(step) for step in steps if step not in unfinished and step not in failed}
-            being_made = {_pairs_of(one.step) for one in running} - made - {None}
             free = [share for share in range(len(shares)) if share not in {one.share for one in running}]
             for step in list(waiting):
                 if step.needs in failed:
                     failed[step] = f"{step.needs.name} failed" if step.needs else ""
                     waiting.remove(step)
-                elif free and step.needs not in unfinished and _pairs_of(step) not in being_made:
+                elif free and step.needs not in unfinished and _pairs_of(step) not in _being_made(running) - made:
                     head = f"[{numbers[step]}/{len(steps)}] {step.name}"
                     running.append(_start(step, head, record, free.pop(0), shares))
-                    being_made |= {_pairs_of(step)} - made - {None}
                     waiting.remove(step)
             for one in [one for one in running if one.process.poll() is not None]:
                 running.remove(one)
                 _end(one, failed)
+                if one.step not in failed:
+                    made.add(_pairs_of(one.step))
             time.sleep(POLL_SECONDS if running else 0)
     finally:
         for one in running:
@@ -74,6 +74,10 @@ def run_steps(steps: Sequence[Step], record: Path, jobs: int = 1) -> dict[Step, 
     if failed:
         print(f"error: {len(failed)} of {len(steps)} steps failed; the same command tries them again.", file=sys.stderr)
     return failed
+
+
+def _being_made(running: Sequence[_Running]) -> set[tuple[str, ...] | None]:
+    return {_pairs_of(one.step) for one in running}
 
 
 def _pairs_of(step: Step) -> tuple[str, ...] | None:

@@ -19,6 +19,7 @@ from cptlab.errors import UserError
 from cptlab.settings.setting import REQUIRED, declarations, shown, value_of
 
 T = TypeVar("T")
+STDIN = "-"  # the text that stands for standard input
 ASSIGNED = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
 
 
@@ -52,6 +53,14 @@ def read_arguments(
     if missing:
         raise UserError(f"{missing[0]}=… is missing. {declared[missing[0]].setting.meaning} `{prog} --help` says more.")
     return options(**values), free
+
+
+def decoded(content: bytes, where: str, what: str = "it") -> str:
+    """Return the text of a file or of standard input. Raises UserError for another encoding than UTF-8."""
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where} is not UTF-8 (byte {error.start}). Save {what} as UTF-8.") from None
 
 
 def _split(arguments: Sequence[str], declared: Any, escape: str) -> tuple[dict[str, str], list[str]]:
