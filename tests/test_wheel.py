@@ -93,6 +93,7 @@ def test_training_and_evaluation_run_from_the_wheel(installed, tmp_path):
     assert evaluated.returncode == 0 and "Report: " in evaluated.stdout, evaluated.stderr
 
 
+@pytest.mark.slow
 def test_the_walkthrough_runs(tmp_path):
     done = run_notebook("walkthrough.ipynb", tmp_path)
     assert done.returncode == 0 and "FilterCounts(tasks=1, samples=20" in done.stdout, done.stderr

@@ -176,6 +176,7 @@ def test_the_linter_has_loaded_the_modules_that_the_command_has_loaded(tmp_path)
     assert server - command == {"cptlab", "cptlab.judging", "cptlab.judging.lint", *OURS}
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_scores_and_messages_on_programs_of_real_models(tmp_path, data_dir):
     programs = set()

@@ -53,6 +53,7 @@ def choose(page, text):
     page.get_by_role("button", name=text, exact=True).click()
 
 
+@pytest.mark.slow
 def test_two_reviewers_at_once_and_a_server_that_is_killed(tmp_path, visit, browser):
     with serving(store_evaluation(tmp_path / "run", PAIRS), "limit=5") as server:
         ada, bo = visit(server.address, "Ada"), visit(server.address, "Bo")

@@ -86,7 +86,9 @@ def test_a_failing_evaluation_does_not_end_the_others_and_what_is_missing_is_add
     assert len(evaluate("runs=sweep")[1]) == 12  # finished: begun anew
 
 
-@pytest.mark.parametrize("argument", ["runs=sweep,other", "runs=[sweep,other,sweep/0]"])
+@pytest.mark.parametrize(
+    "argument", [pytest.param("runs=sweep,other", marks=pytest.mark.slow), "runs=[sweep,other,sweep/0]"]
+)
 def test_several_directories(evaluate, argument):
     code, evaluated, folders, _ = evaluate(argument, "-m")
     assert code == 0 and len(evaluated) == len(set(evaluated)) == len(set(folders)) == 12

@@ -38,6 +38,7 @@ def training_run(where, record, **config):
     return where
 
 
+@pytest.mark.slow
 def test_the_jobs_of_a_sweep_are_told_apart_and_have_its_group(monkeypatch, tmp_path):
     found = records(monkeypatch, tmp_path, "train", "seed=1,2,3", f"ablation={','.join(ABLATIONS)}", "-m")
     names = {record["name"] for record in found}

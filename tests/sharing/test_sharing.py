@@ -123,6 +123,7 @@ def test_the_card_says_what_the_evaluation_found(made, pushed):
     assert "The backbone has the licence apache-2.0." in body
 
 
+@pytest.mark.slow
 def test_the_code_of_the_card_runs_and_gives_the_prefix(made, pushed):
     """In PEFT, from the stand-in: the first tokens of the model with our prefix."""
     code = re.search(r"```python\n(.*?)```", (pushed[2] / "README.md").read_text(), re.DOTALL)[1]

@@ -49,7 +49,11 @@ def stored(cache: Path, kind: str = "completions") -> dict[str, bytes]:
     return {str(path.relative_to(cache)): path.read_bytes() for path in sorted(cache.glob(f"{kind}-*/*"))}
 
 
-@pytest.mark.parametrize("decoding", DECODINGS.values(), ids=DECODINGS)
+SLOW = {"second try": [pytest.mark.slow]}
+CASES = [pytest.param(one, id=name, marks=SLOW.get(name, ())) for name, one in DECODINGS.items()]
+
+
+@pytest.mark.parametrize("decoding", CASES)
 def test_no_finished_program_is_made_again(decoding, backbone, tasks, tmp_path, monkeypatch):
     system = LoadedSystem("base", Policy(backbone), decoding)
     whole = sample_and_judge(system, tasks, N, Judge(tmp_path / "whole"))

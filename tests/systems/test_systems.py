@@ -105,7 +105,7 @@ def test_a_system_of_the_user_s_own(trained, tmp_path):
     assert records(tmp_path, "mine") == records(tmp_path, "tuned") != records(tmp_path, "base")
 
 
-@pytest.mark.parametrize("kind", ["lora", "full"])
+@pytest.mark.parametrize("kind", ["lora", pytest.param("full", marks=pytest.mark.slow)])
 def test_other_adapters_are_systems_too(kind, tmp_path):
     backbone = load_backbone("kata-lm")
     adapter = LoRA(backbone, r=4) if kind == "lora" else FullFineTuning(backbone)

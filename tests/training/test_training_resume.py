@@ -126,7 +126,7 @@ def test_other_adapters_resume(kind, spawn, tmp_path):
     assert_same(tmp_path / "killed", tmp_path / "whole")
 
 
-@pytest.mark.parametrize("kind", ["prefix", "lora"])
+@pytest.mark.parametrize("kind", ["prefix", pytest.param("lora", marks=pytest.mark.slow)])
 def test_two_processes_equal_one_with_the_doubled_batch(kind, tmp_path, monkeypatch):
     """7 pairs, 2 a step: 3 steps an epoch, the odd pair left out alike. In float64, so that only order differs."""
     two, one = tmp_path / "two", tmp_path / "one"
