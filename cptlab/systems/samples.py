@@ -89,6 +89,8 @@ def _sample(system: LoadedSystem, chunks: TaskChunks, judge: Judge, seed: int) -
         work["code"] = [code_digest(part) for part in (guidance.negative, guidance.gate, guidance.rule)]
     if strategy is not None:
         work["code of the strategy"] = code_digest(strategy)
+    if decoding.steering is not None:
+        work["steering"] = [repr(decoding.steering), code_digest(decoding.steering)]
     if decoding.engine == "vllm":
         work["engine"] = decoding.engine_facts()
     first: JudgedPrograms | None = None
@@ -167,6 +169,7 @@ def _generate(
         prefix=prefix,
         guidance=decoding.guidance,
         strategy=decoding.strategy,
+        steering=decoding.steering,
         seed=seed,
         samples=samples,
         token_budget=decoding.token_budget,
