@@ -208,7 +208,7 @@ class Backbone:
         state.positions = torch.cat([state.positions, positions], dim=1)
         state.padded = state.padded or not bool(real.all())
         output = self._forward(
-            input_ids, state.cache, positions, state.positions, state.real, state.padded, last_only=True, bias=bias
+            input_ids, state.cache, positions, state.positions, state.real, state.padded, bias, last_only=True
         )
         state.next_position = positions[:, -1] + 1
         return output.logits[:, -1]
@@ -219,9 +219,7 @@ class Backbone:
         positions = state.next_position[:, None]
         state.real = torch.nn.functional.pad(state.real, (0, 1), value=True)
         state.positions = torch.cat([state.positions, positions], dim=1)
-        output = self._forward(
-            tokens[:, None], state.cache, positions, state.positions, state.real, state.padded, bias=bias
-        )
+        output = self._forward(tokens[:, None], state.cache, positions, state.positions, state.real, state.padded, bias)
         state.next_position = state.next_position + 1
         return output.logits[:, -1]
 
@@ -249,7 +247,7 @@ class Backbone:
 
         return [(for_batch(keys), for_batch(values)) for keys, values in prefix.key_values()]
 
-    def _forward(self, input_ids, cache, positions, key_positions, real, padded, last_only=False, bias=None):
+    def _forward(self, input_ids, cache, positions, key_positions, real, padded, bias=None, last_only=False):
         options = self._options(
             positions, key_positions, real, padded or bias is not None, cache
         )  # a bias needs a mask

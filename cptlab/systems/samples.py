@@ -24,6 +24,7 @@ from cptlab.storage.jsonl import from_json
 from cptlab.systems.chunks import TaskChunks
 from cptlab.systems.cleaning import cleaned
 from cptlab.systems.code_digest import code_digest, folder_digest, judging_digest
+from cptlab.systems.feedback.asking import Question, questions
 from cptlab.systems.judge import Judge, digest_of_tests
 from cptlab.systems.judged_programs import Cost, JudgedPrograms
 from cptlab.systems.loading import LoadedSystem, refuse_without_public_tests
@@ -40,7 +41,8 @@ def sample_and_judge(
     """Make `n` programs for each task, score them with pylint and run them on the tests.
 
     With a guidance whose gate opens after a failure, a program is made without guidance first, and made again, with it
-    and the same random numbers, where that fails a public test. A plain second try has other random numbers. With a
+    and the same random numbers, where that fails a public test. A plain second try has other random numbers, and so have
+    answers to a prompt with feedback. With a
     selection, the tests run on the programs that are kept. Raises UserError where a prompt does not fit the context, and
     for a choice that makes no sense here.
     """
@@ -94,21 +96,33 @@ def _sample(system: LoadedSystem, chunks: TaskChunks, judge: Judge, seed: int) -
     if decoding.engine == "vllm":
         work["engine"] = decoding.engine_facts()
     first: JudgedPrograms | None = None
-    if decoding.after_failure:
-        refuse_without_public_tests(chunks.tasks)
-        plainly = system.with_decoding(decoding.plain(), f"{system.name}, first answers")
+    about: list[Question] = []
+    if decoding.after_failure or system.feedback is not None:
+        if decoding.after_failure:
+            refuse_without_public_tests(chunks.tasks)
+        before = decoding if system.feedback is not None else decoding.plain()
+        plainly = system.with_decoding(before, f"{system.name}, first answers")
         first = sample_and_judge(plainly, chunks.tasks, chunks.programs, judge, seed=seed)
         work["tests"] = [digest_of_tests(chunks.tasks), asdict(judge.limits), judge.level, judging_digest()]
-        if decoding.second_try:
+        if decoding.second_try or system.feedback is not None:
             work["seed"] = seed = seed + FRESH_SEED
+        if system.feedback is not None:
+            work["feedback"] = [repr(system.feedback), code_digest(system.feedback), folder_digest("systems/feedback")]
+            about = questions(system, chunks.tasks, first, judge)
     store = ChunkStore(judge.cache / "completions", Completion, work, chunks.keys)
     seconds: list[float] = []  # of the chunks that are sampled whole in this process
 
     def sample(key: str, advance: Callable[[int], None]) -> list[Completion]:
         tasks = chunks.tasks_of(key)
         earlier = None if first is None else first.of([task.id for task in tasks])
-        wanted = [range(chunks.programs)] * len(tasks) if earlier is None else earlier.failing_public()
         first_row = {task.id: i * chunks.programs for i, task in enumerate(tasks)}
+        asked = [(task.id, prompts[task.id]) for task in tasks]
+        wanted: list[Sequence[int]] = [range(chunks.programs)] * len(tasks)
+        if earlier is not None and system.feedback is not None:
+            here = [one for one in about if one[0] in first_row]
+            asked, wanted = [(task_id, prompt) for task_id, _, prompt in here], [[sample] for _, sample, _ in here]
+        elif earlier is not None:
+            wanted = list(earlier.failing_public())
         with store.journal(key) as journal:  # of a killed run: its programs are not made again
             made = {row: from_json(Completion, journal.read(row)) for row in journal}
 
@@ -121,10 +135,10 @@ def _sample(system: LoadedSystem, chunks: TaskChunks, judge: Judge, seed: int) -
             advance(len(made))
             stored, started = len(made), time.monotonic()
             missing = [
-                [one for one in some if first_row[task.id] + one not in made]
-                for task, some in zip(tasks, wanted, strict=True)
+                [one for one in some if first_row[task_id] + one not in made]
+                for (task_id, _), some in zip(asked, wanted, strict=True)
             ]
-            _generate(system, [(task.id, prompts[task.id]) for task in tasks], chunks.programs, seed, missing, ended)
+            _generate(system, asked, chunks.programs, seed, missing, ended)
             if not stored:
                 seconds.append(time.monotonic() - started)
         completions = [made[row] for row in sorted(made)]
@@ -139,6 +153,8 @@ def _sample(system: LoadedSystem, chunks: TaskChunks, judge: Judge, seed: int) -
         again = {
             (row[0], i) for row, failed in zip(first.by_task(), first.failing_public(), strict=True) for i in failed
         }
+        if system.feedback is not None:
+            again = {(task_id, sample) for task_id, sample, _ in about}
         drawn = first.completions + [one for one in drawn if (one.task_id, one.sample) in again]
     whole = first is None and len(seconds) == len(chunks.keys)
     cost = Cost(len(drawn), sum(completion.tokens for completion in drawn))

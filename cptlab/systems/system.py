@@ -1,7 +1,7 @@
 """A system: one way to get programs for tasks, and what an evaluation compares with other ways.
 
 A system is a file in conf/system/ or a few settings on the command line. Each part that it may have beside the backbone
-is a small file of its own: prompts/, selection/, post_processing/.
+is a small file of its own: prompts/, feedback/, selection/, post_processing/.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, ClassVar, Protocol
 
 from cptlab.errors import UserError
-from cptlab.records import Prompt, Quality
+from cptlab.records import Prompt, Quality, Task, Verdict
 from cptlab.settings.setting import Part, Setting, check_settings
 from cptlab.storage.run_directory import ADAPTER_KINDS
 
@@ -24,6 +24,19 @@ class PromptChange(Protocol):
 
     def apply(self, prompt: Prompt) -> Prompt:
         """Return the changed prompt, before the backbone's template; the same one where it cannot be changed."""
+        ...
+
+
+class Feedback(Protocol):
+    """What the model is told about its first answer when it is asked once more. A frozen dataclass."""
+
+    needs_public_tests: ClassVar[bool]
+
+    def tell(self, task: Task, quality: Quality, verdict: Verdict) -> str | None:
+        """Return what is told about a program with this score and verdict, in lines; None: the program is kept.
+
+        Where it fails a public test, the verdict's reason is about the first of these.
+        """
         ...
 
 
@@ -54,7 +67,7 @@ class PostProcessing(Protocol):
 class System:
     """One column of an evaluation. `name` is its key in the node `system` of the configuration.
 
-    `prompt`, `decoding`, `selection` and `post_processing` are null or objects of the configuration; a decoding is a
+    `prompt`, `decoding`, `feedback`, `selection` and `post_processing` are null or objects of the configuration; a decoding is a
     whole node, as conf/decoding/ has them.
     """
 
@@ -72,6 +85,7 @@ class System:
     ] = None
     prompt: Annotated[PromptChange | None, Part(optional=True)] = None
     decoding: Annotated[Any, Part(optional=True, node="decoding")] = None
+    feedback: Annotated[Feedback | None, Part(optional=True)] = None
     selection: Annotated[Selection | None, Part(optional=True)] = None
     post_processing: Annotated[Sequence[PostProcessing], Part(optional=True, many="list")] = ()
 
@@ -92,6 +106,7 @@ class System:
             "adapter": self.adapter,
             "run": self.run,
             "prompt": None if self.prompt is None else repr(self.prompt),
+            "feedback": None if self.feedback is None else repr(self.feedback),
             "selection": None if self.selection is None else repr(self.selection),
             "post_processing": [{"step": repr(step), "versions": step.versions()} for step in self.post_processing],
         }
