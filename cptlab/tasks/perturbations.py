@@ -100,7 +100,10 @@ def _tabs(prompt: Prompt, rng: random.Random) -> list[Edit]:
 
 def _blank_lines(prompt: Prompt, rng: random.Random) -> list[Edit]:
     ends = re.finditer(r"(?<![\\\n])\n(?=[^\n])", prompt.text)
-    return _some([(found.end(), found.end(), "\n") for found in ends], rng)
+    examples = [span for span in prompt.spans if span.name == "tests"]  # a blank line would end a doctest
+    places = [found.end() for found in ends]
+    places = [at for at in places if not any(span.start < at < span.end for span in examples)]
+    return _some([(at, at, "\n") for at in places], rng)
 
 
 def _split_line(prompt: Prompt, rng: random.Random) -> list[Edit]:
