@@ -2,14 +2,17 @@
 
 A prompt is the function up to the first line that the fix changed, so that what follows can be the safe or the unsafe code. The
 held-out pairs of SVEN (val) are split test. There are no tests of what a function does, as it is cut out of its project: pass@k
-says that the program can be read and defines the function. Security is for a scorer such as bandit to judge.
+says that the program can be read and defines the function. Security is for a scorer such as bandit to judge. Functions whose
+decorators, defaults or annotations are defined elsewhere cannot be loaded by themselves and are left out.
 """
 
 from __future__ import annotations
 
 import ast
+import builtins
 import os
 import re
+import symtable
 import textwrap
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
@@ -92,9 +95,12 @@ def _function(source: str) -> str:
 
 
 def _defined(source: str) -> str | None:
-    """Return the name of the function that the source is; None for what Python cannot read."""
+    """Return the name of the function that the source is; None for what Python cannot read, or not load by itself."""
     try:
         functions = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
+        symbols = symtable.symtable(source, "function", "exec").get_symbols()
     except SyntaxError:
         return None
-    return functions[0].name if functions else None
+    known = {symbol.get_name() for symbol in symbols if symbol.is_assigned()} | set(dir(builtins))
+    used = {symbol.get_name() for symbol in symbols if symbol.is_referenced()}
+    return functions[0].name if functions and used <= known else None

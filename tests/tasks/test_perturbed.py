@@ -24,9 +24,7 @@ def cut(benchmark, count):
     return Benchmark(benchmark.name, benchmark.tasks[:count])
 
 
-@pytest.fixture
-def sources(data_dir):
-    return [cut(humaneval(str(data_dir)), 12), cut(kata(), 12)]
+FIRST_OF_KATA = cut(kata(), 12)
 
 
 def parts(prompt, name):
@@ -46,9 +44,10 @@ def test_edits_move_code_and_spans():
         assert changed.text == new.get(0, "") + "# " + nl + new.get(10, "") + "\n" + new.get(11, "") + code
 
 
+@pytest.mark.data
 @pytest.mark.parametrize("kind", KINDS)
-def test_perturbations_change_what_they_say_and_the_solution_still_passes(kind, sources):
-    for of in sources:
+def test_perturbations_change_what_they_say_and_the_solution_still_passes(kind, data_dir):
+    for of in (cut(humaneval(str(data_dir)), 12), FIRST_OF_KATA):
         benchmark = perturbed(of, kind, count=3)
         assert benchmark == perturbed(of, kind, count=3) != perturbed(of, kind, count=3, seed=1)
         assert len(benchmark.tasks) == 36 and len({task.id for task in benchmark.tasks}) == 36
@@ -77,8 +76,8 @@ def test_perturbations_change_what_they_say_and_the_solution_still_passes(kind, 
         assert all(verdict.passed for verdict in verdicts)
 
 
-def test_the_robust_metrics_are_the_worst_case_over_perturbations(sources):
-    tasks = perturbed(cut(sources[1], 2), count=2).tasks
+def test_the_robust_metrics_are_the_worst_case_over_perturbations():
+    tasks = perturbed(cut(FIRST_OF_KATA, 2), count=2).tasks
     right = {0: (1, 1, 0, 1), 1: (0, 1, 1, 1), 2: (1, 1, 1, 1), 3: (1, 0, 0, 0)}  # by task, then by program
     scores = {0: 8.0, 1: 4.0, 2: 6.0, 3: 9.0}
     programs = {
@@ -99,7 +98,7 @@ def test_the_robust_metrics_are_the_worst_case_over_perturbations(sources):
     assert "robust_pass@1" not in summarise(plain, programs, [1])["all"]
 
 
-def test_a_limit_keeps_the_perturbations_of_a_task_together(sources):
+def test_a_limit_keeps_the_perturbations_of_a_task_together():
     benchmark = perturbed(kata(), count=2)
     kept = benchmark.split("test", 5)
     assert len(kept) == 6 and len({task.variant_of for task in kept}) == 3 == len({task.difficulty for task in kept})
