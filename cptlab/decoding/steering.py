@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from cptlab.backbone import Backbone
 from cptlab.decoding.anchors import mask_spans, span_names
@@ -34,7 +34,7 @@ class Steering:
         float, Setting("Factor α on the attention to the prompt's other tokens (PASTA: 0.01).", above=0, at_most=1)
     ] = 0.01
     heads: Annotated[
-        Mapping[str, Any] | Sequence[Any] | None,
+        Mapping[str, Any] | None,
         Setting(
             "Heads that are steered, by layer, such as {3: [17, 7], 8: [28]}, from 0; null: all heads of all layers."
         ),
@@ -58,7 +58,7 @@ class Steering:
 
     @property
     def by_layer(self) -> dict[int, tuple[int, ...]] | None:
-        return None if self.heads is None else dict(self.heads)
+        return None if self.heads is None else dict(cast(Any, self.heads))
 
     def bias(self, backbone: Backbone, prompt: Prompt) -> list[float]:
         """Return what is added to the scores of each token of the prompt; [] where it has no such span, or α is 1."""
@@ -70,9 +70,9 @@ class Steering:
         return [0.0 if token == _ANCHORED else math.log(self.alpha) for token in kept]
 
 
-def _heads(given: Mapping[Any, Any] | Sequence[Any]) -> tuple[tuple[int, tuple[int, ...]], ...]:
+def _heads(given: Mapping[Any, Any]) -> tuple[tuple[int, tuple[int, ...]], ...]:
     found = []
-    for layer, heads in given.items() if isinstance(given, Mapping) else given:
+    for layer, heads in given.items():
         several = isinstance(heads, Sequence) and not isinstance(heads, str)
         numbers = [layer, *heads] if several else []
         if len(numbers) < 2 or not all(str(number).isdecimal() for number in numbers):
