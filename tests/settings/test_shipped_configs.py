@@ -15,6 +15,7 @@ USES = {
     "omega": (*EVALUATED, "system", "judge"),
     "dilution": EVALUATED,
     "pairs": (*EVALUATED, "pairs", "judge"),
+    "grpo": (*EVALUATED, "judge"),
     "tasks": ("benchmark", "judge"),
 }
 NOT_OF_TRAIN = {
@@ -37,7 +38,10 @@ def cases() -> list[tuple[str, str, str]]:
             everything = "*" in uses and group not in NOT_OF_TRAIN
             if everything or group in uses or (f"{group.partition('/')[0]}/*" in uses and "/" in group):
                 options = sorted(path.stem for path in (config_directory() / group).glob("*.yaml"))
-                found += [(command, group, option) for option in options if _is_for(command, group, option)]
+                options = [option for option in options if _is_for(command, group, option)]
+                # what evaluate composes, the others do as well: one file shows that they have the group
+                few = command not in ("train", "evaluate") and group in USES["evaluate"]
+                found += [(command, group, option) for option in (options[:1] if few else options)]
     return found
 
 
