@@ -32,16 +32,17 @@ def groups() -> list[str]:
 
 
 def cases() -> list[tuple[str, str, str]]:
-    found = []
+    """(command, group, file): each file with the first command that can use it, and one file of each group with the others."""
+    found, composed = [], set()
     for group in groups():
         for command, uses in USES.items():
             everything = "*" in uses and group not in NOT_OF_TRAIN
             if everything or group in uses or (f"{group.partition('/')[0]}/*" in uses and "/" in group):
                 options = sorted(path.stem for path in (config_directory() / group).glob("*.yaml"))
                 options = [option for option in options if _is_for(command, group, option)]
-                # what evaluate composes, the others do as well: one file shows that they have the group
-                few = command not in ("train", "evaluate") and group in USES["evaluate"]
-                found += [(command, group, option) for option in (options[:1] if few else options)]
+                new = [option for option in options if (group, option) not in composed]
+                found += [(command, group, option) for option in new or options[:1]]
+                composed |= {(group, option) for option in options}
     return found
 
 
