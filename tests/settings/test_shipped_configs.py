@@ -15,7 +15,7 @@ USES = {
     "omega": (*EVALUATED, "system", "judge"),
     "dilution": EVALUATED,
     "pairs": (*EVALUATED, "pairs", "judge"),
-    "grpo": (*EVALUATED, "judge"),
+    "grpo": (*EVALUATED, "judge", "experiment"),
     "tasks": ("benchmark", "judge"),
 }
 NOT_OF_TRAIN = {
@@ -48,8 +48,8 @@ def cases() -> list[tuple[str, str, str]]:
 
 def _is_for(command: str, group: str, option: str) -> bool:
     """Whether the file can be used with the command: an experiment is for the one in its first line."""
-    text = (config_directory() / group / f"{option}.yaml").read_text()
-    return group != "experiment" or f"# python {command}.py" in text.split("\n")[1]
+    line = (config_directory() / group / f"{option}.yaml").read_text().split("\n")[1]
+    return group != "experiment" or f"# python {command}.py" in line or f"# cptlab {command} " in line
 
 
 @pytest.mark.parametrize("command, group, option", cases())
