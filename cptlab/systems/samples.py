@@ -24,10 +24,10 @@ from cptlab.storage.jsonl import from_json
 from cptlab.systems.chunks import TaskChunks
 from cptlab.systems.cleaning import cleaned
 from cptlab.systems.code_digest import code_digest, folder_digest, judging_digest
-from cptlab.systems.feedback.asking import Question, questions
 from cptlab.systems.judge import Judge, digest_of_tests
 from cptlab.systems.judged_programs import Cost, JudgedPrograms
 from cptlab.systems.loading import LoadedSystem, refuse_without_public_tests
+from cptlab.systems.questions import Question, questions
 from cptlab.systems.system import Selection
 from cptlab.tasks.benchmark import digest_of
 
@@ -120,7 +120,8 @@ def _sample(system: LoadedSystem, chunks: TaskChunks, judge: Judge, seed: int) -
         wanted: list[Sequence[int]] = [range(chunks.programs)] * len(tasks)
         if earlier is not None and system.feedback is not None:
             here = [one for one in about if one[0] in first_row]
-            asked, wanted = [(task_id, prompt) for task_id, _, prompt in here], [[sample] for _, sample, _ in here]
+            asked = [(task_id, prompt) for task_id, _, prompt in here]
+            wanted = [(sample,) for _, sample, _ in here]
         elif earlier is not None:
             wanted = list(earlier.failing_public())
         with store.journal(key) as journal:  # of a killed run: its programs are not made again
