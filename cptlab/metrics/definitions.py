@@ -165,7 +165,7 @@ def _robust(name: str, heading: str, label: str, family: Family, of_variants: Of
     return Metric(name, heading, label, family, lambda programs: of_variants([programs]), samples, of_variants)
 
 
-ROBUST_QUALITY = _robust("robust_pylint_mean", "Robust", "robust mean pylint score", QUALITY, worst_mean_score)
+ROBUST_QUALITY = _robust("robust_quality", "Robust", "robust mean score", QUALITY, worst_mean_score)
 
 
 def robust_metrics(ks: Iterable[int]) -> list[Metric]:

@@ -28,7 +28,7 @@ def summarise(tasks: Sequence[Task], programs: Programs, ks: Sequence[int] | Non
     and of tests that do not count, over the tasks that have such tests. Each has its 95% task bootstrap interval
     [low, high] under `<metric>_ci`; `tasks` is their number. A difficulty without tasks has `tasks` 0 and None for the
     rest; a task without a difficulty counts in all alone. A metric is over the tasks that have it, and None where none
-    has. For `ks` see `allowed_ks`. Where tasks are perturbations, `robust_pylint_mean` and `robust_pass@k` are over the tasks
+    has. For `ks` see `allowed_ks`. Where tasks are perturbations, `robust_quality` and `robust_pass@k` are over the tasks
     that they are perturbations of.
     """
     values = per_task(tasks, programs, ks)

@@ -27,8 +27,7 @@ from cptlab.tasks.benchmark import Benchmark, Exclude, Fractions, divided
 from cptlab.tasks.files import DataDir, Row, Source, check_data_dir, file_rows, make_tasks, read_rows
 from cptlab.tasks.spans import spans_of
 
-FILES = ("test.jsonl", *(f"test{number}.jsonl" for number in range(2, 7)))
-HUB_FILES = {"test": [f"hf://datasets/livecodebench/code_generation_lite/{name}" for name in FILES]}
+HUB_FILES = {"test": "hf://datasets/livecodebench/code_generation_lite/test*.jsonl"}
 HUB = Source("livecodebench/test.jsonl", ("json",), ("test",), {"data_files": HUB_FILES})
 LEVELS = dict(zip(("easy", "medium", "hard"), DIFFICULTIES, strict=True))
 CPU_SECONDS = 6.0  # of a test, as in its own judge

@@ -89,10 +89,10 @@ def test_the_robust_metrics_are_the_worst_case_over_perturbations():
     found = summarise(tasks, programs, [1, 2])["all"]
     assert found["robust_pass@1"] == pytest.approx((2 / 4 + 1 / 4) / 2)  # both right: programs 1 and 3; program 0
     assert found["robust_pass@2"] == pytest.approx(((1 - 1 / 6) + (1 - 3 / 6)) / 2)
-    assert found["robust_pylint_mean"] == pytest.approx((4 + 6) / 2) and found["pass@1"] == pytest.approx(11 / 16)
+    assert found["robust_quality"] == pytest.approx((4 + 6) / 2) and found["pass@1"] == pytest.approx(11 / 16)
     names = {name for name in flat_names(tasks, ["base"], [1, 2], 4, tokens=False) if name.startswith("base/all/")}
     assert {f"base/all/{name}" for name in found if not name.endswith("_ci") and found[name] is not None} == names
-    for name in ("robust_pass@2", "robust_pylint_mean"):
+    for name in ("robust_pass@2", "robust_quality"):
         assert find_metric(name).name == name
     plain = [replace(task, variant_of="") for task in tasks]
     assert "robust_pass@1" not in summarise(plain, programs, [1])["all"]
