@@ -161,7 +161,8 @@ class Streams:
 
     def _arrange(self, raw: Tensor) -> None:
         """Group the rows that are mixed alike, and mix. Must be called when rows have changed."""
-        self.bias = attention_bias([self.requests[i] for i in self.request_of.tolist()], raw.device)
+        if self.requests and self.requests[0].steering is not None:
+            self.bias = attention_bias([self.requests[i] for i in self.request_of.tolist()], raw.device)
         alike: list[tuple[Any, Any, list[int]]] = []
         guidances = [self.requests[request].guidance for request in self.request_of[self.guided].tolist()]
         for place, guidance in enumerate(guidances):

@@ -198,7 +198,7 @@ def _notes(evaluation: Evaluation, family: Family, metrics: Sequence[Metric]) ->
     robust = [metric for metric in metrics if metric.of_variants is not None]
     if robust:
         several = len({task.variant_of for task in evaluation.tasks})
-        about += f" Robust: the worst case over the perturbations of a task (ReCode); over {several} tasks, of which n are perturbations."
+        about += f" Robust: the {several} tasks that were perturbed, each by its worst perturbation (ReCode)."
     return about + left_out(evaluation) + _uncounted_note(evaluation, metrics) + answers
 
 
