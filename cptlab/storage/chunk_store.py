@@ -48,7 +48,7 @@ class ChunkStore:
 
     def __init__(self, root: str | os.PathLike, kind: type, work: Mapping[str, Any], keys: Sequence[str]) -> None:
         assert len(set(keys)) == len(keys)
-        self.kind = kind
+        self.kind, self.work = kind, work
         self.keys = list(keys)
         self._files = {key: f"{i:05d}.jsonl" for i, key in enumerate(self.keys)}
         content = {"format": FORMAT, "kind": kind.__name__, "work": work, "keys": self.keys}

@@ -53,16 +53,24 @@ class SystemPrograms:
     the programs of the first try. A chunk depends on its tasks alone, so it does not matter who makes which.
     """
 
-    def __init__(self, system: LoadedSystem, tasks: Sequence[Task], n: int, judge: Judge, seed: int = 0) -> None:
-        self.system, self.n = system, n
+    def __init__(
+        self,
+        system: LoadedSystem,
+        tasks: Sequence[Task],
+        n: int,
+        judge: Judge,
+        seed: int = 0,
+        chunk_programs: int = CHUNK_PROGRAMS,
+    ) -> None:
+        self.system, self.n, self.seed = system, n, seed
         draws = n * system.draws
-        self.chunks = TaskChunks(tasks, max(1, CHUNK_PROGRAMS // draws), draws)
+        self.chunks = TaskChunks(tasks, max(1, chunk_programs // draws), draws)
         self.prompts = {task.id: system.shown_prompt(task) for task in tasks}
         self.first: SystemPrograms | None = None
         if system.decoding.after_failure:
             refuse_without_public_tests(tasks)
             plainly = system.with_decoding(system.decoding.plain(), f"{system.name}, first answers")
-            self.first = SystemPrograms(plainly, tasks, draws, judge, seed)
+            self.first = SystemPrograms(plainly, tasks, draws, judge, seed, chunk_programs)
         self._seconds: list[float] = []  # of the chunks that are sampled whole in this process
         self.sampling = self._sampling(judge, seed)
         self.judging = Judging(
