@@ -63,18 +63,16 @@ class RayWorkers:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # without GPUs, an actor sees what we see
         ray = _import_ray()
-        ray.init(
-            self.address,
-            include_dashboard=None if self.address else False,
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-            ignore_reinit_error=True,
-        )
+        ours = not ray.is_initialized()
+        if ours:
+            dashboard = None if self.address else False
+            ray.init(self.address, include_dashboard=dashboard, log_to_driver=False, logging_level=logging.ERROR)
         try:
             self._check_size(ray.cluster_resources())
             self._run(programs, missing, load)
         finally:
-            ray.shutdown()
+            if ours:
+                ray.shutdown()
 
     def _check_size(self, there: dict[str, float]) -> None:
         cpus = self.samplers * self.cpus_per_sampler + self.judges * self.cpus_per_judge
