@@ -113,7 +113,8 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     programs, cost, seconds = {}, {}, {}
     for system in systems:
         sampled = SystemPrograms(system, tasks, config.n, judge, config.seed)
-        judged = make_programs(config, sampled, node, runs.get(system.name))
+        make_programs(config, sampled, node, runs.get(system.name))
+        judged = sampled.judged()
         judged.write(run.directory / system.name)
         programs[system.name], cost[system.name] = judged.results(), judged.cost.as_dict()
         seconds[system.name] = judged.seconds

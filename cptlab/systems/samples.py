@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from cptlab.decoding import generate
-from cptlab.records import Completion, Prompt, Task
+from cptlab.records import Completion, Prompt, Quality, Task, Verdict
 from cptlab.storage.chunk_store import ChunkStore
 from cptlab.storage.jsonl import from_json
 from cptlab.systems.chunks import Stage, TaskChunks
@@ -96,6 +96,11 @@ class SystemPrograms:
         """Return the keys of the chunks in which any stage is missing."""
         lacking = {key for stage in self.stages for key in stage.store.missing()}
         return [key for key in self.chunks.keys if key in lacking]
+
+    def by_task(self) -> Iterator[tuple[str, list[Completion], list[Quality], list[Verdict]]]:
+        """Yield (task id, completions, qualities, verdicts) for each task, with one chunk in memory at a time."""
+        for key in self.chunks.keys:
+            yield from self.judged([key]).by_task()
 
     def judged(self, keys: Collection[str] | None = None) -> JudgedPrograms:
         """Return the programs of the chunks `keys` (None: all), which are there, with scores, verdicts and cost.

@@ -52,10 +52,10 @@ def build_pairs(config: DictConfig, backbone: Any = None) -> Path:
             return directory
         programs, left_out = _programs(recipe, backbone, judge, tasks, decoding)
         tasks = programs.chunks.tasks
-        judged = make_programs(config, programs, config.backbone, None)
+        make_programs(config, programs, config.backbone, None)
         by_id = {task.id: task for task in tasks}
         counts, found = FilterCounts(), []
-        for task_id, completions, qualities, verdicts in judged.by_task():
+        for task_id, completions, qualities, verdicts in programs.by_task():
             task = dataclasses.replace(by_id[task_id], prompt=programs.prompts[task_id])
             choice, dropped = pairs.select_pair(task, completions, qualities, verdicts, recipe.selection)
             counts += dropped

@@ -11,7 +11,6 @@ from cptlab.commands.shared.common import say
 from cptlab.settings.instantiate import instantiate
 
 if TYPE_CHECKING:
-    from cptlab.systems.judged_programs import JudgedPrograms
     from cptlab.systems.samples import SystemPrograms
 
 
@@ -20,7 +19,7 @@ def makes_a_part(config: DictConfig) -> bool:
     return config.shard is not None or config.estimate
 
 
-def make_programs(config: DictConfig, programs: SystemPrograms, node: DictConfig, run: str | None) -> JudgedPrograms:
+def make_programs(config: DictConfig, programs: SystemPrograms, node: DictConfig, run: str | None) -> None:
     """Make programs here, or where the setting `ray` says. `node`: the backbone, and `run`: the training run of the
     adapter, which workers on other machines load by themselves.
     """
@@ -28,7 +27,6 @@ def make_programs(config: DictConfig, programs: SystemPrograms, node: DictConfig
         content = OmegaConf.to_container(node, resolve=True)
         instantiate(config.ray, "ray").fill(programs, functools.partial(load_policy, content, run))
     programs.fill()
-    return programs.judged()
 
 
 def make_a_part(config: DictConfig, programs: SystemPrograms) -> None:
