@@ -122,6 +122,24 @@ class PairsSettings(ProgramsSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class GRPOSettings(JudgingSettings):
+    """conf/grpo.yaml."""
+
+    benchmark: Annotated[Any, Part()]
+    backbone: Annotated[Any, Part()]
+    adapter: Annotated[Any, Part(partial=True)]
+    grpo: Annotated[Any, Part()]
+    logger: Annotated[Any, Part(many="names")] = None
+    train_tasks: Annotated[
+        int | None, Setting("Tasks of split train to learn from, as many of each difficulty; null: all.", at_least=1)
+    ] = None
+    seed: Annotated[
+        int, Setting("Seed of the adapter's start, the order of the tasks and the sampling.", at_least=0)
+    ] = 0
+    tags: Annotated[Sequence[str], Setting("Tags of the run in W&B.")] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class TasksSettings(SandboxSettings):
     """conf/tasks.yaml."""
 
@@ -258,6 +276,7 @@ class ServeSettings(CommandSettings):
 COMMANDS: dict[str, type[CommandSettings]] = {
     "train": TrainSettings,
     "evaluate": EvaluateSettings,
+    "grpo": GRPOSettings,
     "pairs": PairsSettings,
     "tasks": TasksSettings,
     "omega": OmegaSettings,
