@@ -61,7 +61,6 @@ class RayWorkers:
         if not missing:
             return
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # without GPUs, an actor sees what we see
         ray = _import_ray()
         ours = not ray.is_initialized()
         if ours:

@@ -47,8 +47,14 @@ def make_a_part(config: DictConfig, programs: SystemPrograms) -> None:
 
 
 def on_the_driver(config: DictConfig, node: DictConfig) -> DictConfig:
-    """Return the backbone's node as this process loads it: where Ray's workers sample, the GPU is left to them."""
-    return node if config.get("ray") is None else OmegaConf.merge(node, {"device": "cpu"})  # type: ignore[return-value]
+    """Return the backbone's node as this process loads it: where Ray's workers sample, the GPU is left to them.
+
+    Raises UserError where Ray is not installed.
+    """
+    if config.get("ray") is None:
+        return node
+    instantiate(config.ray, "ray")
+    return OmegaConf.merge(node, {"device": "cpu"})  # type: ignore[return-value]
 
 
 def load_policy(node: dict[str, Any], run: str | None) -> Any:
