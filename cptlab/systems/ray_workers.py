@@ -65,7 +65,13 @@ class RayWorkers:
         ours = not ray.is_initialized()
         if ours:
             dashboard = None if self.address else False
-            ray.init(self.address, include_dashboard=dashboard, log_to_driver=False, logging_level=logging.ERROR)
+            try:
+                ray.init(self.address, include_dashboard=dashboard, log_to_driver=False, logging_level=logging.ERROR)
+            except (ConnectionError, ValueError) as error:
+                raise UserError(
+                    f"No Ray cluster is found at ray.address={self.address} ({str(error).splitlines()[0]}). Correct the "
+                    "address, or leave it out to begin a cluster on this machine."
+                ) from error
         try:
             self._check_size(ray.cluster_resources())
             self._run(programs, missing, load)
@@ -99,7 +105,7 @@ class RayWorkers:
         judging = ray.put(
             _JudgingWork(replace(programs.judging, judge=replace(judge, workers=self.cpus_per_judge)), works[1:])
         )
-        rows = ray.data.from_items([{"chunk": key} for key in missing], override_num_blocks=len(missing))
+        rows: Any = ray.data.from_items([{"chunk": key} for key in missing], override_num_blocks=len(missing))
         made = rows.map(
             _Sampler,
             fn_constructor_args=([sampling],),
@@ -130,7 +136,8 @@ class _Sampling:
     load: Callable[[], Policy]
     works: list[Any]
 
-    def stages(self) -> SystemPrograms:
+    def programs(self) -> SystemPrograms:
+        """Load the model. Raises UserError where the programs would be stored elsewhere."""
         system = replace(self.system, policy=self.load())
         size = self.chunk_tasks * self.n * system.draws
         programs = SystemPrograms(system, self.tasks, self.n, self.judge, self.seed, size)
@@ -140,6 +147,8 @@ class _Sampling:
 
 @dataclass(frozen=True)
 class _JudgingWork:
+    """What a judging actor is sent."""
+
     judging: Judging
     works: list[Any]
 
@@ -153,18 +162,18 @@ class _Sampler:
     """Samples the chunk that a row names. The model is loaded with the first row, and a user's mistake is handed on in the
     row: of an error in an actor, Ray keeps the text alone."""
 
-    def __init__(self, work: list[Any]) -> None:
-        self.work, self.programs = work, None
+    def __init__(self, sent: list[Any]) -> None:
+        self.sent = sent
+        self.programs: SystemPrograms | None = None
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         ray = _import_ray()
         try:
-            if self.programs is None:
-                self.programs = ray.get(self.work[0]).stages()
+            programs = self.programs = self.programs or ray.get(self.sent[0]).programs()
             started = time.monotonic()
-            if self.programs.first is not None:
-                self.programs.first.fill([row["chunk"]])
-            self.programs.sampling.fill([row["chunk"]])
+            if programs.first is not None:
+                programs.first.fill([row["chunk"]])
+            programs.sampling.fill([row["chunk"]])
         except UserError as error:
             return row | {MISTAKE: str(error)}
         return row | {"sampled_on": platform.node(), "sampling_seconds": round(time.monotonic() - started, 2)}
@@ -173,23 +182,24 @@ class _Sampler:
 class _Judge:
     """Judges the chunk that a row names."""
 
-    def __init__(self, work: list[Any]) -> None:
-        self.work, self.stages, self.level = work, None, ""
+    def __init__(self, sent: list[Any]) -> None:
+        self.sent = sent
+        self.work: _JudgingWork | None = None
+        self.stages: list[Stage] | None = None
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         if MISTAKE in row:
             return row
         ray = _import_ray()
         try:
-            if self.stages is None:
-                work = ray.get(self.work[0])
-                self.stages, self.level = work.stages(), work.judging.judge.level
+            work = self.work = self.work or ray.get(self.sent[0])
+            stages = self.stages = self.stages or work.stages()
             started = time.monotonic()
-            for stage in self.stages:
+            for stage in stages:
                 stage.fill([row["chunk"]])
         except UserError as error:
             return row | {MISTAKE: str(error)}
-        return row | where_judged(self.level) | {"judging_seconds": round(time.monotonic() - started, 2)}
+        return row | where_judged(work.judging.judge.level) | {"judging_seconds": round(time.monotonic() - started, 2)}
 
 
 def _check_same(stages: Sequence[Stage], works: Sequence[dict[str, Any]]) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cptlab.commands.shared.common import say
+from cptlab.commands.shared.common import content_of, say
 from cptlab.settings.instantiate import instantiate
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ def make_programs(config: DictConfig, programs: SystemPrograms, node: DictConfig
     adapter, which workers on other machines load by themselves.
     """
     if config.get("ray") is not None:
-        content = OmegaConf.to_container(node, resolve=True)
-        instantiate(config.ray, "ray").fill(programs, functools.partial(load_policy, content, run))
+        run = run and str(Path(run).absolute())
+        instantiate(config.ray, "ray").fill(programs, functools.partial(load_policy, content_of(node), run))
     programs.fill()
 
 
