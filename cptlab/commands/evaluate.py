@@ -15,6 +15,7 @@ from cptlab.commands.shared.common import (
     TOO_LONG,
     begin,
     build_judge,
+    build_scorer,
     check_optimized,
     check_sandbox,
     finished_before,
@@ -62,12 +63,15 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     # 1. What is evaluated. Every mistake in it is found here, before any work.
     chosen = choose_systems(config)
     decoding = build_decoding(config.decoding)
+    judge = build_judge(config)
     benchmark = instantiate(shared_setting(config, chosen, "benchmark"), "benchmark")
     tasks = benchmark.split(config.split, config.limit)
     excluded = benchmark.excluded_of(config.split)
     _say_what_is_excluded(excluded)
     ks = allowed_ks({task.id: config.n for task in tasks}, config.ks)
-    check_optimized(config, flat_names(tasks, [system.name for system in chosen], ks, config.n))
+    check_optimized(
+        config, flat_names(tasks, [system.name for system in chosen], ks, config.n, scorer=judge.scorer.name)
+    )
     backbone = build_backbone(config, chosen)
     cache = Path(config.paths.cache)
     systems = [load_system(system, backbone, decoding) for system in chosen]
@@ -100,7 +104,6 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     write_jsonl(run.directory / "tasks.jsonl", tasks)
 
     # 3. The work, system by system.
-    judge = build_judge(config)
     programs, cost, seconds = {}, {}, {}
     for system in systems:
         judged = sample_and_judge(system, tasks, config.n, judge, seed=config.seed)
@@ -124,6 +127,7 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
         parts={system.name: system.parts() | {"run": system.run} for system in chosen},
         pair_statistics={name: pair_statistics_of(Path(directory)) for name, directory in runs.items()},
         decoding={system.name: system.decoding.facts() for system in systems},
+        scorer=judge.scorer.identity(),
         sandbox=sandbox,
         sampling_seconds=seconds,
         wall_seconds=round(time.monotonic() - started, 1),
@@ -149,6 +153,7 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
         write_row_verdicts,
     )
 
+    scorer = build_scorer(config)
     benchmark = instantiate(config.benchmark, "benchmark")
     given = config.completions if config.completions != CANONICAL else _solutions_file(config, benchmark)
     paths = ({"against": config.against} if config.against is not None else {}) | {"given": given}
@@ -157,7 +162,7 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
     shared = shared_tasks(present, list(files.values()))
     ks = allowed_ks({task.id: min(file.counts[task.id] for file in files.values()) for task in shared}, config.ks)
     most = max((file.counts[task.id] for file in files.values() for task in shared), default=1)
-    check_optimized(config, flat_names(shared, list(files), ks, most, tokens=False))
+    check_optimized(config, flat_names(shared, list(files), ks, most, tokens=False, scorer=scorer.name))
     for file in files.values():
         say(file.coverage(benchmark.name, benchmark.tasks))
     if len(files) > 1:
@@ -182,7 +187,7 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
             benchmark.every,
             directory,
             cache=Path(config.paths.cache),
-            extra_disabled=config.extra_disabled,
+            scorer=scorer,
             context=config.completions_context,
             special_tokens=config.special_tokens,
             title=system,
@@ -202,6 +207,7 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
         benchmark_fingerprint=benchmark.fingerprint(),
         files={system: file.facts() | {"lacking_context": lacking[system]} for system, file in files.items()},
         completions_context=config.completions_context,
+        scorer=scorer.identity(),
         left_out={EXCLUDED: excluded},
         sandbox=sandbox,
         wall_seconds=round(time.monotonic() - started, 1),

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cptlab.errors import UserError
-from cptlab.metrics.definitions import UNCOUNTED, metrics_for
-from cptlab.metrics.programs import JudgedProgram
+from cptlab.metrics.definitions import PYLINT, UNCOUNTED, metrics_for
+from cptlab.metrics.programs import JudgedProgram, scorer_of
 from cptlab.metrics.statistics import bootstrap_ci, paired_difference
 from cptlab.records import DIFFICULTIES, Task
 
@@ -111,7 +111,12 @@ def bounds(results: Mapping[str, Summary]) -> dict[str, float]:
 
 
 def flat_names(
-    tasks: Sequence[Task], systems: Sequence[str], ks: Sequence[int], samples: int, tokens: bool = True
+    tasks: Sequence[Task],
+    systems: Sequence[str],
+    ks: Sequence[int],
+    samples: int,
+    tokens: bool = True,
+    scorer: str = PYLINT,
 ) -> list[str]:
     """Return the names that `flat` will give for these systems: known before anything is computed.
 
@@ -119,7 +124,7 @@ def flat_names(
     """
     rules = [rule for rule in _further_rules(tasks) if rule not in UNCOUNTED]
     names = {
-        difficulty: [one.name for one in metrics_for(ks, rules + _uncounted(chosen)) if one.samples <= samples]
+        difficulty: [one.name for one in metrics_for(ks, rules + _uncounted(chosen), scorer) if one.samples <= samples]
         if chosen
         else []
         for difficulty, chosen in groups(tasks).items()
@@ -153,5 +158,6 @@ def _counts(tasks: Sequence[Task], programs: Programs) -> dict[str, int]:
 
 def per_task(tasks: Sequence[Task], programs: Programs, ks: Sequence[int] | None) -> dict[str, dict[str, float | None]]:
     """Return metric -> task id -> value, None for a task that has no such value. For `ks` see `allowed_ks`."""
-    metrics = metrics_for(allowed_ks(_counts(tasks, programs), ks), _further_rules(tasks))
+    scorer = scorer_of(programs[task.id] for task in tasks)
+    metrics = metrics_for(allowed_ks(_counts(tasks, programs), ks), _further_rules(tasks), scorer)
     return {metric.name: {task.id: metric.of_task(programs[task.id]) for task in tasks} for metric in metrics}

@@ -37,7 +37,7 @@ CHUNK_PROGRAMS = 640  # programs that are stored, scored and judged together
 def sample_and_judge(
     system: LoadedSystem, tasks: Sequence[Task], n: int, judge: Judge, *, seed: int = 0
 ) -> JudgedPrograms:
-    """Make `n` programs for each task, score them with pylint and run them on the tests.
+    """Make `n` programs for each task, score them and run them on the tests.
 
     With a guidance whose gate opens after a failure, a program is made without guidance first, and made again, with it
     and the same random numbers, where that fails a public test. A plain second try has other random numbers. With a

@@ -34,7 +34,7 @@ class Selection(Protocol):
     def draws(self) -> int: ...
 
     def choose(self, qualities: Sequence[Quality]) -> int:
-        """Return which of the `draws` programs with these pylint scores is kept."""
+        """Return which of the `draws` programs with these scores is kept."""
         ...
 
 

@@ -23,6 +23,7 @@ from cptlab.storage.run_directory import CONFIG_FILE, INCIDENTAL, RunDirectory, 
 from cptlab.tracking.mirrors import Mirror
 
 if TYPE_CHECKING:
+    from cptlab.judging.scorers.scorer import Scorer
     from cptlab.systems.judge import Judge
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -60,11 +61,18 @@ def check_sandbox(config: DictConfig) -> dict[str, Any]:
 
 
 def build_judge(config: DictConfig) -> Judge:
-    """Build the judge of a command that makes programs."""
+    """Build the judge of a command that makes programs. Raises UserError where its scorer does not run."""
     from cptlab.systems.judge import Judge
 
     limits = instantiate(config.judge, "judge")
-    return Judge(Path(config.paths.cache), tuple(config.extra_disabled), config.workers, config.sandbox, limits)
+    return Judge(Path(config.paths.cache), build_scorer(config), config.workers, config.sandbox, limits)
+
+
+def build_scorer(config: DictConfig) -> Scorer:
+    """Build the scorer of a command and check that it runs. Raises UserError where it does not."""
+    scorer = instantiate(config.scorer, "scorer", _convert_="all")  # scorers that combine others get plain objects
+    scorer.check()
+    return scorer
 
 
 def begin(
