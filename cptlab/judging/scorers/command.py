@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from cptlab.judging.scorers.tool import Reading, ToolScorer, Unreadable, read_js
 from cptlab.records import Message
 from cptlab.settings.setting import Setting, check_settings
 
-FILES = "{files}"
+FILES = "FILES"  # the word of the command line that stands for the files
 # Where a JSON message has its parts, as a path of keys; pylint's names
 FIELDS = {"messages": "", "file": "path", "id": "message-id", "name": "symbol", "line": "line", "severity": "type"}
 
@@ -27,11 +28,11 @@ class Command(ToolScorer):
     """density: Q = max(0, 10 - 10 W / S). decay: Q = 10 / (1 + W). W: the weighted messages, S: the statements."""
 
     command_line: Annotated[
-        Sequence[str],
+        str | None,
         Setting(
-            "The command, a list of words, of which {files} stands for the files, such as [mylint,--json,'{files}']."
+            "The command, as in a shell without its signs; the word FILES stands for the files: 'mylint --json FILES'."
         ),
-    ]
+    ] = None
     label: Annotated[str, Setting("How tables call the score: letters, digits and _.")] = "command"
     format: Annotated[str, Setting("What the command prints.", choices=("json", "sarif"))] = "json"
     fields: Annotated[
@@ -49,7 +50,6 @@ class Command(ToolScorer):
 
     def __post_init__(self) -> None:
         check_settings(self)
-        object.__setattr__(self, "command_line", tuple(self.command_line))
         object.__setattr__(self, "weights", checked_weights(self.weights, {}, "scorer.weights"))
         given = dict(self.fields or {})
         if unknown := sorted(set(given) - set(FIELDS)):
@@ -57,10 +57,10 @@ class Command(ToolScorer):
                 f"scorer.fields has {unknown[0]}, which is no part of a message. Choose from {', '.join(FIELDS)}."
             )
         object.__setattr__(self, "fields", {**FIELDS, **given})
-        if self.command_line.count(FILES) != 1:
+        if self.words.count(FILES) != 1:
             raise UserError(
-                f"scorer.command_line must have the word {FILES} once, got {' '.join(self.command_line) or 'no word'}. Put "
-                "it where the command takes its files."
+                f"scorer.command_line must have the word {FILES} once, got {self.command_line or 'nothing'}. Put it where the "
+                "command takes its files."
             )
         if not re.fullmatch(r"[A-Za-z]\w*", self.label):
             raise UserError(f"scorer.label={self.label} cannot be. Use letters, digits and _, a letter first.")
@@ -69,11 +69,19 @@ class Command(ToolScorer):
     def name(self) -> str:  # type: ignore[override]
         return self.label
 
+    @property
+    def words(self) -> list[str]:
+        """The words of the command line. Raises UserError for a quote that is not closed."""
+        try:
+            return shlex.split(self.command_line or "")
+        except ValueError as error:
+            raise UserError(f"scorer.command_line={self.command_line} cannot be read: {error}. Correct it.") from None
+
     def identity(self) -> dict[str, Any]:
-        words = [word for word in self.command_line if word != FILES]
+        words = [word for word in self.words if word != FILES]
         return {
             "name": self.name,
-            "command": list(self.command_line),
+            "command": self.words,
             "files": [_digest(word) for word in words],
             "format": self.format,
             "fields": self.fields,
@@ -82,17 +90,19 @@ class Command(ToolScorer):
         }
 
     def check(self) -> None:
-        if shutil.which(self.command_line[0]) is None:
-            raise UserError(f"There is no command {self.command_line[0]}. Install it, or correct scorer.command_line.")
+        if shutil.which(self.words[0]) is None:
+            raise UserError(f"There is no command {self.words[0]}. Install it, or correct scorer.command_line.")
         super().check()
 
     def command(self, names: Sequence[str]) -> list[str]:
-        words = [_resolved(word) for word in self.command_line]
+        words = [_resolved(word) for word in self.words]
         place = words.index(FILES)
         return [*words[:place], *names, *words[place + 1 :]]
 
     def read(self, finished: Finished) -> Mapping[str, Reading]:
         found: dict[str, Reading] = {}
+        if finished.code and not finished.output.strip():  # it failed; one that finds nothing may print nothing
+            raise Unreadable
         document = read_json(finished.output)
         try:
             rows = list(_sarif(document) if self.format == "sarif" else self._json(document))
@@ -135,10 +145,10 @@ def _sarif(document: Any) -> Iterator[tuple[str, Message]]:
     """SARIF 2.1.0: the results of all runs; a result without a level is a warning, one without a region is at line 1."""
     for run in document["runs"]:
         rules = run["tool"]["driver"].get("rules") or []
+        by_id = {rule["id"]: rule for rule in rules}
         for result in run.get("results") or ():
-            place = result.get("ruleIndex", -1)
-            rule = rules[place] if 0 <= place < len(rules) else {}
-            code = result.get("ruleId") or rule["id"]
+            code = result.get("ruleId") or rules[result["ruleIndex"]]["id"]
+            rule = by_id.get(code, {})
             level = result.get("level") or rule.get("defaultConfiguration", {}).get("level", "warning")
             location = result["locations"][0]["physicalLocation"]
             line = location.get("region", {}).get("startLine", 1)
