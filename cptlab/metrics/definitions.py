@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import partial
 
 from cptlab.errors import UserError
 from cptlab.metrics.programs import JudgedProgram
@@ -181,7 +181,6 @@ def capitalised(label: str) -> str:
     return label[:1].upper() + label[1:]
 
 
-@cache
 def _metrics_of(scorer: str) -> tuple[Metric, ...]:
     """Return the metrics but pass@k. Only pylint's messages have categories."""
     if scorer == PYLINT:

@@ -118,6 +118,8 @@ class Command(ToolScorer):
 
     def _json(self, document: Any) -> Iterator[tuple[str, Message]]:
         fields = self.fields or {}
+        if isinstance(document, dict) and not fields["messages"]:
+            document = [document]  # one object a line, and only one line
         for row in at(document, fields["messages"]):
             name = str(at(row, fields["id"]))
             symbol, severity = (_perhaps(row, fields[part]) for part in ("name", "severity"))
