@@ -128,7 +128,7 @@ def check_radon(programs, folder):
     scores = score_all(Radon(), some), score_all(Radon(measure="complexity", complex_from=2), some)
     tools = command_line("radon mi -j".split(), some, folder), command_line("radon cc -j".split(), some, folder)
     for index, complexity, mi, cc in zip(*scores, *tools, strict=True):
-        (found,), (blocks,) = mi.values(), cc.values()
+        (found,), blocks = mi.values(), next(iter(cc.values()), [])  # a script has no blocks
         assert index.score == pytest.approx(found["mi"] / 10, abs=0, rel=1e-12)
         if blocks and max(block["complexity"] for block in blocks) >= 2:
             most = max(block["complexity"] for block in blocks)
@@ -243,7 +243,10 @@ def test_all_of_is_the_sum_of_log_sigmoids(tmp_path):
     write_jsonl(tmp_path / "base/completions.jsonl", base)
     scorer = AllOf(parts, base=str(tmp_path / "base"), quantile=0.25)
     scores = {name: [one.score for one in score_all(part, programs, workers=1)] for name, part in parts.items()}
-    drawn = {name: [one.score for one in score_all(part, [c.program for c in base], workers=1)] for name, part in parts.items()}
+    drawn = {
+        name: [one.score for one in score_all(part, [c.program for c in base], workers=1)]
+        for name, part in parts.items()
+    }
     references = {name: float(np.quantile(drawn[name], 0.25)) for name in parts}
     for i, found in enumerate(score_all(scorer, programs, workers=1)):
         utility = 0.0

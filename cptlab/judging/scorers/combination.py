@@ -18,7 +18,7 @@ def check_parts(scorers: Mapping[str, Scorer] | None) -> dict[str, Scorer]:
     found = {str(name): one for name, one in (scorers or {}).items() if one is not None}
     if not found:
         raise UserError(
-            "scorer.scorers is empty. Name scorers to combine, such as +scorer/pylint@scorer.scorers.pylint=pylint."
+            "scorer.scorers is empty. Name scorers to combine, such as +scorer@scorer.scorers.pylint=pylint."
         )
     return found
 
