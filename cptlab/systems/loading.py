@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from cptlab.adapters import Policy, load_adapter
@@ -12,6 +12,7 @@ from cptlab.errors import UserError
 from cptlab.records import Prompt, Task
 from cptlab.serving.installed import vllm_version
 from cptlab.systems.decoding import Decoding, decoding_of_system
+from cptlab.systems.feedback import Feedback
 from cptlab.systems.system import PostProcessing, PromptChange, Selection, System
 from cptlab.tasks.prompting import chat_prompt, question_of
 from cptlab.tasks.template import apply_template
@@ -28,24 +29,29 @@ class LoadedSystem:
     prompt: PromptChange | None = None
     selection: Selection | None = None
     post_processing: tuple[PostProcessing, ...] = ()
+    feedback: Feedback | None = None
 
     @property
     def draws(self) -> int:
         """How many programs are drawn for every one that is kept."""
         return 1 if self.selection is None else self.selection.draws
 
-    def shown_prompt(self, task: Task) -> Prompt:
-        """Return what the model is shown for a task: the changed prompt, in the form that the backbone was trained on."""
+    def shown_prompt(self, task: Task, told: Callable[[Prompt], Prompt] | None = None) -> Prompt:
+        """Return what the model is shown for a task: the changed prompt, in the form that the backbone was trained on.
+
+        `told` adds to the question of a chat model, and to the finished prompt of another.
+        """
         backbone = self.policy.backbone
         prompt = task.prompt if backbone.chat is None else question_of(task)
         prompt = prompt if self.prompt is None else self.prompt.apply(prompt)
         if backbone.chat is not None:
-            return chat_prompt(prompt, task, backbone.chat)
-        return apply_template(prompt, backbone.prompt_template)
+            return chat_prompt(prompt if told is None else told(prompt), task, backbone.chat)
+        prompt = apply_template(prompt, backbone.prompt_template)
+        return prompt if told is None else told(prompt)
 
     def with_decoding(self, decoding: Decoding, name: str) -> LoadedSystem:
         """Return the same model and prompt with another decoding, every drawn program kept as it is."""
-        return replace(self, name=name, decoding=decoding, selection=None, post_processing=())
+        return replace(self, name=name, decoding=decoding, selection=None, post_processing=(), feedback=None)
 
 
 def load_system(system: System, backbone: Backbone, evaluation: Decoding) -> LoadedSystem:
@@ -66,6 +72,7 @@ def load_system(system: System, backbone: Backbone, evaluation: Decoding) -> Loa
         system.prompt,
         system.selection,
         tuple(system.post_processing),
+        system.feedback,
     )
 
 
@@ -108,6 +115,11 @@ def check_system(system: LoadedSystem, tasks: Sequence[Task], n: int) -> None:
         decoding.strategy.check(n * system.draws, decoding.sampling, decoding.guidance)
     if decoding.engine == "vllm":
         _check_vllm(system)
+    if system.feedback is not None and (decoding.strategy is not None or decoding.after_failure):
+        raise UserError(
+            f"System {system.name} asks again with feedback, which goes with plain sampling. Give it a decoding without a "
+            "strategy and without a second try after failed tests."
+        )
     if decoding.after_failure:
         refuse_without_public_tests(tasks)
     if system.prompt is not None and all(system.prompt.apply(task.prompt) == task.prompt for task in tasks):

@@ -1,6 +1,6 @@
 """A system's programs for a list of tasks, each with its score and verdict: made once, kept on disk, resumed.
 
-    prompts -> sampling -> cleaning -> selection -> post-processing -> scores -> verdicts
+    prompts -> sampling -> cleaning (-> feedback: again) -> selection -> post-processing -> scores -> verdicts
 
 Every step that takes long is a store below the cache, found again by what it depends on (backbone, adapter, prompts,
 decoding, seed, n, …). So a killed run goes on where it was, and a base model's programs are not made again by every run
@@ -21,6 +21,7 @@ from cptlab.decoding import generate
 from cptlab.records import Completion, Prompt, Quality, Task
 from cptlab.storage.chunk_store import ChunkStore
 from cptlab.storage.jsonl import from_json
+from cptlab.systems.asked_again import ask_again
 from cptlab.systems.chunks import TaskChunks
 from cptlab.systems.cleaning import cleaned
 from cptlab.systems.code_digest import code_digest, folder_digest, judging_digest
@@ -48,6 +49,9 @@ def sample_and_judge(
     drawn_chunks = TaskChunks(tasks, max(1, CHUNK_PROGRAMS // draws), draws)
     answers, cost, seconds = _sample(system, drawn_chunks, judge, seed)
     drawn = _clean(system, answers, drawn_chunks, judge)
+    if system.feedback is not None:
+        drawn, again = ask_again(system, drawn, drawn_chunks, judge, seed, _generate)
+        cost, seconds = Cost(cost.programs + again.programs, cost.tokens + again.tokens), None
     chunks, programs = replace(drawn_chunks, programs=n), drawn
     if system.selection is not None or system.post_processing:
         scores = None if system.selection is None else judge.score(drawn, drawn_chunks, f"{system.name}, all draws")

@@ -15,6 +15,7 @@ from cptlab.errors import UserError
 from cptlab.records import Prompt, Quality
 from cptlab.settings.setting import Part, Setting, check_settings
 from cptlab.storage.run_directory import ADAPTER_KINDS
+from cptlab.systems.feedback import Feedback
 
 ANY = "any"
 
@@ -54,7 +55,7 @@ class PostProcessing(Protocol):
 class System:
     """One column of an evaluation. `name` is its key in the node `system` of the configuration.
 
-    `prompt`, `decoding`, `selection` and `post_processing` are null or objects of the configuration; a decoding is a
+    `prompt`, `decoding`, `feedback`, `selection` and `post_processing` are null or objects of the configuration; a decoding is a
     whole node, as conf/decoding/ has them.
     """
 
@@ -72,6 +73,7 @@ class System:
     ] = None
     prompt: Annotated[PromptChange | None, Part(optional=True)] = None
     decoding: Annotated[Any, Part(optional=True, node="decoding")] = None
+    feedback: Annotated[Feedback | None, Part(optional=True)] = None
     selection: Annotated[Selection | None, Part(optional=True)] = None
     post_processing: Annotated[Sequence[PostProcessing], Part(optional=True, many="list")] = ()
 
@@ -93,5 +95,6 @@ class System:
             "run": self.run,
             "prompt": None if self.prompt is None else repr(self.prompt),
             "selection": None if self.selection is None else repr(self.selection),
+            **({} if self.feedback is None else {"feedback": repr(self.feedback)}),
             "post_processing": [{"step": repr(step), "versions": step.versions()} for step in self.post_processing],
         }
