@@ -1,7 +1,7 @@
 """Train a LoRA by reinforcement learning (GRPO, through TRL), to compare with training on pairs.
 
     cptlab grpo
-    cptlab evaluate run=logs/grpo/runs/<time> "system=[base,lora]"
+    cptlab evaluate run=logs/grpo/runs/<time>
 
 The rewards are the tests of the tasks and the quality score. The run directory is that of a training run.
 """
@@ -117,7 +117,7 @@ def grpo(config: DictConfig, fresh: Path) -> None:
     shown = ", ".join(f"{name.split('/')[-1]} {value:.3f}" for name, value in metrics.items())
     print(f"Mean of the last {min(AVERAGED, len(history))} steps: {shown}")
     print(f"LoRA: {run.directory / adapter.kind}")
-    print(f'Evaluate it with: python evaluate.py run={run.directory} "system=[base,lora]"')
+    print(f"Evaluate it with: python evaluate.py run={run.directory}")
 
 
 def _numbers(metrics: Any) -> dict[str, float]:
