@@ -65,6 +65,7 @@ def build_judge(config: DictConfig) -> Judge:
     from cptlab.systems.judge import Judge
 
     limits = instantiate(config.judge, "judge")
+<<<<<<< HEAD
     return Judge(Path(config.paths.cache), build_scorer(config), config.workers, config.sandbox, limits)
 
 
@@ -73,6 +74,11 @@ def build_scorer(config: DictConfig) -> Scorer:
     scorer = instantiate(config.scorer, "scorer", _convert_="all")  # scorers that combine others get plain objects
     scorer.check()
     return scorer
+=======
+    cache = Path(config.paths.cache).absolute()  # workers of other processes are in other directories
+    alone = config.get("shard") is None and config.get("ray") is None
+    return Judge(cache, tuple(config.extra_disabled), config.workers, config.sandbox, limits, score_cache=alone)
+>>>>>>> main
 
 
 def begin(
