@@ -71,16 +71,11 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     excluded = benchmark.excluded_of(config.split)
     _say_what_is_excluded(excluded)
     ks = allowed_ks({task.id: config.n for task in tasks}, config.ks)
-<<<<<<< HEAD
     check_optimized(
         config, flat_names(tasks, [system.name for system in chosen], ks, config.n, scorer=judge.scorer.name)
     )
-    backbone = build_backbone(config, chosen)
-=======
-    check_optimized(config, flat_names(tasks, [system.name for system in chosen], ks, config.n))
     node = backbone_node(config, chosen)
     backbone = instantiate(on_the_driver(config, node), "backbone")
->>>>>>> main
     cache = Path(config.paths.cache)
     systems = [load_system(system, backbone, decoding) for system in chosen]
     of = len(tasks)
@@ -91,7 +86,6 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     systems = [with_stored_omega(system, backbone, benchmark, tasks, cache) for system in systems]
     _say_who_is_decoded_plainly(chosen, systems, decoding)
     sandbox = check_sandbox(config)
-    judge = build_judge(config)
 
     if makes_a_part(config):
         for system in systems:

@@ -24,14 +24,9 @@ from cptlab.tasks.benchmark import digest_of
 class Judge:
     """How programs are judged, and below which directory the results are kept.
 
-<<<<<<< HEAD
     `scorer`: what quality is. `workers`: processes; None: one per core.
-    `sandbox`: the weakest level that will do (judging/sandbox/levels.py).
-=======
-    `extra_disabled`: pylint checks to leave out beside the frozen list. `workers`: processes; None: one per core.
     `sandbox`: the weakest level that will do (judging/sandbox/levels.py). `score_cache`: whether scores are also kept by
     program, in an SQLite file, which is not for a disk that several machines write to.
->>>>>>> main
     """
 
     cache: Path
@@ -46,13 +41,8 @@ class Judge:
         """The sandbox level that programs are run at: the strongest of this machine, which verdicts may depend on."""
         return probe_sandbox(self.sandbox)["level"]
 
-<<<<<<< HEAD
-    def score(self, programs: ChunkStore, chunks: TaskChunks, title: str) -> ChunkStore:
-        """Score stored completions; the store of their Quality."""
-=======
     def scoring(self, programs: ChunkStore, chunks: TaskChunks, title: str) -> Stage:
-        """Return the stage that scores stored completions with pylint: a Quality each."""
->>>>>>> main
+        """Return the stage that scores stored completions: a Quality each."""
         work = {
             "completions": programs.fingerprint,
             "judging": judging_digest(),
@@ -61,32 +51,17 @@ class Judge:
         scored = ChunkStore(self.cache / "quality", Quality, work, chunks.keys)
 
         def score(key: str, advance: Callable[[int], None]) -> list[Quality]:
-<<<<<<< HEAD
             return self.qualities([completion.program for completion in programs.read(key)], advance)
 
-        chunks.compute(scored, f"{title}: scoring with {self.scorer.name}", score)
-        return scored
+        return Stage(f"{title}: scoring with {self.scorer.name}", chunks, scored, score)
 
     def qualities(self, programs: Sequence[str], progress: Callable[[int], None] | None = None) -> list[Quality]:
         """Score programs, in order. `progress` gets numbers of programs."""
-        return score_all(self.scorer, programs, workers=self.workers, cache=self.cache, progress=progress)
-
-    def run_tests(self, programs: ChunkStore, chunks: TaskChunks, title: str) -> ChunkStore:
-        """Run stored completions on the tests of their tasks; the store of their Verdict."""
-=======
-            return score_programs(
-                [completion.program for completion in programs.read(key)],
-                workers=self.workers,
-                extra_disabled=self.extra_disabled,
-                cache_dir=self.cache / "pylint" if self.score_cache else None,
-                progress=advance,
-            )
-
-        return Stage(f"{title}: scoring with pylint", chunks, scored, score)
+        cache = self.cache if self.score_cache else None
+        return score_all(self.scorer, programs, workers=self.workers, cache=cache, progress=progress)
 
     def testing(self, programs: ChunkStore, chunks: TaskChunks, title: str) -> Stage:
         """Return the stage that runs stored completions on the tests of their tasks: a Verdict each."""
->>>>>>> main
         by_id = {task.id: task for task in chunks.tasks}
         work = {
             "completions": programs.fingerprint,

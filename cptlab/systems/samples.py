@@ -1,6 +1,6 @@
 """A system's programs for a list of tasks, each with its score and verdict: made once, kept on disk, resumed.
 
-    prompts -> sampling -> cleaning (-> feedback: again) -> selection -> post-processing -> scores -> verdicts
+    prompts -> sampling (-> feedback: again) -> cleaning -> selection -> post-processing -> scores -> verdicts
 
 Every step that takes long is a store below the cache, found again by what it depends on (backbone, adapter, prompts,
 decoding, seed, n, …). So a killed run goes on where it was, and a base model's programs are not made again by every run
@@ -20,15 +20,9 @@ from cptlab.decoding import generate
 from cptlab.records import Completion, Prompt, Quality, Task, Verdict
 from cptlab.storage.chunk_store import ChunkStore
 from cptlab.storage.jsonl import from_json
-<<<<<<< HEAD
-from cptlab.systems.asked_again import ask_again
-from cptlab.systems.chunks import TaskChunks
-from cptlab.systems.cleaning import cleaned
-from cptlab.systems.code_digest import code_digest, folder_digest, judging_digest
-=======
+from cptlab.systems.asked_again import SECOND_SEED, second_prompts
 from cptlab.systems.chunks import Stage, TaskChunks
 from cptlab.systems.code_digest import code_digest, judging_digest
->>>>>>> main
 from cptlab.systems.judge import Judge, digest_of_tests
 from cptlab.systems.judged_programs import Cost, JudgedPrograms
 from cptlab.systems.judging_stages import Judging
@@ -44,37 +38,13 @@ def sample_and_judge(
     """Make `n` programs for each task, score them and run them on the tests.
 
     With a guidance whose gate opens after a failure, a program is made without guidance first, and made again, with it
-    and the same random numbers, where that fails a public test. A plain second try has other random numbers. With a
-    selection, the tests run on the programs that are kept. Raises UserError where a prompt does not fit the context, and
+    and the same random numbers, where that fails a public test. A plain second try has other random numbers, as have the
+    second programs of a system with feedback. With a selection, the tests run on the programs that are kept. Raises UserError where a prompt does not fit the context, and
     for a choice that makes no sense here.
     """
-<<<<<<< HEAD
-    draws = n * system.draws
-    drawn_chunks = TaskChunks(tasks, max(1, CHUNK_PROGRAMS // draws), draws)
-    answers, cost, seconds = _sample(system, drawn_chunks, judge, seed)
-    drawn = _clean(system, answers, drawn_chunks, judge)
-    if system.feedback is not None:
-        drawn, again = ask_again(system, drawn, drawn_chunks, judge, seed, _generate)
-        cost, seconds = Cost(cost.programs + again.programs, cost.tokens + again.tokens), None
-    chunks, programs = replace(drawn_chunks, programs=n), drawn
-    if system.selection is not None or system.post_processing:
-        scores = None if system.selection is None else judge.score(drawn, drawn_chunks, f"{system.name}, all draws")
-        programs = _keep(system, drawn, scores, chunks, judge)
-    scored = judge.score(programs, chunks, system.name)
-    judged = judge.run_tests(programs, chunks, system.name)
-    kept = n * len(tasks)
-    return JudgedPrograms(
-        list(programs.records()),
-        list(scored.records()),
-        list(judged.records()),
-        Cost(cost.programs / kept, cost.tokens / kept),
-        seconds,
-    )
-=======
     programs = SystemPrograms(system, tasks, n, judge, seed)
     programs.fill()
     return programs.judged()
->>>>>>> main
 
 
 class SystemPrograms:
@@ -101,6 +71,9 @@ class SystemPrograms:
         if system.decoding.after_failure:
             refuse_without_public_tests(tasks)
             plainly = system.with_decoding(system.decoding.plain(), f"{system.name}, first answers")
+            self.first = SystemPrograms(plainly, tasks, draws, judge, seed, chunk_programs)
+        if system.feedback is not None:
+            plainly = system.with_decoding(system.decoding, f"{system.name}, first answers")
             self.first = SystemPrograms(plainly, tasks, draws, judge, seed, chunk_programs)
         self._seconds: list[float] = []  # of the chunks that are sampled whole in this process
         self.sampling = self._sampling(judge, seed)
@@ -155,10 +128,15 @@ class SystemPrograms:
         if self.first is None:
             return answers
         first = self.first.judged([key])
-        again = {
-            (row[0], i) for row, failed in zip(first.by_task(), first.failing_public(), strict=True) for i in failed
-        }
+        again = self._again(first)
         return first.completions + [one for one in answers if (one.task_id, one.sample) in again]
+
+    def _again(self, first: JudgedPrograms) -> dict[tuple[str, int], Prompt]:
+        """Return the prompt of each program that is made again, by task and sample."""
+        if self.system.feedback is not None:
+            return second_prompts(self.system, first, {task.id: task for task in self.chunks.tasks})
+        failing = zip(first.by_task(), first.failing_public(), strict=True)
+        return {(row[0], i): self.prompts[row[0]] for row, failed in failing for i in failed}
 
     def _sampling(self, judge: Judge, seed: int) -> Stage:
         """Return the stage that draws the answers, uncleaned."""
@@ -188,12 +166,15 @@ class SystemPrograms:
             work["tests"] = [digest_of_tests(chunks.tasks), asdict(judge.limits), judge.level, judging_digest()]
             if decoding.second_try:
                 work["seed"] = seed = seed + FRESH_SEED
+        if system.feedback is not None:
+            work["feedback"] = [repr(system.feedback), code_digest(system.feedback), backbone.prompt_form]
+            work["scores"] = [judge.scorer.identity(), judging_digest()]
+            work["seed"] = seed = seed + SECOND_SEED
         store = ChunkStore(judge.cache / "completions", Completion, work, chunks.keys)
 
         def sample(key: str, advance: Callable[[int], None]) -> list[Completion]:
             tasks = chunks.tasks_of(key)
             earlier = None if self.first is None else self.first.judged([key])
-            wanted = [range(chunks.programs)] * len(tasks) if earlier is None else earlier.failing_public()
             first_row = {task.id: i * chunks.programs for i, task in enumerate(tasks)}
             with store.journal(key) as journal:  # of a killed run: its programs are not made again
                 made = {row: from_json(Completion, journal.read(row)) for row in journal}
@@ -206,11 +187,11 @@ class SystemPrograms:
 
                 advance(len(made))
                 stored, started = len(made), time.monotonic()
+                prompts, samples = self._to_sample(tasks, earlier)
                 missing = [
-                    [one for one in some if first_row[task.id] + one not in made]
-                    for task, some in zip(tasks, wanted, strict=True)
+                    [one for one in some if first_row[task_id] + one not in made]
+                    for (task_id, _), some in zip(prompts, samples, strict=True)
                 ]
-                prompts = [(task.id, self.prompts[task.id]) for task in tasks]
                 _generate(system, prompts, chunks.programs, seed, missing, ended)
                 if not stored:
                     self._seconds.append(time.monotonic() - started)
@@ -221,6 +202,18 @@ class SystemPrograms:
             return earlier.replaced(completions)
 
         return Stage(f"{system.name}: sampling programs", chunks, store, sample)
+
+    def _to_sample(
+        self, tasks: Sequence[Task], earlier: JudgedPrograms | None
+    ) -> tuple[list[tuple[str, Prompt]], list[Sequence[int]]]:
+        """Return prompts, and the samples that are made of each: all of a task, those that failed, or one with feedback."""
+        if earlier is not None and self.system.feedback is not None:
+            again = self._again(earlier)
+            return [(place[0], prompt) for place, prompt in again.items()], [[sample] for _, sample in again]
+        prompts = [(task.id, self.prompts[task.id]) for task in tasks]
+        if earlier is None:
+            return prompts, [range(self.chunks.programs)] * len(tasks)
+        return prompts, list(earlier.failing_public())
 
 
 def _generate(

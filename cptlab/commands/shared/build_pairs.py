@@ -75,11 +75,8 @@ def build_pairs(config: DictConfig, backbone: Any = None) -> Path:
             raise pairs.no_pairs_left(counts, recipe.selection)
         statistics = pairs.pair_statistics(found, backbone.encode_completion, backbone.decode)
         statistics |= {"filters": dataclasses.asdict(counts), "left_out": {TOO_LONG: left_out}}
-<<<<<<< HEAD
-        statistics |= {"engine": decoding.engine_facts(), "scorer": judge.scorer.name}
-=======
-        statistics |= {"engine": decoding.engine_facts(), "sandbox": judge.level}
->>>>>>> main
+        facts = {"engine": decoding.engine_facts(), "sandbox": judge.level, "scorer": judge.scorer.name}
+        statistics |= facts
         _write(directory, found, statistics)
     say(f"Pairs: {len(found)} from {len(tasks)} tasks and {counts.samples} programs, in {directory}")
     return directory
