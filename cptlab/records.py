@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 DIFFICULTIES = ("introductory", "interview", "competition")
+RARE = {"left_out": True}  # metadata of a field that is not stored where it has its default
 STATUSES = ("passed", "failed", "error", "timeout", "memory", "crashed", "not_parsed")  # of a verdict
 
 
@@ -117,22 +118,27 @@ class Completion:
 
 @dataclass(frozen=True)
 class Message:
-    """One pylint message: `id` like 'W0612', `symbol` like 'unused-variable', `line` from 1."""
+    """One message of a linter: `id` like 'W0612', `symbol` like 'unused-variable', `line` from 1.
+
+    `severity` is the linter's own word, in lower case, such as 'high'; "" where it has none, as with pylint.
+    """
 
     id: str
     symbol: str
     line: int
+    severity: str = field(default="", metadata=RARE)
 
 
 @dataclass(frozen=True)
 class Quality:
-    """The pylint score of one program (CPT eq. 15), in [0, 10], with the messages and statements that it counts."""
+    """The score of one program, in [0, 10], with the messages and statements that it counts; pylint's is CPT eq. 15."""
 
     score: float
     statements: int
     fatal: bool
     messages: tuple[Message, ...] = ()
-    pragmas: int = 0  # pylint pragmas that were neutralised before scoring
+    pragmas: int = 0  # comments to the linter that were neutralised before scoring
+    scorer: str = field(default="pylint", metadata=RARE)  # its name
 
 
 @dataclass(frozen=True)
@@ -180,6 +186,6 @@ class Pair:
     both_pass_public: bool
     better_finished: bool = True  # ended by itself
     worse_finished: bool = True
-    better_lines: tuple[int, ...] = field(default=())  # completion lines (from 0) that carry a pylint message
+    better_lines: tuple[int, ...] = field(default=())  # completion lines (from 0) that carry a message of the scorer
     worse_lines: tuple[int, ...] = field(default=())
     closing: str = ""

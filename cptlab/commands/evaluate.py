@@ -15,6 +15,7 @@ from cptlab.commands.shared.common import (
     TOO_LONG,
     begin,
     build_judge,
+    build_scorer,
     check_optimized,
     check_sandbox,
     finished_before,
@@ -64,12 +65,15 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     # 1. What is evaluated. Every mistake in it is found here, before any work.
     chosen = choose_systems(config)
     decoding = build_decoding(config.decoding)
+    judge = build_judge(config)
     benchmark = instantiate(shared_setting(config, chosen, "benchmark"), "benchmark")
     tasks = benchmark.split(config.split, config.limit)
     excluded = benchmark.excluded_of(config.split)
     _say_what_is_excluded(excluded)
     ks = allowed_ks({task.id: config.n for task in tasks}, config.ks)
-    check_optimized(config, flat_names(tasks, [system.name for system in chosen], ks, config.n))
+    check_optimized(
+        config, flat_names(tasks, [system.name for system in chosen], ks, config.n, scorer=judge.scorer.name)
+    )
     node = backbone_node(config, chosen)
     backbone = instantiate(on_the_driver(config, node), "backbone")
     cache = Path(config.paths.cache)
@@ -82,7 +86,6 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     systems = [with_stored_omega(system, backbone, benchmark, tasks, cache) for system in systems]
     _say_who_is_decoded_plainly(chosen, systems, decoding)
     sandbox = check_sandbox(config)
-    judge = build_judge(config)
 
     if makes_a_part(config):
         for system in systems:
@@ -135,6 +138,7 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
         parts={system.name: system.parts() | {"run": system.run} for system in chosen},
         pair_statistics={name: pair_statistics_of(Path(directory)) for name, directory in runs.items()},
         decoding={system.name: system.decoding.facts() for system in systems},
+        scorer=judge.scorer.identity(),
         sandbox=sandbox,
         sampling_seconds=seconds,
         wall_seconds=round(time.monotonic() - started, 1),
@@ -160,6 +164,7 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
         write_row_verdicts,
     )
 
+    scorer = build_scorer(config)
     benchmark = instantiate(config.benchmark, "benchmark")
     given = config.completions if config.completions != CANONICAL else _solutions_file(config, benchmark)
     paths = ({"against": config.against} if config.against is not None else {}) | {"given": given}
@@ -168,7 +173,7 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
     shared = shared_tasks(present, list(files.values()))
     ks = allowed_ks({task.id: min(file.counts[task.id] for file in files.values()) for task in shared}, config.ks)
     most = max((file.counts[task.id] for file in files.values() for task in shared), default=1)
-    check_optimized(config, flat_names(shared, list(files), ks, most, tokens=False))
+    check_optimized(config, flat_names(shared, list(files), ks, most, tokens=False, scorer=scorer.name))
     for file in files.values():
         say(file.coverage(benchmark.name, benchmark.tasks))
     if len(files) > 1:
@@ -193,7 +198,7 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
             benchmark.every,
             directory,
             cache=Path(config.paths.cache),
-            extra_disabled=config.extra_disabled,
+            scorer=scorer,
             context=config.completions_context,
             special_tokens=config.special_tokens,
             title=system,
@@ -213,6 +218,7 @@ def _evaluate_files(config: DictConfig, fresh: Path) -> float | None:
         benchmark_fingerprint=benchmark.fingerprint(),
         files={system: file.facts() | {"lacking_context": lacking[system]} for system, file in files.items()},
         completions_context=config.completions_context,
+        scorer=scorer.identity(),
         left_out={EXCLUDED: excluded},
         sandbox=sandbox,
         wall_seconds=round(time.monotonic() - started, 1),

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Annotated
 
 from cptlab.commands.shared.arguments import STDIN, decoded, read_arguments
@@ -22,6 +22,7 @@ from cptlab.judging.lint.pylint_score import score_programs
 from cptlab.process.ends import command, exit_with
 from cptlab.records import Completion
 from cptlab.settings.setting import Setting, check_settings
+from cptlab.storage.jsonl import as_data
 from cptlab.tasks.prompting import FORMS
 
 
@@ -70,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
         answers[name] = score(model.completions(prompt, given.n, omega=omega, **how))
     if given.json:
         about = {"run": str(model.run), "backbone": model.backbone.name, "prompt": prompt, "omega": given.omega, **how}
-        found = {name: [asdict(answer) for answer in some] for name, some in zip(("base", "tuned"), answers.values())}
+        found = {name: [as_data(answer) for answer in some] for name, some in zip(("base", "tuned"), answers.values())}
         print(json.dumps(about | found, indent=1))
     else:
         print_answers(answers)

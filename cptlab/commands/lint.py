@@ -1,11 +1,12 @@
-"""Give Python files the pylint score that the papers' metric gives, and the messages that it counts.
+"""Give Python files the score that the papers' metric gives, or another scorer, and the messages that it counts.
 
     cptlab lint FILE …
     cptlab lint - < program.py
     cptlab lint FILE … --json | --fail-under 8 | --extra-disabled W0621,E0602
+    cptlab lint FILE … scorer=ruff scorer.select=[F,B]
 
 A file is scored alone, as `cptlab evaluate` scores a program (CPT eq. 15; docs/quality.md): without the checks of
-whitespace, naming, docstrings and imports, without a configuration of pylint's, and pragmas are counted, not obeyed.
+whitespace, naming, docstrings and imports, without a configuration of pylint's, and pragmas are counted, not obeyed. docs/scorers.md has the other scorers.
 
 Exit codes: 0, linted, whatever the score; 2, a mistake in the command; 3, a file scores below --fail-under.
 """
@@ -13,20 +14,24 @@ Exit codes: 0, linted, whatever the score; 2, a mistake in the command; 3, a fil
 from __future__ import annotations
 
 import json
+import re
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any
 
 from cptlab.commands.shared.arguments import STDIN, decoded, read_arguments
 from cptlab.errors import UserError
-from cptlab.judging.lint.pylint_score import score_programs
+from cptlab.judging.scorers.pylint import Pylint
+from cptlab.judging.scorers.scorer import Scorer, score_all
 from cptlab.process.ends import command, exit_with
 from cptlab.records import Quality
 from cptlab.settings.setting import Setting
+from cptlab.storage.jsonl import as_data as record_as_data
 
 BELOW = 3  # exit code
+SETTING = re.compile(r"scorer\.[\w.]+=")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,24 +44,50 @@ class Options:
     extra_disabled: Annotated[
         str | None, Setting("Checks to leave out beside the frozen list, such as W0621,E0602.")
     ] = None
+    scorer: Annotated[str, Setting("A file of conf/scorer, such as ruff; its settings are scorer.NAME=VALUE.")] = (
+        "pylint"
+    )
     json: Annotated[bool, Setting("Print JSON.")] = False
 
 
 @command()
 def main(arguments: list[str] | None = None) -> int:
     """Return 0, 3 where a file scores below --fail-under, or 2 with one sentence where a file cannot be read."""
-    given, files = read_arguments(Options, arguments, "cptlab lint", __doc__, "FILE", "A file can be named ./x=1.py.")
+    arguments = sys.argv[1:] if arguments is None else arguments
+    settings = [argument for argument in arguments if SETTING.match(argument)]
+    rest = [argument for argument in arguments if argument not in settings]
+    given, files = read_arguments(Options, rest, "cptlab lint", __doc__, "FILE", "A file can be named ./x=1.py.")
     if not files:
         raise UserError("No file is named. Name some, or - for standard input.")
     programs = [read_program(file) for file in files]
     disabled = [name for name in (given.extra_disabled or "").replace(",", " ").split() if name]
-    qualities = dict(zip(files, score_programs(programs, extra_disabled=disabled), strict=True))
+    qualities = dict(zip(files, score_all(chosen_scorer(given.scorer, settings, disabled), programs), strict=True))
     if given.json:
         print(json.dumps(as_data(qualities), indent=1))
     else:
         print(as_text(qualities))
     lowest = min(quality.score for quality in qualities.values())
     return BELOW if given.fail_under is not None and lowest < given.fail_under else 0
+
+
+def chosen_scorer(name: str, settings: list[str], disabled: list[str]) -> Scorer:
+    """Return a scorer of conf/scorer with these settings, such as scorer.select=[F]. Raises UserError."""
+    if name == "pylint" and not settings:
+        return Pylint(disabled)
+    from hydra.errors import HydraException  # takes a while to import, and is not needed for the papers' score
+    from omegaconf.errors import OmegaConfBaseException
+
+    from cptlab.commands.shared.common import build_scorer
+    from cptlab.settings.config_source import compose_config
+    from cptlab.settings.explanations import explain
+    from cptlab.settings.validation import validate
+
+    try:
+        config = compose_config("evaluate", f"scorer={name}", *settings, f"extra_disabled=[{','.join(disabled)}]")
+        validate(config)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(explain(error, "evaluate")) from None
+    return build_scorer(config)
 
 
 def read_program(file: str) -> str:
@@ -79,7 +110,7 @@ def summary(qualities: dict[str, Quality]) -> dict[str, Any]:
 
 def as_data(qualities: dict[str, Quality]) -> dict[str, Any]:
     """Return the scores as plain data."""
-    return {"files": {file: asdict(quality) for file, quality in qualities.items()}, "all": summary(qualities)}
+    return {"files": {file: record_as_data(quality) for file, quality in qualities.items()}, "all": summary(qualities)}
 
 
 def as_text(qualities: dict[str, Quality]) -> str:

@@ -58,7 +58,8 @@ def tune_omega(config: DictConfig, fresh: Path) -> Path:
     from cptlab.systems.loading import check_system, leave_out_long, load_system
 
     # 1. What is tuned. Every mistake in it is found here, before any work.
-    grid = check(config)
+    judge = build_judge(config)
+    grid = check(config, judge.scorer.name)
     decoding = build_decoding(config.decoding, tune_omega=True)
     chosen = choose_systems(config, tune_omega=True)
     benchmark = instantiate(shared_setting(config, chosen, "benchmark"), "benchmark")
@@ -98,7 +99,6 @@ def tune_omega(config: DictConfig, fresh: Path) -> Path:
 
     # 3. The search, system by system.
     cache = Path(config.paths.cache)
-    judge = build_judge(config)
     found: dict[str, Any] = {}
     for system in systems:
         draw = draw_with(system, config.n, judge, config.seed, run.directory / system.name, test)
@@ -131,8 +131,9 @@ def tune_omega(config: DictConfig, fresh: Path) -> Path:
     facts: dict[str, Any] = {
         "run": run.record,
         "about": f"{backbone.name} on {benchmark.name}, split {config.validation_split}, n = {config.n}",
-        "metrics": [config.metric, "pylint_mean" if "pass@" in config.metric else "pass@1"],
+        "metrics": [config.metric, f"{judge.scorer.name}_mean" if "pass@" in config.metric else "pass@1"],
         "metric": config.metric,
+        "scorer": judge.scorer.identity(),
         "benchmark": benchmark.name,
         "benchmark_fingerprint": benchmark.fingerprint(),
         "n": config.n,
@@ -161,9 +162,9 @@ def tune_omega(config: DictConfig, fresh: Path) -> Path:
     return run.directory
 
 
-def check(config: DictConfig) -> tuple[float, ...]:
+def check(config: DictConfig, scorer: str) -> tuple[float, ...]:
     """Return the grid of ω. Raises UserError for a setting that cannot be, before anything is loaded."""
-    check_metric(config.metric, config.n)
+    check_metric(config.metric, config.n, scorer)
     check_directory(Path(config.paths.cache) / store.FOLDER, "paths.cache")
     if not config.decoding.get("guidance"):
         raise UserError("This decoding has no guidance, so it has no ω. Use decoding=spa or another with guidance.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from cptlab.errors import UserError
@@ -22,11 +22,14 @@ UNCOUNTED = ("public", "hidden")  # tests that do not count in the verdict are o
 
 @dataclass(frozen=True)
 class Family:
-    """Metrics that share a table. `digits` are the decimals of a shown value, `top` is the end of the axis of a figure."""
+    """Metrics that share a table. `digits` are the decimals of a shown value, `top` is the end of the axis of a figure.
+
+    A family is the same whatever scorer its title names.
+    """
 
     name: str
-    title: str
-    unit: str
+    title: str = field(compare=False)
+    unit: str = field(compare=False)
     digits: int
     top: float = 0
     percent: bool = False  # values are fractions, shown in percent
@@ -41,6 +44,7 @@ class Family:
         return 100 if self.percent else 1
 
 
+PYLINT = "pylint"  # the papers' scorer
 QUALITY = Family("quality", "Code quality: pylint score (0 to 10)", "pylint score", 2, 10)
 CORRECTNESS = Family("correctness", "Functional correctness: pass@k in percent", "pass@k", 1, 100, percent=True)
 LENGTH = Family("length", "Program length and variety: statements, lines, tokens, distinct programs", "per program", 1)
@@ -104,6 +108,11 @@ def messages_per_100(programs: Sequence[JudgedProgram], category: str) -> float:
     """Messages of a category (E, W, R or C) in the programs that parse, per 100 of all programs."""
     messages = (message for program in programs if program.parses for message in program.quality.messages)
     return 100 * sum(message.id[0] == category for message in messages) / len(programs)
+
+
+def every_message(programs: Sequence[JudgedProgram]) -> float:
+    """Messages in the programs that parse, per 100 of all programs."""
+    return 100 * sum(len(program.quality.messages) for program in programs if program.parses) / len(programs)
 
 
 def not_parsed_per_100(programs: Sequence[JudgedProgram]) -> float:
@@ -178,10 +187,53 @@ def robust_pass_at(k: int) -> Metric:
     return _robust(f"robust_pass@{k}", f"robust P@{k}", f"robust pass@{k}", CORRECTNESS, of_variants, k)
 
 
-def metrics_for(ks: Iterable[int], further_rules: Iterable[str] = ()) -> list[Metric]:
-    """Return every metric of an evaluation with these k, in the order of the tables."""
+def metrics_for(ks: Iterable[int], further_rules: Iterable[str] = (), scorer: str = PYLINT) -> list[Metric]:
+    """Return every metric of an evaluation with these k and this scorer, in the order of the tables."""
     ks = list(ks)
-    return [*METRICS, *(pass_at(k, rule) for rule in ("", *further_rules) for k in ks)]
+    return [*_metrics_of(scorer), *(pass_at(k, rule) for rule in ("", *further_rules) for k in ks)]
+
+
+def label_of(scorer: str) -> str:
+    """Return how a sentence calls a scorer: radon_complexity is 'radon complexity'."""
+    return scorer.replace("_", " ")
+
+
+def family_of(family: Family, scorer: str) -> Family:
+    """Return the family with this scorer in the place of pylint in its title and unit."""
+    if scorer == PYLINT or family not in (QUALITY, MESSAGES):
+        return family
+    label = label_of(scorer)
+    if family == MESSAGES:
+        return replace(family, title=f"{capitalised(label)} messages: number per 100 programs")
+    return replace(family, title=family.title.replace(PYLINT, label), unit=family.unit.replace(PYLINT, label))
+
+
+def capitalised(label: str) -> str:
+    return label[:1].upper() + label[1:]
+
+
+def _metrics_of(scorer: str) -> tuple[Metric, ...]:
+    """Return the metrics but pass@k. Only pylint's messages have categories."""
+    if scorer == PYLINT:
+        return METRICS
+    label = label_of(scorer)
+    of_quality = tuple(
+        replace(
+            metric,
+            name=metric.name.replace(PYLINT, scorer),
+            label=metric.label.replace(PYLINT, label),
+            family=family_of(QUALITY, scorer),
+        )
+        for metric in METRICS
+        if metric.family == QUALITY
+    )
+    messages = family_of(MESSAGES, scorer)
+    counted = Metric(f"{scorer}_messages", "Messages", f"{label} messages per 100 programs", messages, every_message)
+    rest = (one for one in METRICS if one.family != QUALITY and not one.name.startswith(PYLINT))
+    of_length, others = [], []
+    for metric in rest:
+        (others if metric.family == MESSAGES else of_length).append(metric)
+    return (*of_quality, *of_length, counted, *(replace(metric, family=messages) for metric in others))
 
 
 def find_metric(name: str) -> Metric:
@@ -191,7 +243,12 @@ def find_metric(name: str) -> Metric:
             return metric
     if found := re.fullmatch(r"robust_pass@([1-9]\d*)", name):
         return robust_pass_at(int(found[1]))
+    if found := re.fullmatch(r"(\w+)_(?:mean|max|min|messages)", name):
+        return next(metric for metric in _metrics_of(found[1]) if metric.name == name)
     if found := re.fullmatch(r"(?:(\w+)_)?pass@([1-9]\d*)", name):
         return pass_at(int(found[2]), found[1] or "")
     names = ", ".join(metric.name for metric in METRICS)
-    raise UserError(f"There is no metric {name!r}. Choose pass@1 (or another k), or one of {names}.")
+    raise UserError(
+        f"There is no metric {name!r}. Choose pass@1 (or another k), or one of {names}; another scorer has its own name in "
+        "the place of pylint."
+    )

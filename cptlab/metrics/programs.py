@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cptlab.records import Completion, Quality, Verdict
@@ -30,6 +30,11 @@ class JudgedProgram:
         """Whether both judges could read the program ("valid" in CPT VII-A)."""
         unread = self.quality.fatal or any(message.id == "E0001" for message in self.quality.messages)
         return self.verdict.status != "not_parsed" and not unread
+
+
+def scorer_of(programs: Iterable[Sequence[JudgedProgram]]) -> str:
+    """Return the name of the scorer of programs, which are scored alike; pylint where there is none."""
+    return next((some[0].quality.scorer for some in programs if some), "pylint")
 
 
 def judged_program(completion: Completion, quality: Quality, verdict: Verdict) -> JudgedProgram:

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cptlab.errors import UserError
-from cptlab.metrics.definitions import UNCOUNTED, metrics_for, robust_metrics
-from cptlab.metrics.programs import JudgedProgram
+from cptlab.metrics.definitions import PYLINT, UNCOUNTED, metrics_for, robust_metrics
+from cptlab.metrics.programs import JudgedProgram, scorer_of
 from cptlab.metrics.statistics import bootstrap_ci, paired_difference
 from cptlab.records import DIFFICULTIES, Task
 
@@ -112,7 +112,12 @@ def bounds(results: Mapping[str, Summary]) -> dict[str, float]:
 
 
 def flat_names(
-    tasks: Sequence[Task], systems: Sequence[str], ks: Sequence[int], samples: int, tokens: bool = True
+    tasks: Sequence[Task],
+    systems: Sequence[str],
+    ks: Sequence[int],
+    samples: int,
+    tokens: bool = True,
+    scorer: str = PYLINT,
 ) -> list[str]:
     """Return the names that `flat` will give for these systems: known before anything is computed.
 
@@ -123,7 +128,7 @@ def flat_names(
         difficulty: [
             one.name
             for one in (
-                *metrics_for(ks, rules + _uncounted(chosen)),
+                *metrics_for(ks, rules + _uncounted(chosen), scorer),
                 *(robust_metrics(ks) if _variants(chosen) else ()),
             )
             if one.samples <= samples
@@ -162,7 +167,8 @@ def _counts(tasks: Sequence[Task], programs: Programs) -> dict[str, int]:
 def per_task(tasks: Sequence[Task], programs: Programs, ks: Sequence[int] | None) -> dict[str, dict[str, float | None]]:
     """Return metric -> task id -> value, None for a task that has no such value. For `ks` see `allowed_ks`."""
     ks = allowed_ks(_counts(tasks, programs), ks)
-    metrics = metrics_for(ks, _further_rules(tasks))
+    scorer = scorer_of(programs[task.id] for task in tasks)
+    metrics = metrics_for(ks, _further_rules(tasks), scorer)
     values: dict[str, dict[str, float | None]] = {
         metric.name: {task.id: metric.of_task(programs[task.id]) for task in tasks} for metric in metrics
     }

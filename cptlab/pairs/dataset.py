@@ -157,7 +157,7 @@ def pair_statistics(pairs: Sequence[Pair], encode: Encode, decode: Decode) -> di
     - `pairs[difficulty][split]`, with `all` for both: number of pairs
     - `empty_mask_rate[better|worse|both]`: share of pairs whose mask(s) mark nothing
     - `masked_share[better|worse|both]`: share of completion tokens that are masked (`both`: of both programs together)
-    - `masked_without_message`: share of masked tokens on lines that carry no pylint message in their own program
+    - `masked_without_message`: share of masked tokens on lines that carry no message in their own program
     - `both_pass_public`: share of pairs whose programs both pass an essential test
     - `mean_score_gap` (points of 10), `mean_similarity`
     """

@@ -1,6 +1,6 @@
 """Masks of the tokens in which two programs differ (CPT IV-B-2), and the lines of tokens.
 
-`refine="pylint_lines"` is not in the paper. It keeps only the differences that touch a line with a pylint message.
+`refine="message_lines"` is not in the paper. It keeps only the differences that touch a line with a message of the scorer.
 pylint reports a message on the line where a construct starts, so a difference that holds only the end of the construct
 (the `else:` of R1705, no-else-return) is dropped.
 """
@@ -49,7 +49,7 @@ def refined_masks(
     """Return the masks of the regions in which a token of either program is on a line with a message.
 
     A region is kept in both programs, so a mended line keeps its mask in the better program, where the message is gone.
-    `*_token_lines` holds each token's line (see `token_lines`), and `*_lines` the lines that carry a pylint message.
+    `*_token_lines` holds each token's line (see `token_lines`), and `*_lines` the lines that carry a message.
     """
     flagged = [
         (i1, i2, j1, j2)
@@ -77,7 +77,7 @@ def token_lines(ids: Sequence[int], decode: Callable[[list[int]], str]) -> list[
 
 
 def message_lines(program_lines: Collection[int], code: str) -> tuple[int, ...]:
-    """Return the lines of the completion (from 0) among pylint's lines of the program `code + completion` (from 1).
+    """Return the lines of the completion (from 0) among the scorer's lines of the program `code + completion` (from 1).
 
     Lines that belong to `code` (a signature, say) alone are left out.
     """

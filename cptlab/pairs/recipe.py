@@ -27,8 +27,9 @@ class SampledPairs:
     refine: Annotated[
         str,
         Setting(
-            "none: mask all differences; pylint_lines: only those that touch a line with a pylint message (not the paper's).",
-            choices=("none", "pylint_lines"),
+            "none: mask all differences; message_lines: only those that touch a line with a message of the scorer (not the "
+            "paper's). pylint_lines is an earlier name of message_lines.",
+            choices=("none", "message_lines", "pylint_lines"),
         ),
     ] = "none"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cptlab.metrics.definitions import Family
+from cptlab.metrics.definitions import Family, label_of
 from cptlab.reporting.curves import EPOCH_PANELS, STEP_PANELS, Stage
 from cptlab.reporting.evaluation import Evaluation
 from cptlab.reporting.issues import count_issues, ranked_issues, valid_programs
@@ -34,7 +34,7 @@ def of_issues(evaluation: Evaluation, per_task: int | None = None) -> str:
         counts = (f"{name} {found[code].count if code in found else 0}" for name, found in counted.items())
         said.append(f"{code} {symbol}: {', '.join(counts)}")
     return (
-        "Bar chart of the most frequent pylint issues by system: occurrences in the programs that parse, and in the best "
+        f"Bar chart of the most frequent {label_of(evaluation.scorer)} issues by system: occurrences in the programs that parse, and in the best "
         f"program of each task. {'; '.join(said) or 'There is none'}."
     )
 

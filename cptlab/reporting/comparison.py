@@ -8,16 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from cptlab.errors import UserError
-from cptlab.metrics.definitions import find_metric
+from cptlab.metrics.definitions import PYLINT, Metric, find_metric
 from cptlab.metrics.summary import compare, summarise
 from cptlab.records import Task
 from cptlab.reporting import tables
 from cptlab.reporting.evaluation import Evaluation, StoredProgram, read_evaluation
 from cptlab.reporting.layout import Table
 
-SHOWN = tuple(
-    map(find_metric, ("pylint_mean", "pylint_min", "pass@1", "statements", "tokens", "pylint_errors", "not_parsed"))
-)
+SHOWN = ("pylint_mean", "pylint_min", "pass@1", "statements", "tokens", "pylint_errors", "not_parsed")
+
+
+def shown_metrics(scorer: str) -> list[Metric]:
+    """Return the metrics of the table. Only pylint's messages have a category of errors; of others all are counted."""
+    messages = "pylint_errors" if scorer == PYLINT else f"{scorer}_messages"
+    names = (messages if name == "pylint_errors" else name.replace(PYLINT, scorer) for name in SHOWN)
+    return list(map(find_metric, names))
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ def compare_table(evaluation: Evaluation) -> Table:
     shifts = {label: compare(tasks, systems[first], systems[label], ks=[1])["all"] for label in evaluation.others}
     rows: list[tuple[str, ...]] = []
     records = []
-    for metric in SHOWN:
+    for metric in shown_metrics(evaluation.scorer):
         rows.append((tables.shown_label(metric),))
         for label, programs in systems.items():
             samples, shift = str(len(next(iter(programs.values())))), shifts.get(label)
@@ -80,6 +85,11 @@ def combine(choices: Sequence[ComparedSystem]) -> Evaluation:
             label = choice.label or name
             if label in systems:
                 raise UserError(f"Two systems are called {label}. Give each a label of its own: LABEL=RUN:SYSTEM.")
+            if evaluation.scorer != first.scorer:
+                raise UserError(
+                    f"The programs of {choice.directory} are scored by {evaluation.scorer}, those of the first run by "
+                    f"{first.scorer}. Evaluate both with one scorer."
+                )
             systems[label] = evaluation.systems[name]
             facts[label] = {"run": str(choice.directory), "system": name} | _facts_of(evaluation, name)
             cost |= {label: evaluation.cost[name]} if name in evaluation.cost else {}

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cptlab.errors import UserError
-from cptlab.metrics.programs import JudgedProgram, hash_of_text, lines_of_code
+from cptlab.metrics.programs import JudgedProgram, hash_of_text, lines_of_code, scorer_of
 from cptlab.metrics.summary import Summary, compare, summarise
 from cptlab.records import DIFFICULTIES, Completion, Message, Quality, Task, Verdict
 from cptlab.storage.jsonl import from_json, is_stored, open_lines, read_jsonl, read_placed
@@ -64,6 +64,11 @@ class Evaluation:
     def others(self) -> tuple[str, ...]:
         """The systems that are compared with the baseline."""
         return tuple(name for name in self.systems if name != self.baseline)
+
+    @property
+    def scorer(self) -> str:
+        """The name of the scorer of its programs."""
+        return scorer_of(self.systems[self.baseline].values())
 
     @property
     def levels(self) -> dict[str, tuple[Task, ...]]:

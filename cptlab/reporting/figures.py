@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, MultipleLocator
 
-from cptlab.metrics.definitions import Family
+from cptlab.metrics.definitions import Family, family_of, label_of
 from cptlab.reporting.curves import EPOCH_PANELS, STEP_PANELS, Stage
 from cptlab.reporting.evaluation import Evaluation
 from cptlab.reporting.issues import Issue, best_programs, count_issues, ranked_issues, valid_programs
@@ -73,14 +73,15 @@ def family_figure(evaluation: Evaluation, results: Results, family: Family) -> F
         for axes in panels[len(levels) :]:
             axes.set_visible(False)
         for axes in panels[::columns]:
-            axes.set_ylabel(f"{family.unit} (%)" if family.percent else family.unit)
+            unit = family_of(family, evaluation.scorer).unit
+            axes.set_ylabel(f"{unit} (%)" if family.percent else unit)
         note = "bars: mean over tasks; whiskers: 95% bootstrap interval over tasks"
         add_captions(figure, family_title(evaluation, family), note, panels[0])
     return figure
 
 
 def issues_figure(evaluation: Evaluation, per_task: int | None = None, limit: int = 12) -> Figure:
-    """CPT Fig. 8: how often the most frequent pylint issues occur, by system.
+    """CPT Fig. 8: how often the most frequent issues occur, by system.
 
     Left over the programs that parse (those of the issues table), right, as in the paper, over the program with the
     highest score of each task. Both panels show the issues that are most frequent on the left.
@@ -99,7 +100,7 @@ def issues_figure(evaluation: Evaluation, per_task: int | None = None, limit: in
             axes.set_title(head)
         panels[0].set_yticks(range(len(issues)), [f"{code}  {symbol}" for code, symbol in issues])
         panels[0].set_ylim(rows - 0.5, -0.5)
-        title = f"Most frequent pylint issues, {len(evaluation.tasks)} tasks, {evaluation.samples_per_task} per task"
+        title = f"Most frequent {label_of(evaluation.scorer)} issues, {len(evaluation.tasks)} tasks, {evaluation.samples_per_task} per task"
         sizes = ", ".join(f"{len(found)} {system}" for system, found in every.items())
         add_captions(figure, title, f"bars: occurrences; programs that parse: {sizes}", panels[0])
     return figure

@@ -1,4 +1,4 @@
-"""Pylint issues in the programs of an evaluation: counts by message, in the shape of CPT Table XII."""
+"""Issues in the programs of an evaluation: counts by message of the scorer, in the shape of CPT Table XII."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from cptlab.errors import UserError
+from cptlab.metrics.definitions import PYLINT, capitalised, label_of
 from cptlab.reporting.evaluation import Evaluation, StoredProgram
 from cptlab.reporting.layout import Table
 
@@ -19,14 +20,24 @@ CATEGORIES = {
 }
 
 
+EVERY = ""  # the one category of messages of other scorers
+
+
 @dataclass(frozen=True)
 class Issue:
-    """One pylint message id in a set of programs: occurrences, programs that have it, and their mean score."""
+    """One message id in a set of programs: occurrences, programs that have it, and their mean score."""
 
     symbol: str
     count: int
     programs: int
     score: float
+
+
+def category_of(code: str, scorer: str) -> str | None:
+    """Return the category of a message: one of CATEGORIES for pylint's, None for those that do not count there."""
+    if scorer != PYLINT:
+        return EVERY
+    return code[0] if code[0] in CATEGORIES else None
 
 
 def valid_programs(evaluation: Evaluation, system: str, per_task: int | None = None) -> list[StoredProgram]:
@@ -40,19 +51,19 @@ def valid_programs(evaluation: Evaluation, system: str, per_task: int | None = N
 
 
 def best_programs(evaluation: Evaluation, system: str) -> list[StoredProgram]:
-    """Return the program of each task with the highest pylint score, the first of equals (those of CPT Fig. 8)."""
+    """Return the program of each task with the highest score, the first of equals (those of CPT Fig. 8)."""
     answers = evaluation.systems[system].values()
     return [max(programs, key=lambda program: program.quality.score) for programs in answers]
 
 
 def count_issues(programs: Sequence[StoredProgram]) -> dict[str, Issue]:
-    """Count the issues of categories E, R, C and W in these programs, by message id."""
+    """Count the issues in these programs, by message id: of pylint those of categories E, R, C and W."""
     symbols: dict[str, str] = {}
     counts: dict[str, int] = {}
     scores: dict[str, list[float]] = {}
     for program in programs:
         for message in program.quality.messages:
-            if message.id[0] in CATEGORIES:
+            if category_of(message.id, program.quality.scorer) is not None:
                 symbols[message.id] = message.symbol
                 counts[message.id] = counts.get(message.id, 0) + 1
         for code in {message.id for message in program.quality.messages} & counts.keys():
@@ -61,7 +72,7 @@ def count_issues(programs: Sequence[StoredProgram]) -> dict[str, Issue]:
 
 
 def issues_table(evaluation: Evaluation, per_task: int | None = None) -> Table:
-    """CPT Table XII: occurrences of each pylint issue, their change, and the mean score of the programs that have it.
+    """CPT Table XII: occurrences of each issue, their change, and the mean score of the programs that have it.
 
     Counts run over the programs that parse: all of them, or the first `per_task` of each task (the paper: "up to ten
     valid code solutions per task"). An issue that occurs nowhere has the mean score '–' (the paper prints 0.00).
@@ -70,9 +81,10 @@ def issues_table(evaluation: Evaluation, per_task: int | None = None) -> Table:
     issues = {system: count_issues(found) for system, found in programs.items()}
     rows: list[tuple[str, ...]] = []
     records: list[dict[str, Any]] = []
-    for category, heading in CATEGORIES.items():
-        codes = {code for found in issues.values() for code in found if code[0] == category}
-        if codes:
+    scorer = evaluation.scorer
+    for category, heading in (CATEGORIES if scorer == PYLINT else {EVERY: ""}).items():
+        codes = {code for found in issues.values() for code in found if category_of(code, scorer) == category}
+        if codes and heading:
             rows.append((heading,))
         for code in sorted(codes, key=lambda code: (-_count(issues[evaluation.baseline], code), code)):
             symbol = next(found[code].symbol for found in issues.values() if code in found)
@@ -90,7 +102,7 @@ def issues_table(evaluation: Evaluation, per_task: int | None = None) -> Table:
     groups = [("Occurrences", systems), (f"Change against {evaluation.baseline}", systems - 1), ("Mean score", systems)]
     return Table(
         "issues",
-        "Pylint issues in the generated programs",
+        f"{capitalised(label_of(scorer))} issues in the generated programs",
         ("Code", "Issue", *evaluation.systems, *evaluation.others, *evaluation.systems),
         tuple(rows),
         tuple(records),
@@ -111,7 +123,8 @@ def top_issues_table(evaluation: Evaluation, limit: int, per_task: int | None = 
             count = _count(found, code)
             cells.append(f"{count}" if system == evaluation.baseline else f"{count} ({arrow(count - before)})")
         rows.append((code, symbol, *cells))
-    title = f"Pylint issues in the generated programs: the {len(rows)} most frequent of {len(ranked_issues(issues))}"
+    said_by = capitalised(label_of(evaluation.scorer))
+    title = f"{said_by} issues in the generated programs: the {len(rows)} most frequent of {len(ranked_issues(issues))}"
     note = _counted_programs(evaluation, programs, per_task)
     if evaluation.others:
         note += f" In brackets: change against {evaluation.baseline}."

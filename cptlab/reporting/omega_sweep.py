@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from cptlab.errors import UserError
+from cptlab.metrics.definitions import PYLINT
 from cptlab.metrics.summary import compare
 from cptlab.reporting.evaluation import read_evaluation, system_names
 from cptlab.storage.run_directory import CONFIG_FILE, INCIDENTAL, RUN_FILE
@@ -20,7 +21,6 @@ SWEEP = "Make them with `python evaluate.py -m decoding=spa decoding.omega=1,1.1
 GUIDANCE = "decoding.guidance"
 FACTS = ("benchmark", "benchmark_fingerprint", "backbone", "backbone_fingerprint", "training_run", "split", "n", "seed")
 TASKS = "tasks.jsonl"
-DRAWN = ("pass@1", "pylint_mean")
 IGNORED = (*INCIDENTAL, "run")  # metrics.json names the training run that `run` stands for
 Figures = Mapping[str, Any]  # metric -> value, <metric>_ci -> [low, high], tasks
 
@@ -87,7 +87,8 @@ def read_curve(directories: Sequence[Path]) -> OmegaCurve:
         values |= {_of_model(system, name, curve): found for system, found in curve.values.items()}
         changes |= {_of_model(system, name, curve): found for system, found in curve.changes.items()}
         notes += [f"{name}: {note}" for note in curve.notes]
-    return OmegaCurve(DRAWN, values, changes, f"{len(curves)} models on {about}", notes)
+    metrics = next(iter(curves.values())).metrics
+    return OmegaCurve(metrics, values, changes, f"{len(curves)} models on {about}", notes)
 
 
 def _of_model(system: str, model: str, curve: OmegaCurve) -> str:
@@ -110,7 +111,8 @@ def _curve(ordered: Sequence[_Point]) -> OmegaCurve:
     facts = ordered[0].metrics
     about = f"{facts.get('backbone')} on {facts.get('benchmark')}, split {facts.get('split')}, n = {facts.get('n')}"
     places = {system: {point.omega: point.directory / system for point in ordered} for system in values}
-    return OmegaCurve(DRAWN, values, _changes(ordered), about, notes, tasks=ordered[0].directory / TASKS, places=places)
+    tasks = ordered[0].directory / TASKS
+    return OmegaCurve(_drawn(facts), values, _changes(ordered), about, notes, tasks=tasks, places=places)
 
 
 def _refuse_other_tasks(models: Mapping[str, _Point]) -> None:
@@ -184,6 +186,11 @@ def _refuse_other_differences(points: Sequence[_Point]) -> None:
                 )
 
 
+def _drawn(facts: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the metrics of the curve of an evaluation with this metrics.json."""
+    return ("pass@1", f"{(facts.get('scorer') or {}).get('name', PYLINT)}_mean")
+
+
 def _values(points: Sequence[_Point]) -> dict[str, dict[float, Figures]]:
     shared = set.intersection(*(set(point.metrics["results"]) for point in points))
     systems = [name for name in system_names(points[0].directory, points[0].metrics) if name in shared]
@@ -191,8 +198,9 @@ def _values(points: Sequence[_Point]) -> dict[str, dict[float, Figures]]:
     for point in points:
         for system in systems:
             found = point.metrics["results"][system].get("all", {})
-            if any(found.get(metric) is None for metric in DRAWN):
-                raise UserError(f"{point.directory} has no {' or no '.join(DRAWN)} of {system}. Evaluate with 1 in ks.")
+            drawn = _drawn(point.metrics)
+            if any(found.get(metric) is None for metric in drawn):
+                raise UserError(f"{point.directory} has no {' or no '.join(drawn)} of {system}. Evaluate with 1 in ks.")
             values[system][point.omega] = found
     return values
 

@@ -6,13 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from cptlab.metrics.definitions import label_of
 from cptlab.records import Task
 from cptlab.reporting.evaluation import Evaluation, StoredProgram
 
-RULE = (
-    "Of each difficulty: the tasks whose mean pylint score rose most, changed by the median, and fell most (or rose "
-    "least). Of each task and system: the sample of median score."
-)
+
+def rule(evaluation: Evaluation) -> str:
+    """Say how the tasks and programs are chosen."""
+    return (
+        f"Of each difficulty: the tasks whose mean {label_of(evaluation.scorer)} score rose most, changed by the median, "
+        "and fell most (or rose least). Of each task and system: the sample of median score."
+    )
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class SideBySide:
 
 
 def choose_tasks(evaluation: Evaluation, system: str) -> list[SideBySide]:
-    """Choose up to three tasks of each difficulty by `RULE`, for `system` against the baseline."""
+    """Choose up to three tasks of each difficulty by `rule`, for `system` against the baseline."""
     chosen = []
     levels = [level for level in evaluation.levels if level != "all"]
     for level in levels or ["all"]:

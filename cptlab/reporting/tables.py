@@ -9,7 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cptlab.metrics.definitions import CORRECTNESS, FAMILIES, SCORES, UNCOUNTED, Family, Metric, find_metric
+from cptlab.metrics.definitions import (
+    CORRECTNESS,
+    FAMILIES,
+    PYLINT,
+    SCORES,
+    UNCOUNTED,
+    Family,
+    Metric,
+    family_of,
+    find_metric,
+    label_of,
+)
 from cptlab.metrics.summary import Summary
 from cptlab.records import STATUSES
 from cptlab.reporting.answers import answers_note
@@ -64,13 +75,14 @@ def left_out(evaluation: Evaluation) -> str:
 
 def family_title(evaluation: Evaluation, family: Family) -> str:
     """'Code quality: pylint score (0 to 10), 20 samples per task'."""
-    return f"{family.title}, {evaluation.samples_per_task} per task"
+    return f"{family_of(family, evaluation.scorer).title}, {evaluation.samples_per_task} per task"
 
 
 def differences_table(evaluation: Evaluation, differences: Results) -> Table:
     """Each other system minus the baseline, paired by task: one row a system and metric, one column a difficulty."""
     rows, records = [], []
     for family in FAMILIES:
+        family = family_of(family, evaluation.scorer)
         if metrics := metrics_of(differences, family):
             rows.append((f"{family.heading} ({family.unit}{', percentage points' if family.percent else ''})",))
         for system in evaluation.others:
@@ -118,7 +130,7 @@ def overview_table(evaluation: Evaluation, results: Results, differences: Result
 
 
 def verdicts_table(evaluation: Evaluation) -> Table:
-    """How many programs got each verdict; how many stopped at the length limit; how many held pylint pragmas."""
+    """How many programs got each verdict; how many stopped at the length limit; how many held pragmas."""
     rows, records = [], []
     for level, tasks in evaluation.levels.items():
         for system, answers in evaluation.systems.items():
@@ -129,7 +141,8 @@ def verdicts_table(evaluation: Evaluation) -> Table:
             rows.append((level, system, str(len(programs)), *(str(count) for count in counts.values())))
             records.append({"difficulty": level, "system": system, "programs": len(programs), **counts})
     columns = ("Difficulty", "System", "Programs", *(s.replace("_", " ") for s in STATUSES), "cut off", "with pragmas")
-    note = "cut off: stopped by the length limit. with pragmas: held pylint pragmas, neutralised before scoring."
+    held = "pylint pragmas" if evaluation.scorer == PYLINT else "comments to a linter"
+    note = f"cut off: stopped by the length limit. with pragmas: held {held}, neutralised before scoring."
     return Table("verdicts", "Verdicts of the tests, in programs", columns, tuple(rows), tuple(records), 2, note=note)
 
 
@@ -182,10 +195,12 @@ def pairs_table(evaluation: Evaluation) -> Table:
         if "filters" in found:
             said = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in found["filters"].items())
             filters.append(f" Filters of {system}: {said}.")
+    scorers = {found.get("scorer", PYLINT) for found in trained.values()}
+    said_by = " or ".join(sorted(map(label_of, scorers)))
     columns = ("System", *PAIRS_OF, "Masked (%)", "Without message (%)", "Empty, better (%)", "Empty, worse (%)")
     note = (
         "Masked: tokens in which the programs of a pair differ, of all their tokens. Without message: masked tokens on lines "
-        "without a pylint message, of all masked ones. Empty: masks of better or worse programs that mark nothing."
+        f"without a {said_by} message, of all masked ones. Empty: masks of better or worse programs that mark nothing."
     )
     title = "Training pairs by split, and their masks"
     return Table("pairs", title, columns, tuple(rows), tuple(records), note=note + "".join(filters))

@@ -8,13 +8,12 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cptlab.metrics.definitions import find_metric
+from cptlab.metrics.definitions import QUALITY, find_metric
 from cptlab.metrics.summary import Summary
 from cptlab.reporting import tables
 from cptlab.reporting.figures import add_captions
 from cptlab.reporting.style import COLOURS, STYLE
 
-SCORES = ("pylint_mean", "pylint_max", "pylint_min")
 FIRST_K = "pass@5"  # the smallest k of CPT's tables
 MARKERS = "os^Dv<>PX*"
 
@@ -25,6 +24,11 @@ def correctness_of(metrics: Sequence[str]) -> str | None:
     return FIRST_K if FIRST_K in names else names[-1] if names else None
 
 
+def scores_of(metrics: Sequence[str]) -> list[str]:
+    """Return the metrics of quality, the mean first."""
+    return [name for name in metrics if find_metric(name).family == QUALITY]
+
+
 def tradeoff_figure(
     levels: Mapping[str, Sized],
     summary: Mapping[str, Summary],
@@ -33,13 +37,13 @@ def tradeoff_figure(
     title: str,
     note: str,
 ) -> Figure | None:
-    """CPT Fig. 10: pylint scores (rows) against pass@k, by difficulty (columns), with 95% intervals.
+    """CPT Fig. 10: scores (rows) against pass@k, by difficulty (columns), with 95% intervals.
 
     `levels[difficulty]` are its tasks; of `metrics` those that the figure needs are drawn. The reference is ringed. None where a
     metric is missing.
     """
     correct = correctness_of(metrics)
-    scores = [name for name in SCORES if name in metrics]
+    scores = scores_of(metrics)
     if correct is None or not scores:
         return None
     columns, rows = len(levels), len(scores)
@@ -60,13 +64,12 @@ def tradeoff_text(levels: Mapping[str, Sized], summary: Mapping[str, Summary], m
     """Say what is seen in the figure: the point of each configuration over all tasks."""
     correct, level = correctness_of(metrics), list(levels)[-1]
     assert correct is not None
+    score = scores_of(metrics)[0]
     said = (
-        f"{label} {tables.value(correct, found[level])}%, {tables.value(SCORES[0], found[level])}"
+        f"{label} {tables.value(correct, found[level])}%, {tables.value(score, found[level])}"
         for label, found in summary.items()
     )
-    return (
-        f"Scatter of {find_metric(correct).label} and mean pylint score with intervals. On {level}: {'; '.join(said)}."
-    )
+    return f"Scatter of {find_metric(correct).label} and {find_metric(score).label} with intervals. On {level}: {'; '.join(said)}."
 
 
 def _points(axes: Axes, summary: Mapping[str, Summary], level: str, x: str, y: str, reference: str | None) -> None:

@@ -168,7 +168,12 @@ class OmegaSettings(JudgingSettings):
         Setting("Search that assumes one peak and checks it, or every ω of the grid.", choices=("unimodal", "grid")),
     ] = "unimodal"
     probes: Annotated[int, Setting("Values of ω that are tried for the check alone.", at_least=0)] = 3
-    metric: Annotated[str, Setting("What is maximised: pass@k, pylint_mean, pylint_max or pylint_min.")] = "pass@1"
+    metric: Annotated[
+        str,
+        Setting(
+            "What is maximised: pass@k, pylint_mean, pylint_max or pylint_min; another scorer has its own name in them."
+        ),
+    ] = "pass@1"
     n: Annotated[
         int | None, Setting("Programs per task; null: 20, or 1 where decoding draws no random tokens.", at_least=1)
     ] = None

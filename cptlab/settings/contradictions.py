@@ -180,6 +180,12 @@ def _check_disabled(config: DictConfig) -> None:
             raise UserError(
                 f"extra_disabled has {name}, which is no id of a pylint message. Give a list such as [W0621,E0602]."
             )
+    scorer = config.get("scorer")
+    parts = [scorer, *(scorer.get("scorers") or {}).values()] if scorer is not None else []
+    if config.get("extra_disabled") and parts and not any("extra_disabled" in (one or ()) for one in parts):
+        raise UserError(
+            "extra_disabled=… is about pylint, and this scorer is another. Leave it out, or use scorer=pylint."
+        )
 
 
 def _check_training(config: DictConfig) -> None:

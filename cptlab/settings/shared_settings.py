@@ -57,9 +57,10 @@ class JudgingSettings(SandboxSettings, ModelSettings):
         Sequence[str],
         Setting(
             "Pylint checks to leave out beside the frozen list, of scores and of what pairs are made by: CPT's Table XII "
-            "does without [W0621,E0602]."
+            "does without [W0621,E0602]. For scorer=pylint and combinations with it."
         ),
     ] = ()
+    scorer: Annotated[Any, Part()]
     decoding: Decoding
     experiment_name: Annotated[str, Setting("Name of the experiment, the group of its runs in W&B.")] = "default"
 

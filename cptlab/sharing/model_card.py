@@ -10,7 +10,7 @@ import yaml
 
 from cptlab.adapters.peft_format import CONFIG
 from cptlab.backbone.loading import EMBEDDED
-from cptlab.metrics.definitions import SCORES
+from cptlab.metrics.definitions import PYLINT, QUALITY, SCORES, find_metric, label_of
 from cptlab.reporting.evaluation import Evaluation, Metrics, compute_metrics, read_evaluation
 from cptlab.reporting.layout import to_markdown
 from cptlab.reporting.tables import overview_table
@@ -128,7 +128,7 @@ def _pairs(run: SharedRun) -> str | None:
         return None
     return (
         f"{counts['train']} to train on and {counts['validation']} to validate, each a better and a worse program for one "
-        "task, as pylint scores them"
+        f"task, as {label_of((run.metrics.get('pair_statistics') or {}).get('scorer', PYLINT))} scores them"
     )
 
 
@@ -138,7 +138,7 @@ def _in_short(evaluated: Evaluated) -> Iterator[str]:
     for benchmark, evaluation, metrics in evaluated:
         for system, found in metrics.differences.items():
             shift = found[list(evaluation.levels)[-1]]
-            names = ("pylint_mean", *(f"pass@{k}" for k in evaluation.ks or ()))
+            names = (f"{evaluation.scorer}_mean", *(f"pass@{k}" for k in evaluation.ks or ()))
             shown = [_change(name, shift) for name in names if name in shift]
             lines.append(
                 f"- {benchmark} ({len(evaluation.tasks)} tasks), {system} against {evaluation.baseline}: {'; '.join(shown)}."
@@ -148,9 +148,10 @@ def _in_short(evaluated: Evaluated) -> Iterator[str]:
 
 
 def _change(name: str, shift: Mapping[str, Any]) -> str:
-    scale, digits, unit = (1, 2, "") if name == "pylint_mean" else (100, 1, " points")
+    metric = find_metric(name)
+    scale, digits, unit = (1, 2, "") if metric.family == QUALITY else (100, 1, " points")
     value, low, high = (f"{scale * number:+.{digits}f}" for number in (shift[name], *shift[f"{name}_ci"]))
-    return f"{'mean pylint score' if name == 'pylint_mean' else name} {value}{unit} [{low}, {high}]"
+    return f"{metric.label} {value}{unit} [{low}, {high}]"
 
 
 def _results(evaluated: Evaluated) -> Iterator[str]:

@@ -5,6 +5,7 @@
 
 Use it for every file of records that is written whole. A file that is not there is read from `<path>.gz`, compressed.
 A field that was renamed says so with `field(metadata={"earlier_name": ...})`, and files with the earlier name stay readable.
+One with `metadata={"left_out": True}` is not written where it has its default.
 """
 
 from __future__ import annotations
@@ -40,7 +41,23 @@ def integers_of_any_length() -> Iterator[None]:
 
 def to_json(record: Any) -> str:
     """Return a record as one line of JSON, keys in the order of the fields."""
-    return dump_line(dataclasses.asdict(record))
+    return dump_line(as_data(record))
+
+
+def as_data(record: Any) -> Any:
+    """Return a record as `dataclasses.asdict` does, without the fields that are left out where they have their default."""
+    if dataclasses.is_dataclass(record):
+        found = ((one, getattr(record, one.name)) for one in dataclasses.fields(record))
+        return {
+            one.name: as_data(value)
+            for one, value in found
+            if not ("left_out" in one.metadata and value == one.default)
+        }
+    if isinstance(record, (list, tuple)):
+        return [as_data(value) for value in record]
+    if isinstance(record, dict):
+        return {key: as_data(value) for key, value in record.items()}
+    return record
 
 
 def dump_line(data: Any) -> str:

@@ -8,8 +8,9 @@ from functools import cached_property
 from pathlib import Path
 
 from cptlab.judging.execution.executor import probe_sandbox
-from cptlab.judging.lint.pylint_score import score_programs
 from cptlab.judging.sandbox.limits import Limits
+from cptlab.judging.scorers.pylint import Pylint
+from cptlab.judging.scorers.scorer import Scorer, score_all
 from cptlab.judging.verdicts.judge import judge_programs
 from cptlab.records import Prompt, Quality, Task, Verdict
 from cptlab.storage.chunk_store import ChunkStore
@@ -23,13 +24,13 @@ from cptlab.tasks.benchmark import digest_of
 class Judge:
     """How programs are judged, and below which directory the results are kept.
 
-    `extra_disabled`: pylint checks to leave out beside the frozen list. `workers`: processes; None: one per core.
+    `scorer`: what quality is. `workers`: processes; None: one per core.
     `sandbox`: the weakest level that will do (judging/sandbox/levels.py). `score_cache`: whether scores are also kept by
     program, in an SQLite file, which is not for a disk that several machines write to.
     """
 
     cache: Path
-    extra_disabled: Sequence[str] = ()
+    scorer: Scorer = Pylint()
     workers: int | None = None
     sandbox: str = "landlock"
     limits: Limits = field(default_factory=Limits)
@@ -41,24 +42,23 @@ class Judge:
         return probe_sandbox(self.sandbox)["level"]
 
     def scoring(self, programs: ChunkStore, chunks: TaskChunks, title: str) -> Stage:
-        """Return the stage that scores stored completions with pylint: a Quality each."""
+        """Return the stage that scores stored completions: a Quality each."""
         work = {
             "completions": programs.fingerprint,
             "judging": judging_digest(),
-            "off": sorted(self.extra_disabled),
+            "scorer": self.scorer.identity(),
         }
         scored = ChunkStore(self.cache / "quality", Quality, work, chunks.keys)
 
         def score(key: str, advance: Callable[[int], None]) -> list[Quality]:
-            return score_programs(
-                [completion.program for completion in programs.read(key)],
-                workers=self.workers,
-                extra_disabled=self.extra_disabled,
-                cache_dir=self.cache / "pylint" if self.score_cache else None,
-                progress=advance,
-            )
+            return self.qualities([completion.program for completion in programs.read(key)], advance)
 
-        return Stage(f"{title}: scoring with pylint", chunks, scored, score)
+        return Stage(f"{title}: scoring with {self.scorer.name}", chunks, scored, score)
+
+    def qualities(self, programs: Sequence[str], progress: Callable[[int], None] | None = None) -> list[Quality]:
+        """Score programs, in order. `progress` gets numbers of programs."""
+        cache = self.cache if self.score_cache else None
+        return score_all(self.scorer, programs, workers=self.workers, cache=cache, progress=progress)
 
     def testing(self, programs: ChunkStore, chunks: TaskChunks, title: str) -> Stage:
         """Return the stage that runs stored completions on the tests of their tasks: a Verdict each."""

@@ -19,8 +19,9 @@ from typing import Any
 
 from cptlab.judging.cleaning.clean import clean, with_context
 from cptlab.judging.execution.executor import probe_sandbox
-from cptlab.judging.lint.pylint_score import score_stream
 from cptlab.judging.sandbox.limits import Limits
+from cptlab.judging.scorers.pylint import Pylint
+from cptlab.judging.scorers.scorer import Scorer
 from cptlab.judging.verdicts.judge import judge_stream
 from cptlab.metrics.programs import JudgedProgram, hash_of_text, lines_of_code
 from cptlab.progress import progress_bar
@@ -46,7 +47,7 @@ def judge_file(
     directory: Path,
     *,
     cache: Path,
-    extra_disabled: Sequence[str] = (),
+    scorer: Scorer = Pylint(),
     workers: int | None = None,
     sandbox: str = "landlock",
     limits: Limits | None = None,
@@ -56,7 +57,7 @@ def judge_file(
 ) -> None:
     """Write completions, quality and verdicts of the file's rows into `directory`, line i of each for row i.
 
-    Go on with what an earlier call left there for the same file, tasks, limits, checks, sandbox level and code; all other
+    Go on with what an earlier call left there for the same file, tasks, limits, scorer, sandbox level and code; all other
     results are made anew. Equal programs for a task are run once, equal programs linted once. `sandbox`: the weakest level
     that will do (judging/sandbox/levels.py). `limits`: of each program, by default `Limits()`.
     `context`: "prompt" adds what a program lacks of the prompt. `special_tokens`: as `clean` takes them.
@@ -72,7 +73,7 @@ def judge_file(
         {
             COMPLETIONS: fingerprint(programs),
             VERDICTS: fingerprint([programs, asdict(limits), level, judging_digest()]),
-            QUALITY: fingerprint([programs, sorted(extra_disabled), judging_digest()]),
+            QUALITY: fingerprint([programs, scorer.identity(), judging_digest()]),
         },
     )
     if not results.has(COMPLETIONS):
@@ -85,10 +86,10 @@ def judge_file(
 
     def qualities(todo: Todo) -> Iterator[tuple[int, Quality]]:
         items = ((row, completion["program"]) for row, completion in todo)
-        return score_stream(items, workers=workers, extra_disabled=extra_disabled, cache_dir=cache / "pylint")
+        return scorer.stream(items, workers=workers, cache=cache)
 
     results.make(VERDICTS, Verdict, ("task_id", "program"), verdicts, f"{title}: running the tests")
-    results.make(QUALITY, Quality, ("program",), qualities, f"{title}: scoring with pylint")
+    results.make(QUALITY, Quality, ("program",), qualities, f"{title}: scoring with {scorer.name}")
 
 
 def _completions(
@@ -228,7 +229,13 @@ def results_by_task(directory: Path) -> dict[str, list[JudgedProgram]]:
     for completion, quality, verdict in _results(directory):
         messages = tuple(message(**found) for found in quality["messages"])
         program = JudgedProgram(
-            Quality(quality["score"], quality["statements"], quality["fatal"], messages),
+            Quality(
+                quality["score"],
+                quality["statements"],
+                quality["fatal"],
+                messages,
+                scorer=quality.get("scorer", "pylint"),
+            ),
             Verdict(verdict["status"], by_rule=verdict["by_rule"]),
             lines_of_code(completion["program"]),
             cleaned=completion.get("cleaned", False),

@@ -45,7 +45,9 @@ class LoadedSystem:
         prompt = task.prompt if backbone.chat is None else question_of(task)
         prompt = prompt if self.prompt is None else self.prompt.apply(prompt)
         if about is not None:
-            prompt = with_feedback(prompt, *about, is_chat=backbone.chat is not None)
+            assert self.feedback is not None
+            is_chat = backbone.chat is not None
+            prompt = with_feedback(prompt, *about, called=self.feedback.called, is_chat=is_chat)
         if backbone.chat is not None:
             return chat_prompt(prompt, task, backbone.chat)
         return apply_template(prompt, backbone.prompt_template)

@@ -1,6 +1,6 @@
 """A system's programs for a list of tasks, each with its score and verdict: made once, kept on disk, resumed.
 
-    prompts -> sampling -> cleaning -> selection -> post-processing -> scores -> verdicts
+    prompts -> sampling (-> feedback: again) -> cleaning -> selection -> post-processing -> scores -> verdicts
 
 Every step that takes long is a store below the cache, found again by what it depends on (backbone, adapter, prompts,
 decoding, seed, n, …). So a killed run goes on where it was, and a base model's programs are not made again by every run
@@ -35,7 +35,7 @@ CHUNK_PROGRAMS = 640  # programs that are stored, scored and judged together
 def sample_and_judge(
     system: LoadedSystem, tasks: Sequence[Task], n: int, judge: Judge, *, seed: int = 0
 ) -> JudgedPrograms:
-    """Make `n` programs for each task, score them with pylint and run them on the tests.
+    """Make `n` programs for each task, score them and run them on the tests.
 
     With a guidance whose gate opens after a failure, a program is made without guidance first, and made again, with it
     and the same random numbers, where that fails a public test. A plain second try has other random numbers, and so have
@@ -175,6 +175,7 @@ class SystemPrograms:
             if system.feedback is not None:
                 feedback = system.feedback
                 work["feedback"] = [repr(feedback), code_digest(feedback), folder_digest("systems/feedback")]
+                work["scores"] = judge.scorer.identity()
         store = ChunkStore(judge.cache / "completions", Completion, work, chunks.keys)
 
         def sample(key: str, advance: Callable[[int], None]) -> list[Completion]:

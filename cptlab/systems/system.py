@@ -31,6 +31,7 @@ class Feedback(Protocol):
     """What the model is told about its first answer when it is asked once more. A frozen dataclass."""
 
     needs_public_tests: ClassVar[bool]
+    called: ClassVar[str]  # what a base model reads before the first program
 
     def tell(self, task: Task, quality: Quality, verdict: Verdict) -> str | None:
         """Return what is told about a program with this score and verdict, in lines; None: the program is kept.
@@ -47,7 +48,7 @@ class Selection(Protocol):
     def draws(self) -> int: ...
 
     def choose(self, qualities: Sequence[Quality]) -> int:
-        """Return which of the `draws` programs with these pylint scores is kept."""
+        """Return which of the `draws` programs with these scores is kept."""
         ...
 
 

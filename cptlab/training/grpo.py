@@ -21,7 +21,6 @@ from cptlab.adapters.lora import LoRA
 from cptlab.backbone import Backbone
 from cptlab.decoding import generate
 from cptlab.errors import UserError
-from cptlab.judging.lint.pylint_score import score_programs
 from cptlab.judging.verdicts.judge import judge_programs
 from cptlab.progress import progress_bar
 from cptlab.records import Completion, Task
@@ -82,12 +81,7 @@ class Rollouts:
         drawn.sort(key=lambda one: (order[one.task_id], one.sample))
         found = [cleaned(one, self.tasks[one.task_id], prompts[one.task_id]) for one in drawn]
         programs = [one.program for one in found]
-        scores = score_programs(
-            programs,
-            workers=self.judge.workers,
-            extra_disabled=self.judge.extra_disabled,
-            cache_dir=self.judge.cache / "pylint",
-        )
+        scores = self.judge.qualities(programs)
         verdicts = judge_programs(
             [(one.program, self.tasks[one.task_id]) for one in found],
             workers=self.judge.workers,

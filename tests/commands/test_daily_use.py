@@ -20,7 +20,7 @@ from cptlab.errors import UserError
 from cptlab.judging.lint.pylint_checks import pylint_flags
 from cptlab.judging.lint.pylint_score import score_programs
 from cptlab.records import Completion, Message, Quality, Task
-from cptlab.storage.jsonl import read_jsonl
+from cptlab.storage.jsonl import as_data, read_jsonl
 
 UNTIDY = "def f(list):\n    unused = 1\n    return(list)  # pylint: disable=all\n"
 
@@ -164,8 +164,7 @@ def test_lint_agrees_with_the_judge(made, tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)
     for file, quality in expected.items():
         one = found["files"][file]
-        assert one.pop("messages") == [vars(message) for message in quality.messages]
-        assert one == {name: value for name, value in vars(quality).items() if name != "messages"}
+        assert one == as_data(quality)
     scores = [quality.score for quality in expected.values()]
     assert found["all"]["mean"] == pytest.approx(sum(scores) / len(scores)) and found["all"]["files"] == len(scores)
     assert (found["all"]["min"], found["all"]["max"]) == (min(scores), max(scores))

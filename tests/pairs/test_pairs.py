@@ -336,11 +336,11 @@ def test_pair_holds_completions_masks_and_lines():
     assert (pair.better_mask, pair.worse_mask) == token_masks(characters(better), characters(worse))
     assert not any(pair.better_mask) and sum(pair.worse_mask) == len("    x = 3\n")
     assert pair.combined_score == pytest.approx(0.7 * 0.5 + 0.3 * pair.similarity)
-    assert make_pair(TASK, choice, completions, qualities, characters, as_text, refine="pylint_lines") == pair
+    assert make_pair(TASK, choice, completions, qualities, characters, as_text, refine="message_lines") == pair
     clean = [dataclasses.replace(quality, messages=()) for quality in qualities]
-    refined = make_pair(TASK, choice, completions, clean, characters, as_text, refine="pylint_lines")
+    refined = make_pair(TASK, choice, completions, clean, characters, as_text, refine="message_lines")
     assert not any(refined.better_mask + refined.worse_mask)
-    with pytest.raises(UserError, match="refine=lines cannot be: it must be none or pylint_lines"):
+    with pytest.raises(UserError, match="refine=lines cannot be: it must be none, message_lines or pylint_lines"):
         make_pair(TASK, choice, completions, qualities, characters, as_text, refine="lines")
 
 

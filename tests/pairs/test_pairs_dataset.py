@@ -131,7 +131,7 @@ def test_pairs_of_another_tokenizer(tmp_path):
         read_pairs(tmp_path / "pairs.jsonl", lambda text: text.split(" "))
 
 
-@pytest.mark.parametrize("refine", ["none", "pylint_lines"])
+@pytest.mark.parametrize("refine", ["none", "message_lines"])
 def test_pairs_of_another_tokenizer_are_masked_anew(refine):
     """The same texts, in tokens of two letters instead of one."""
     parts: list[str] = []  # a token is a place here
@@ -148,7 +148,7 @@ def test_pairs_of_another_tokenizer_are_masked_anew(refine):
         pair = random_pair(random.Random(seed), seed)
         found = mask_anew(pair, two, text_of, refine=refine)
         expected = token_masks(two(pair.better), two(pair.worse))
-        if refine == "pylint_lines":
+        if refine == "message_lines":
             lines = (token_lines(two(text), text_of) for text in (pair.better, pair.worse))
             ids = two(pair.better), two(pair.worse)
             expected = refined_masks(*ids, *lines, pair.better_lines, pair.worse_lines)

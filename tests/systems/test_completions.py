@@ -17,6 +17,7 @@ from run_commands import ROOT, command
 from cptlab.errors import UserError
 from cptlab.judging.lint.pylint_score import score_programs
 from cptlab.judging.sandbox.limits import Limits
+from cptlab.judging.scorers.pylint import Pylint
 from cptlab.judging.verdicts.judge import judge_programs
 from cptlab.kata.benchmark import build
 from cptlab.records import Completion, Quality, Verdict
@@ -252,7 +253,7 @@ def test_equal_programs_are_judged_once_and_odd_texts_do_no_harm(tmp_path, monke
             yield row, Quality(float(row), 1, False)
 
     monkeypatch.setattr(judge_completions, "judge_stream", judge)
-    monkeypatch.setattr(judge_completions, "score_stream", score)
+    monkeypatch.setattr(Pylint, "stream", lambda self, items, **_: score(items))
     a, b = CALLS[0].id, CALLS[1].id
     odd = ["x = '\ud800'", "\u2028\x85\x00\r\n", "é" * 3]
     rows = [(a, "p = 1"), (a, "p = 1"), (b, "p = 1"), (a, odd[0]), (a, odd[1]), (b, odd[2]), (a, "p = 1"), (a, odd[0])]
@@ -276,13 +277,13 @@ def test_results_under_other_limits_or_checks_are_made_anew(tmp_path, monkeypatc
             asked.append(("verdict", limits.cpu_seconds))
             yield row, Verdict("passed")
 
-    def score(items, *, extra_disabled, **_):
+    def score(self, items, **_):
         for row, _program in items:
-            asked.append(("quality", extra_disabled))
+            asked.append(("quality", self.extra_disabled))
             yield row, Quality(1.0, 1, False)
 
     monkeypatch.setattr(judge_completions, "judge_stream", judge)
-    monkeypatch.setattr(judge_completions, "score_stream", score)
+    monkeypatch.setattr(Pylint, "stream", score)
     path = write(tmp_path / "mine.jsonl", [{"task_id": CALLS[0].id, "solution": "p = 1"}])
 
     def again(**options):
@@ -293,8 +294,8 @@ def test_results_under_other_limits_or_checks_are_made_anew(tmp_path, monkeypatc
     assert again() == [("verdict", 3.0), ("quality", ())]
     assert again() == again(limits=Limits()) == []
     assert again(limits=Limits(cpu_seconds=1.0)) == [("verdict", 1.0)]
-    assert again(limits=Limits(cpu_seconds=1.0), extra_disabled=("E0602",)) == [("quality", ("E0602",))]
-    assert again(limits=Limits(cpu_seconds=1.0), extra_disabled=("E0602",)) == []
+    assert again(limits=Limits(cpu_seconds=1.0), scorer=Pylint(("E0602",))) == [("quality", ("E0602",))]
+    assert again(limits=Limits(cpu_seconds=1.0), scorer=Pylint(("E0602",))) == []
 
 
 def test_a_result_that_was_made_of_anything_else_is_never_read(tmp_path, monkeypatch, capsys):
@@ -312,7 +313,7 @@ def test_a_result_that_was_made_of_anything_else_is_never_read(tmp_path, monkeyp
             yield row, Quality(1.0, 1, False)
 
     monkeypatch.setattr(judge_completions, "judge_stream", judge)
-    monkeypatch.setattr(judge_completions, "score_stream", score)
+    monkeypatch.setattr(Pylint, "stream", lambda self, items, **_: score(items))
     level = "namespaces"
     monkeypatch.setattr(judge_completions, "probe_sandbox", lambda _: {"level": level})
     given, names = tmp_path / "given", ("completions.jsonl", "quality.jsonl", "verdicts.jsonl")

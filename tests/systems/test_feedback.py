@@ -1,4 +1,4 @@
-"""Self-debugging: what is asked once more, about which programs, and what it costs."""
+"""Feedback and self-debugging: what is asked once more, about which programs, and what it costs."""
 
 import ast
 import dataclasses
@@ -9,10 +9,11 @@ from cptlab.adapters import Policy
 from cptlab.backbone import load_backbone
 from cptlab.decoding import Sampling
 from cptlab.errors import UserError
-from cptlab.records import Prompt, Quality, Span, Task, Test, Verdict
+from cptlab.judging.scorers.ruff import Ruff
+from cptlab.records import Message, Prompt, Quality, Span, Task, Test, Verdict
 from cptlab.systems import samples
 from cptlab.systems.decoding import Decoding
-from cptlab.systems.feedback import SelfDebug
+from cptlab.systems.feedback import LinterMessages, SelfDebug
 from cptlab.systems.feedback.prompt import with_feedback
 from cptlab.systems.judge import Judge
 from cptlab.systems.loading import LoadedSystem, check_system
@@ -32,13 +33,13 @@ def texts(prompt):
 
 
 def test_a_base_model_reads_it_as_comments_and_a_chat_model_behind_the_question():
-    base = with_feedback(PROMPT, WRONG, TOLD, is_chat=False)
+    base = with_feedback(PROMPT, WRONG, TOLD, called="A wrong program", is_chat=False)
     assert base.text.endswith(PROMPT.text) and base.code == PROMPT.code
     assert [ast.unparse(node) for node in ast.parse(base.text + "\n    pass").body] == ["def add(a, b):\n    pass"]
     assert texts(base)[1:] == texts(PROMPT) and WRONG.splitlines()[1] in texts(base)[0] and "got -1" in texts(base)[0]
     assert "got -1" in apply_template(base, "Do: {nl}\n{code}").text
     question = Prompt("Add two numbers.", "", (Span("nl", 0, 16),))
-    asked = with_feedback(question, WRONG, TOLD, is_chat=True)
+    asked = with_feedback(question, WRONG, TOLD, called="", is_chat=True)
     assert f"```python\n{WRONG}```" in asked.text and texts(asked)[0] == question.text and not asked.code
     assert TOLD in chat_prompt(asked, TASK, ChatFormat("<user>", "<model>")).text.split("<model>")[0]
 
@@ -53,6 +54,47 @@ def test_what_is_told_is_the_first_public_test_that_fails():
         "It fails this test:\nassert add(2, 3) == 5\nOutcome: expected 5, got -1"
     )
     assert tell(public_passed=2, reason="hidden test 1: expected 0, got 1") is None
+
+
+def test_messages_are_told_by_line_and_a_program_without_any_is_kept():
+    messages = (Message("W0622", "redefined-builtin", 3), Message("W0612", "unused-variable", 2))
+    verdict = Verdict("passed", public_passed=2, public_total=2)
+
+    def tell(*found, **options):
+        return LinterMessages(**options).tell(TASK, Quality(5, 3, False, found), verdict)
+
+    assert tell(*messages) == (
+        "A linter remarks on it:\nline 2: unused-variable (W0612)\nline 3: redefined-builtin (W0622)"
+    )
+    assert tell(*messages, most=1) == "A linter remarks on it:\nline 2: unused-variable (W0612)"
+    assert tell() is None
+
+
+@pytest.mark.slow
+def test_programs_with_messages_are_asked_about_whatever_their_verdict(tmp_path):
+    """The second answers are what the model writes for that prompt; the scorer that the judge has decides."""
+    backbone, tasks, n = load_backbone("kata-lm"), kata().split("validation", 4), 3
+    plain = LoadedSystem("base", Policy(backbone), Decoding(Sampling(max_new_tokens=96)))
+    judge = Judge(tmp_path, Ruff(select=("F841",)))  # which has no message for some programs
+    system = dataclasses.replace(plain, name="feedback", feedback=LinterMessages())
+    first, again = sample_and_judge(plain, tasks, n, judge), sample_and_judge(system, tasks, n, judge)
+    by_id, asked = {task.id: task for task in tasks}, 0
+    for before, quality, verdict, after in zip(
+        first.completions, first.qualities, first.verdicts, again.completions, strict=True
+    ):
+        told = LinterMessages().tell(by_id[before.task_id], quality, verdict)
+        if told is None:
+            assert after == before
+            continue
+        asked += 1
+        prompt = system.shown_prompt(by_id[before.task_id], about=(before.program, told))
+        samples_ = [[before.sample]]
+        ((expected,),) = samples.generate(
+            backbone, [(before.task_id, prompt)], n, plain.decoding.sampling, seed=samples.FRESH_SEED, samples=samples_
+        )
+        assert after.raw == expected.raw
+    assert 0 < asked < len(first.completions)
+    assert again.cost.programs == pytest.approx(1 + asked / len(first.completions))
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from typing import Any
 
 from cptlab.analysis.omega.search import Search, find_best
 from cptlab.errors import UserError
-from cptlab.metrics.definitions import SCORES, find_metric
+from cptlab.metrics.definitions import PYLINT, QUALITY, SCORES, find_metric
 from cptlab.metrics.summary import Programs, compare, summarise
 from cptlab.records import Task
 from cptlab.reporting.tables import change, value
@@ -87,12 +87,14 @@ def task_values(tasks: Sequence[Task], judged: Programs, metric: str) -> list[fl
     return [value for value in values if value is not None]
 
 
-def check_metric(metric: str, n: int) -> None:
-    """Raise UserError if there is no such score, or if `n` samples of each task do not allow it."""
+def check_metric(metric: str, n: int, scorer: str = PYLINT) -> None:
+    """Raise UserError if this scorer gives no such score, or if `n` samples of each task do not allow it."""
     found = find_metric(metric)
+    if found.family == QUALITY and not metric.startswith(f"{scorer}_"):
+        raise UserError(f"metric={metric} is not given by the scorer {scorer}. Choose pass@1 or {scorer}_mean.")
     if found.family not in SCORES:
         raise UserError(
-            f"metric={metric} counts {found.label}, and a high count is no aim. Choose pass@1 or pylint_mean."
+            f"metric={metric} counts {found.label}, and a high count is no aim. Choose pass@1 or {scorer}_mean."
         )
     needed = found.samples
     if needed > n:

@@ -75,7 +75,8 @@ def build_pairs(config: DictConfig, backbone: Any = None) -> Path:
             raise pairs.no_pairs_left(counts, recipe.selection)
         statistics = pairs.pair_statistics(found, backbone.encode_completion, backbone.decode)
         statistics |= {"filters": dataclasses.asdict(counts), "left_out": {TOO_LONG: left_out}}
-        statistics |= {"engine": decoding.engine_facts(), "sandbox": judge.level}
+        facts = {"engine": decoding.engine_facts(), "sandbox": judge.level, "scorer": judge.scorer.name}
+        statistics |= facts
         _write(directory, found, statistics)
     say(f"Pairs: {len(found)} from {len(tasks)} tasks and {counts.samples} programs, in {directory}")
     return directory
@@ -161,7 +162,7 @@ def _place(config: DictConfig, recipe: SampledPairs, backbone: Any, judge: Judge
         "seed": recipe.seed,
         "limits": OmegaConf.to_container(config.judge),
         **({"engine": decoding.engine_facts()} if decoding.engine == "vllm" else {}),
-        "extra_disabled": sorted(config.extra_disabled),
+        "scorer": judge.scorer.identity(),
         "sandbox": judge.level,
         "judging": judging_digest(),
     }

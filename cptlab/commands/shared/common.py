@@ -23,6 +23,7 @@ from cptlab.storage.run_directory import CONFIG_FILE, INCIDENTAL, RunDirectory, 
 from cptlab.tracking.mirrors import Mirror
 
 if TYPE_CHECKING:
+    from cptlab.judging.scorers.scorer import Scorer
     from cptlab.systems.judge import Judge
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -60,13 +61,20 @@ def check_sandbox(config: DictConfig) -> dict[str, Any]:
 
 
 def build_judge(config: DictConfig) -> Judge:
-    """Build the judge of a command that makes programs."""
+    """Build the judge of a command that makes programs. Raises UserError where its scorer does not run."""
     from cptlab.systems.judge import Judge
 
     limits = instantiate(config.judge, "judge")
     cache = Path(config.paths.cache).absolute()  # workers of other processes are in other directories
     alone = config.get("shard") is None and config.get("ray") is None
-    return Judge(cache, tuple(config.extra_disabled), config.workers, config.sandbox, limits, score_cache=alone)
+    return Judge(cache, build_scorer(config), config.workers, config.sandbox, limits, score_cache=alone)
+
+
+def build_scorer(config: DictConfig) -> Scorer:
+    """Build the scorer of a command and check that it runs. Raises UserError where it does not."""
+    scorer = instantiate(config.scorer, "scorer", _convert_="all")  # scorers that combine others get plain objects
+    scorer.check()
+    return scorer
 
 
 def begin(

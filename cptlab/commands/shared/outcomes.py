@@ -14,7 +14,17 @@ from cptlab.storage.run_directory import CONFIG_FILE, RunDirectory, adapter_kind
 from cptlab.tracking.outcome import Artifact, Outcome, Table, artifact
 
 PROGRAMS = 1000  # rows of the table of programs at most: the first of every task and system come first
-COLUMNS = ("system", "task", "difficulty", "program_number", "pylint_score", "verdict", "reason", "messages", "program")
+COLUMNS = (
+    "system",
+    "task",
+    "difficulty",
+    "program_number",
+    "{scorer}_score",
+    "verdict",
+    "reason",
+    "messages",
+    "program",
+)
 RECORDS = ("completions.jsonl", "quality.jsonl", "verdicts.jsonl")
 
 
@@ -69,15 +79,16 @@ def _label(record: Mapping[str, Any]) -> str:
 def _programs(evaluation: Any) -> Table:
     """Return a row for each program, up to `PROGRAMS`: the first of every task and system, then the second, and so on."""
     rows: list[list[Any]] = []
+    columns = tuple(name.format(scorer=evaluation.scorer) for name in COLUMNS)
     most = max(len(found) for answers in evaluation.systems.values() for found in answers.values())
     for number in range(most):
         for task in evaluation.tasks:
             for system, answers in evaluation.systems.items():
                 if number < len(answers[task.id]):
                     if len(rows) == PROGRAMS:
-                        return Table(COLUMNS, rows)
+                        return Table(columns, rows)
                     rows.append([system, task.id, task.difficulty, number, *_shown(answers[task.id][number])])
-    return Table(COLUMNS, rows)
+    return Table(columns, rows)
 
 
 def _shown(program: Any) -> list[Any]:

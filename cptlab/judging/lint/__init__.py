@@ -1,1 +1,1 @@
-"""Linting: score programs with pylint only; another linter needs its own record, cache and call in systems/judge.py."""
+"""Linting: the pylint score of programs, which the scorer `pylint` gives."""

@@ -104,15 +104,27 @@ def score_programs(
     every other installed package, as a program may import any. Processes may share it, and a score in it is not computed
     again. `progress` gets the number of programs scored since its last call.
     """
+    return scored_in_order(
+        lambda items, workers: score_stream(items, workers=workers, extra_disabled=extra_disabled, cache_dir=cache_dir),
+        programs,
+        workers,
+        progress,
+    )
+
+
+def scored_in_order(
+    stream: Callable[[Iterable[tuple[Any, str]], int], Iterator[tuple[Any, Quality]]],
+    programs: Sequence[str],
+    workers: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> list[Quality]:
+    """Return the quality of each program, in order, from a stream such as `score_stream`; equal programs go in once."""
     qualities: dict[int, Quality] = {}
     places: dict[str, list[int]] = {}
     for index, program in enumerate(programs):
         places.setdefault(program, []).append(index)
-    scored = score_stream(
-        ((indices, program) for program, indices in places.items()),
-        workers=min(workers or available_cpus(), len(places)),
-        extra_disabled=extra_disabled,
-        cache_dir=cache_dir,
+    scored = stream(
+        ((indices, program) for program, indices in places.items()), min(workers or available_cpus(), len(places))
     )
     for indices, quality in scored:
         for index in indices:

@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from cptlab.metrics.definitions import PYLINT, label_of
 from cptlab.records import STATUSES, Completion, Message
 from cptlab.reporting import side_by_side
 from cptlab.reporting.evaluation import Evaluation, StoredProgram
@@ -86,7 +87,7 @@ class Programs:
             + "<label><input type='checkbox' name='examples'> only examples</label>\n" * bool(self.evaluation.others)
             + "<button type='reset'>Clear</button>\n<output id='left' aria-live='polite'></output></form>\n"
             + "<p class='note'>A task is left where one of its programs fits every filter. "
-            + f"Examples: {escaped(side_by_side.RULE)} " * bool(self.evaluation.others)
+            + f"Examples: {escaped(side_by_side.rule(self.evaluation))} " * bool(self.evaluation.others)
             + "Keys: <kbd>j</kbd> next task, <kbd>k</kbd> previous task, <kbd>/</kbd> text filter. "
             "<label><input type='checkbox' id='keys' checked> keys on</label></p>"
         )
@@ -100,7 +101,7 @@ class Programs:
         texts = read_completions(
             program for examples in chosen.values() for one in examples for program in one.programs.values()
         )
-        yield f"<h3>Examples</h3><p>{escaped(side_by_side.RULE)}</p>\n" * bool(chosen)
+        yield f"<h3>Examples</h3><p>{escaped(side_by_side.rule(self.evaluation))}</p>\n" * bool(chosen)
         for system, examples in chosen.items():
             title = f"{len(examples)} tasks: {self.evaluation.baseline} and {system}"
             yield f"<details><summary>{escaped(title)}</summary>"
@@ -144,7 +145,7 @@ class Programs:
         return {
             "systems": list(evaluation.systems),
             "statuses": list(map(_words, STATUSES)),
-            "categories": CATEGORIES,
+            "categories": categories_of(evaluation.scorer),
             "tasks": tasks,
             "messages": list(messages),
         }
@@ -163,11 +164,17 @@ def tasks_table(evaluation: Evaluation) -> Table:
                 fmean(len(p.quality.messages) for p in found),
             )
             cells += [f"{score:.2f}", f"{passed} of {len(found)}", f"{messages:.1f}"]
-            counts = {"programs": len(found), "passed": passed, "pylint_mean": score, "messages": messages}
+            counts = {
+                "programs": len(found),
+                "passed": passed,
+                f"{evaluation.scorer}_mean": score,
+                "messages": messages,
+            }
             records.append({"task": task.id, "difficulty": task.difficulty, "system": system, **counts})
         rows.append(tuple(cells))
     columns = ("Task", "Difficulty", *("Score", "Passed", "Messages") * len(evaluation.systems))
-    note = "Score: mean pylint score. Messages: pylint messages per program."
+    label = label_of(evaluation.scorer)
+    note = f"Score: mean {label} score. Messages: {label} messages per program."
     groups = tuple((system, 3) for system in evaluation.systems)
     return Table("tasks", f"{len(rows)} tasks", columns, tuple(rows), tuple(records), 2, groups, note)
 
@@ -206,12 +213,13 @@ def _words(status: str) -> str:
 
 def _program(system: str, program: StoredProgram, completion: Completion) -> str:
     """One program with its messages at their lines; programs.js builds the same."""
+    categories = categories_of(program.quality.scorer)
     verdict, lines = program.verdict, lines_of(shorter(completion.program))
     at: dict[int, list[Message]] = {}
     for message in sorted(program.quality.messages, key=lambda m: (m.line, m.id)):
         at.setdefault(min(max(message.line, 1), len(lines)), []).append(message)
     shown = "".join(
-        f"<li><code>{escaped(line)}</code>{''.join(map(_message, at.get(number, ())))}</li>"
+        f"<li><code>{escaped(line)}</code>{''.join(_message(one, categories) for one in at.get(number, ()))}</li>"
         for number, line in enumerate(lines, 1)
     )
     said = [f"score {program.quality.score:.2f}", _words(verdict.status), verdict.reason, remarks(program)]
@@ -221,9 +229,14 @@ def _program(system: str, program: StoredProgram, completion: Completion) -> str
     )
 
 
-def _message(message: Message) -> str:
-    category = message.id[0] if message.id[:1] in CATEGORIES else "I"
+def categories_of(scorer: str) -> dict[str, str]:
+    """Return what the first letter of a message means; I stands for all others."""
+    return CATEGORIES if scorer == PYLINT else {"I": label_of(scorer)}
+
+
+def _message(message: Message, categories: Mapping[str, str]) -> str:
+    category = message.id[0] if message.id[:1] in categories else "I"
     return (
         f"<span class='message {category}'>{escaped(message.id)} {escaped(message.symbol)} "
-        f"<span class='category'>{CATEGORIES[category]}</span></span>"
+        f"<span class='category'>{categories[category]}</span></span>"
     )

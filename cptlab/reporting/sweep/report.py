@@ -136,6 +136,7 @@ def _sentence(report: SweepReport, label: str) -> str:
     """Say how mean and min score and the first pass@k differ over all tasks."""
     level = list(report.results.levels)[-1]
     found = report.differences[label][level]
-    names = [name for name in ("pylint_mean", "pylint_min", "pass@1") if found.get(name) is not None]
+    scorer = report.results.scorer
+    names = [name for name in (f"{scorer}_mean", f"{scorer}_min", "pass@1") if found.get(name) is not None]
     said = (f"{tables.find_metric(name).label} {tables.change(name, found)}" for name in names)
     return f"{label} against {report.reference}: {', '.join(said)}."

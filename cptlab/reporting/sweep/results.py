@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cptlab.errors import UserError
+from cptlab.metrics.definitions import PYLINT, QUALITY, find_metric, label_of
 from cptlab.metrics.summary import allowed_ks, per_task
 from cptlab.records import DIFFICULTIES
 from cptlab.reporting.evaluation import read_evaluation
@@ -46,6 +47,12 @@ class SweepResults:
     metrics: tuple[str, ...]
     samples: str
     notes: tuple[str, ...] = ()
+
+    @property
+    def scorer(self) -> str:
+        """The name of the scorer of all programs."""
+        means = [name for name in self.metrics if find_metric(name).family == QUALITY]
+        return means[0].removesuffix("_mean") if means else PYLINT
 
     @property
     def facts(self) -> list[Facts]:
@@ -106,6 +113,8 @@ def _read(run: Path) -> _Read:
         replicates.append(Replicate(facts, seed, values, run, system, runs.get(system)))
     benchmark, split = metrics.get("benchmark"), metrics.get("split")
     about = f"{benchmark}{f', {split} tasks' if split else ''}"
+    if evaluation.scorer != PYLINT:
+        about += f", {label_of(evaluation.scorer)} scores"
     tasks = {task.id: task.difficulty for task in evaluation.tasks}
     return _Read(replicates, tasks, about, str(benchmark), evaluation.samples_per_task)
 

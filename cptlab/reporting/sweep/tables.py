@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import stdev
 
-from cptlab.metrics.definitions import SCORES, Family, Metric, find_metric
+from cptlab.metrics.definitions import SCORES, Family, Metric, family_of, find_metric
 from cptlab.metrics.summary import Summary
 from cptlab.reporting import tables
 from cptlab.reporting.layout import Table
@@ -34,7 +34,7 @@ def family_table(results: SweepResults, summary: Mapping[str, Summary], family: 
             records += [_record(label, level, metric.name, levels[level]) for metric in metrics]
         rows.append(tuple(cells))
     columns = ("Configuration", "Seeds", *(metric.heading for _ in results.levels for metric in metrics))
-    title = f"{family.title}, {results.samples} per task, {results.about}"
+    title = f"{family_of(family, results.scorer).title}, {results.samples} per task, {results.about}"
     note = f"n: tasks. Means over seeds and tasks. {INTERVALS}"
     return Table(name + family.name, title, columns, tuple(rows), tuple(records), 2, groups, note)
 
@@ -46,6 +46,7 @@ def differences_table(
     rows: list[tuple[str, ...]] = []
     records = []
     for family in SCORES:
+        family = family_of(family, results.scorer)
         rows.append((f"{family.heading} ({family.unit}{', percentage points' if family.percent else ''})",))
         for label, levels in differences.items():
             for metric in metrics_of(results, family):
@@ -133,7 +134,7 @@ def console_tables(results: SweepResults, summary: Mapping[str, Summary]) -> lis
             for label, levels in summary.items()
         )
         columns = ("Configuration", "Seeds", *(metric.heading for metric in metrics))
-        title = f"{family.title}, {results.about}, {len(results.levels[level])} tasks, {results.samples} per task"
+        title = f"{family_of(family, results.scorer).title}, {results.about}, {len(results.levels[level])} tasks, {results.samples} per task"
         shown.append(Table(family.name, title, columns, rows, (), 2, note=INTERVALS))
     return shown
 

@@ -15,6 +15,7 @@ class SelfDebug:
     """Tells of the first public test that a program fails. Nothing is said about hidden tests."""
 
     needs_public_tests: ClassVar[bool] = True
+    called: ClassVar[str] = "A wrong program for the task below"
 
     def tell(self, task: Task, quality: Quality, verdict: Verdict) -> str | None:
         if verdict.public_passed == verdict.public_total:

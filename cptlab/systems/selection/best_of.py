@@ -1,4 +1,4 @@
-"""Best of n: several programs are drawn for every one kept, and the one with the best pylint score is kept."""
+"""Best of n: several programs are drawn for every one kept, and the one with the best score is kept."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cptlab.settings.setting import Setting, check_settings
 
 @dataclass(frozen=True)
 class BestOf:
-    """Keeps the program with the best pylint score, the first of equals. No test is run for the choice."""
+    """Keeps the program with the best score, the first of equals. No test is run for the choice."""
 
     draws: Annotated[int, Setting("Programs drawn for every one that is kept.", at_least=1)] = 5
 
