@@ -70,12 +70,16 @@ def train(config: DictConfig, fresh: Path) -> float | None:
         content["pairs"] = hashlib.sha256(_bytes(mine)).hexdigest()
     elif "path" in config.benchmark:
         content["benchmark"] = instantiate(config.benchmark, "benchmark").fingerprint()
+    if config.adapter.get("start") or config.adapter.get("start_text"):
+        content["start"] = adapter.digest()
     if finished := finished_before(config, **content):
         return optimized(config, _read_json(finished / METRICS_FILE)["metrics"])
     run = begin(config, fresh, "train", **content)
     main_process = is_main_process()
     if main_process:
         write_config(config, run)
+    if adapter.note:
+        say(adapter.note)
     pairs_file = pairs_to_train_on(config, backbone)
     statistics = _read_json(pairs_file.with_name(STATISTICS_FILE)) if config.data.pairs_file is None else {}
     data = instantiate(

@@ -1,4 +1,4 @@
-"""Algorithm 1 as one step: pairs of the model's own programs, or ready-made ones."""
+"""Pairs as one step: of the recipe that group `pairs` names, ready-made ones, or a mixture."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from cptlab import pairs
 from cptlab.commands.shared.common import PAIRS_FILE, STATISTICS_FILE, TOO_LONG, build_judge, say, say_left_out
 from cptlab.errors import UserError
-from cptlab.pairs import FilterCounts, ReadyPairs, SampledPairs
+from cptlab.pairs import InjectedPairs, MixedPairs, ReadyPairs, RewrittenPairs, SampledPairs
 from cptlab.records import Pair, Task
 from cptlab.settings.instantiate import instantiate
 from cptlab.storage.atomic import write_json
@@ -33,19 +33,27 @@ FILES = (PAIRS_FILE, STATISTICS_FILE)
 
 
 def build_pairs(config: DictConfig, backbone: Any = None) -> Path:
-    """Run Algorithm 1 on the tasks of splits train and validation; return the directory with pairs and statistics.
+    """Build the pairs of splits train and validation as group `pairs` says; return the directory with pairs and statistics.
 
     The directory lies in the cache, named by all that the pairs depend on; a killed build goes on where it was. Raises
     UserError where no pair is left, with what each filter dropped. Ready-made pairs of `pairs.dataset` are read instead.
     """
-    from cptlab.adapters import Policy
-    from cptlab.systems.loading import LoadedSystem, leave_out_long
-    from cptlab.systems.samples import sample_and_judge
-
     backbone = backbone or instantiate(config.backbone, "backbone")
-    recipe = instantiate(config.pairs, "pairs")
+    return _build(config, instantiate(config.pairs, "pairs"), backbone)
+
+
+def _build(config: DictConfig, recipe: Any, backbone: Any) -> Path:
     if isinstance(recipe, ReadyPairs):
         return _ready_pairs(config, recipe, backbone)
+    if isinstance(recipe, MixedPairs):
+        return _mixed_pairs(config, recipe, backbone)
+    from cptlab.adapters import Policy
+    from cptlab.systems.loading import LoadedSystem, leave_out_long
+    from cptlab.systems.pair_sources.injected import injected_pairs
+    from cptlab.systems.pair_sources.rewritten import rewritten_pairs
+    from cptlab.systems.pair_sources.sampled import sampled_pairs
+
+    sources = {SampledPairs: sampled_pairs, InjectedPairs: injected_pairs, RewrittenPairs: rewritten_pairs}
     judge = build_judge(config)
     directory, tasks, decoding = _place(config, recipe, backbone, judge)
     system = LoadedSystem("pairs", Policy(backbone), decoding)
@@ -56,33 +64,20 @@ def build_pairs(config: DictConfig, backbone: Any = None) -> Path:
         of = len(tasks)
         (tasks,), left_out = leave_out_long([system], tasks)
         say_left_out(left_out, of)
-        judged = sample_and_judge(system, tasks, recipe.n, judge, seed=recipe.seed)
-        by_id = {task.id: task for task in tasks}
-        counts, found = FilterCounts(), []
-        for task_id, completions, qualities, verdicts in judged.by_task():
-            task = dataclasses.replace(by_id[task_id], prompt=system.shown_prompt(by_id[task_id]))
-            choice, dropped = pairs.select_pair(task, completions, qualities, verdicts, recipe.selection)
-            counts += dropped
-            if choice is not None:
-                found.append(
-                    pairs.make_pair(
-                        task,
-                        choice,
-                        completions,
-                        qualities,
-                        backbone.encode_completion,
-                        backbone.decode,
-                        refine=recipe.refine,
-                    )
-                )
-        if not any(pair.split == "train" for pair in found):
-            raise pairs.no_pairs_left(counts, recipe.selection)
+        found, facts = sources[type(recipe)](recipe, system, tasks, judge)
         statistics = pairs.pair_statistics(found, backbone.encode_completion, backbone.decode)
-        statistics |= {"filters": dataclasses.asdict(counts), "left_out": {TOO_LONG: left_out}}
+        statistics |= facts | {"left_out": {TOO_LONG: left_out}}
         statistics["engine"] = decoding.engine_facts()
         _write(directory, found, statistics)
-    say(f"Pairs: {len(found)} from {len(tasks)} tasks and {counts.samples} programs, in {directory}")
+    say(f"Pairs: {len(found)} from {len(tasks)} tasks ({_counted(facts)}), in {directory}")
     return directory
+
+
+def _counted(facts: dict[str, Any]) -> str:
+    """The counts of a recipe in words."""
+    counts = facts.get("filters", {}) and {"programs": facts["filters"]["samples"]}
+    counts = counts or next(iter(facts.values()))
+    return ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in counts.items() if isinstance(value, int))
 
 
 def pairs_to_train_on(config: DictConfig, backbone: Any) -> Path:
@@ -96,11 +91,29 @@ def find_pairs(config: DictConfig, backbone: Any) -> Path | None:
     """Return the file that `pairs_to_train_on` gives; None where it would have to make programs first."""
     if config.data.pairs_file is not None:
         return _given_pairs(config, backbone)
-    recipe = instantiate(config.pairs, "pairs")
+    directory = _find(config, instantiate(config.pairs, "pairs"), backbone)
+    return None if directory is None else directory / PAIRS_FILE
+
+
+def _find(config: DictConfig, recipe: Any, backbone: Any) -> Path | None:
     if isinstance(recipe, ReadyPairs):
-        return _ready_pairs(config, recipe, backbone) / PAIRS_FILE
+        return _ready_pairs(config, recipe, backbone)
+    if isinstance(recipe, MixedPairs):
+        there = all(_find(config, part, backbone) is not None for part in recipe.parts.values())
+        return _mixed_pairs(config, recipe, backbone) if there else None
     directory = _place(config, recipe, backbone, build_judge(config))[0]
-    return directory / PAIRS_FILE if is_sound(directory, FILES) else None
+    return directory if is_sound(directory, FILES) else None
+
+
+def _mixed_pairs(config: DictConfig, recipe: MixedPairs, backbone: Any) -> Path:
+    """Build the parts, and write the mixture of them as `build_pairs` leaves its own; return its directory."""
+    parts = {name: pairs.read_pairs(_build(config, part, backbone) / PAIRS_FILE) for name, part in recipe.parts.items()}
+    found = pairs.mixture(parts, recipe.shares, recipe.seed)
+    counts = {name: sum(pair in set(part) for pair in found) for name, part in parts.items()}
+    directory = _keep(config, found, {"mixed": counts}, backbone)
+    said = ", ".join(f"{count} {name} of {len(parts[name])}" for name, count in counts.items())
+    say(f"Pairs: {len(found)} ({said}), in {directory}")
+    return directory
 
 
 @contextmanager
@@ -121,7 +134,7 @@ def _write(directory: Path, found: list[Pair], statistics: dict[str, Any]) -> No
     write_checksums(directory, FILES)
 
 
-def _place(config: DictConfig, recipe: SampledPairs, backbone: Any, judge: Judge) -> tuple[Path, list[Task], Decoding]:
+def _place(config: DictConfig, recipe: SampledPairs | InjectedPairs | RewrittenPairs, backbone: Any, judge: Judge) -> tuple[Path, list[Task], Decoding]:
     """Return where the pairs of these settings are kept, the tasks, and how programs are sampled."""
     decoding = build_decoding(config.decoding)
     if decoding.guidance or decoding.strategy or decoding.second_try:
