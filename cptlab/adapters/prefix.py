@@ -54,15 +54,22 @@ class Prefix(Adapter):
         ] = None,
         start: Annotated[
             str | None,
-            Setting("Directory of a prefix, or of the training run of one, that training starts from; null: drawn by seed."),
+            Setting(
+                "Directory of a prefix, or of the training run of one, that training starts from; null: drawn by seed."
+            ),
         ] = None,
         start_text: Annotated[
             str | None,
-            Setting("Text whose keys and values training starts from: its first `length` tokens, the first of them fixed."),
+            Setting(
+                "Text whose keys and values training starts from: its first `length` tokens, the first of them fixed."
+            ),
         ] = None,
         layers: Annotated[
             Sequence[int] | None,
-            Setting("Layers whose keys and values are trained, from 0; the others keep those of the start; null: all.", at_least=0),
+            Setting(
+                "Layers whose keys and values are trained, from 0; the others keep those of the start; null: all.",
+                at_least=0,
+            ),
         ] = None,
         seed: int = 0,
     ) -> None:

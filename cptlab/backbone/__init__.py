@@ -3,7 +3,14 @@
 from cptlab.backbone.decode_state import DecodeState
 from cptlab.backbone.loading import load_backbone, load_config
 from cptlab.backbone.model import Backbone
-from cptlab.backbone.prefix_shape import FixedPrefix, KeyValuePrefix, PrefixShape, prefix_shape, joined_table, split_table
+from cptlab.backbone.prefix_shape import (
+    FixedPrefix,
+    KeyValuePrefix,
+    PrefixShape,
+    prefix_shape,
+    joined_table,
+    split_table,
+)
 from cptlab.backbone.special_tokens import mask_id_of
 
 __all__ = [

@@ -19,7 +19,9 @@ def mixture(parts: Mapping[str, Sequence[Pair]], shares: Mapping[str, float], se
     for split in SPLITS:
         there = {name: [pair for pair in part if pair.split == split] for name, part in parts.items()}
         if split == "train" and (empty := [name for name, found in there.items() if not found]):
-            raise UserError(f"The part {empty[0]} of the mixture has no training pair. Leave it out, or build more pairs.")
+            raise UserError(
+                f"The part {empty[0]} of the mixture has no training pair. Leave it out, or build more pairs."
+            )
         total = min(len(found) / shares[name] for name, found in there.items())
         for name, found in there.items():
             count = min(len(found), round(total * shares[name]))

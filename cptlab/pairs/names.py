@@ -29,9 +29,7 @@ def aligned_names(better: str, worse: str) -> str:
     except (SyntaxError, ValueError, RecursionError, MemoryError, tokenize.TokenError):
         return worse
     variables = [_variables(tree) for tree in trees]
-    shapes = [
-        [ANY if text in own else text for text, _ in found] for found, own in zip(tokens, variables, strict=True)
-    ]
+    shapes = [[ANY if text in own else text for text, _ in found] for found, own in zip(tokens, variables, strict=True)]
     together: Counter[tuple[str, str]] = Counter()
     for i, j, size in SequenceMatcher(None, *shapes, autojunk=False).get_matching_blocks():
         for (theirs, _), (mine, _) in zip(tokens[0][i : i + size], tokens[1][j : j + size], strict=True):

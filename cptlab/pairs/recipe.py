@@ -35,7 +35,9 @@ class SampledPairs:
     ] = "none"
     align_names: Annotated[
         bool,
-        Setting("Give the variables of the worse program the names of the better one's before masking (not the paper's)."),
+        Setting(
+            "Give the variables of the worse program the names of the better one's before masking (not the paper's)."
+        ),
     ] = False
 
     def __post_init__(self) -> None:
@@ -96,8 +98,12 @@ class MixedPairs:
     """Pairs of several recipes, by share: as many as the shares allow of what each recipe gives."""
 
     parts: Annotated[Mapping[str, Any], Part(many="names")]
-    shares: Annotated[Mapping[str, float], Setting("Share of the pairs for each of parts; shares are above 0 and add up to 1.")]
-    seed: Annotated[int, Setting("Seed of the choice of pairs where a recipe gives more than its share.", at_least=0)] = 0
+    shares: Annotated[
+        Mapping[str, float], Setting("Share of the pairs for each of parts; shares are above 0 and add up to 1.")
+    ]
+    seed: Annotated[
+        int, Setting("Seed of the choice of pairs where a recipe gives more than its share.", at_least=0)
+    ] = 0
 
     def __post_init__(self) -> None:
         check_settings(self)

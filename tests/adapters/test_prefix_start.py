@@ -42,7 +42,9 @@ def test_the_sink_and_the_other_layers_stay_as_they_began(rank, tmp_path):
     assert torch.equal(table[0], before[0]) and torch.equal(table[:, :half], before[:, :half])
     assert (table[1:, half:] != before[1:, half:]).all()
     save_prefix(prefix, tmp_path, backbone)
-    assert torch.equal(load_prefix(tmp_path, backbone.shape).collapsed(), table), "PEFT's format holds what is kept, too"
+    assert torch.equal(load_prefix(tmp_path, backbone.shape).collapsed(), table), (
+        "PEFT's format holds what is kept, too"
+    )
 
 
 @pytest.mark.parametrize("rank", [None, 7])

@@ -134,7 +134,9 @@ def _write(directory: Path, found: list[Pair], statistics: dict[str, Any]) -> No
     write_checksums(directory, FILES)
 
 
-def _place(config: DictConfig, recipe: SampledPairs | InjectedPairs | RewrittenPairs, backbone: Any, judge: Judge) -> tuple[Path, list[Task], Decoding]:
+def _place(
+    config: DictConfig, recipe: SampledPairs | InjectedPairs | RewrittenPairs, backbone: Any, judge: Judge
+) -> tuple[Path, list[Task], Decoding]:
     """Return where the pairs of these settings are kept, the tasks, and how programs are sampled."""
     decoding = build_decoding(config.decoding)
     if decoding.guidance or decoding.strategy or decoding.second_try:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from cptlab.pairs.injection.edits import Edit
 from cptlab.pairs.injection.source import Source
 
+
 def use_in(source: Source) -> Iterator[list[Edit]]:
     """R1714: `x in "aei"` as `x == "a" or x == "e" or x == "i"`."""
     alone = {id(test) for test, _ in source.conditions()}
@@ -15,7 +16,12 @@ def use_in(source: Source) -> Iterator[list[Edit]]:
     for node in source.walk(ast.Compare):
         assert isinstance(node, ast.Compare)
         found = _members(node.comparators[0])
-        if len(node.ops) == 1 and isinstance(node.ops[0], (ast.In, ast.NotIn)) and isinstance(node.left, ast.Name) and found:
+        if (
+            len(node.ops) == 1
+            and isinstance(node.ops[0], (ast.In, ast.NotIn))
+            and isinstance(node.left, ast.Name)
+            and found
+        ):
             equal, joint = ("==", " or ") if isinstance(node.ops[0], ast.In) else ("!=", " and ")
             text = joint.join(f"{node.left.id} {equal} {member}" for member in found)
             yield [source.replace(node, text if id(node) in alone else f"({text})")]
@@ -102,7 +108,11 @@ def use_f_string(source: Source) -> Iterator[list[Edit]]:
                 text += "\0"
                 values.append(ast.unparse(part.value))
         plain = not set(text) & set('{}\\"\n') and source.code(node)[:2] in ('f"', "f'")
-        if plain and values and text.count("\0") == len(values) == sum(not isinstance(v, ast.Constant) for v in node.values):
+        if (
+            plain
+            and values
+            and text.count("\0") == len(values) == sum(not isinstance(v, ast.Constant) for v in node.values)
+        ):
             yield [source.replace(node, f'"{text.replace(chr(0), "{}")}".format({", ".join(values)})')]
 
 

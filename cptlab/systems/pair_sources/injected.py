@@ -39,7 +39,10 @@ def injected_pairs(
     clean = _clean_programs(recipe, system, tasks, shown, judge)
     tries = {task.id: _tries(recipe, task, clean[task.id]) for task in shown if task.id in clean}
     variants = {
-        task.id: [clean[task.id], *(_edited(task, clean[task.id], i, edits) for i, (_, edits) in enumerate(tries[task.id], 1))]
+        task.id: [
+            clean[task.id],
+            *(_edited(task, clean[task.id], i, edits) for i, (_, edits) in enumerate(tries[task.id], 1)),
+        ]
         for task in shown
         if tries.get(task.id)
     }

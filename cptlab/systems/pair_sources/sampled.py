@@ -53,9 +53,7 @@ def sampled_pairs(
     return found, facts
 
 
-def _embed(
-    backbone: Backbone, task: Task, completions: Sequence[Completion]
-) -> Callable[[Sequence[int]], np.ndarray]:
+def _embed(backbone: Backbone, task: Task, completions: Sequence[Completion]) -> Callable[[Sequence[int]], np.ndarray]:
     def embed(places: Sequence[int]) -> np.ndarray:
         texts = [written_program(completions[place], task.prompt.code) or "" for place in places]
         return mean_embeddings(backbone, task.prompt.text, texts)
@@ -63,7 +61,9 @@ def _embed(
     return embed
 
 
-def _with_aligned_names(recipe: SampledPairs, chosen: list[Chosen], judge: Judge) -> tuple[list[Chosen], dict[str, int]]:
+def _with_aligned_names(
+    recipe: SampledPairs, chosen: list[Chosen], judge: Judge
+) -> tuple[list[Chosen], dict[str, int]]:
     """Rename the variables of the worse programs. A renamed one that is not judged like the original is not taken."""
     renamed = {}
     for task, choice, completions, _, _ in chosen:
