@@ -7,8 +7,8 @@ from cptlab.backbone.prefix_shape import (
     FixedPrefix,
     KeyValuePrefix,
     PrefixShape,
-    prefix_shape,
     joined_table,
+    prefix_shape,
     split_table,
 )
 from cptlab.backbone.special_tokens import mask_id_of

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cptlab.pairs import token_lines
-from cptlab.records import Message, Pair, Quality
+from cptlab.records import Pair, Quality
 
 Score = Callable[[Sequence[str]], Sequence[Quality]]
 
