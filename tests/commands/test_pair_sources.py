@@ -81,7 +81,7 @@ def test_rewritten_renamed_and_mixed_pairs_and_what_is_learnt_of_them(tmp_path):
     parts = [f"pairs.parts.{part}.{size}" for part in ("sampled", "injected") for size in ("train_tasks=9", "validation_tasks=3")]
     mixed = ["pairs=mixed", *parts, "pairs.parts.sampled.n=6", "pairs.shares.sampled=0.75", "pairs.shares.injected=0.25"]
     options = ["workers=1", "print_config=false"]
-    composed = config("pairs", tmp_path, *mixed, *options)
+    composed = config("train", tmp_path, *mixed, *options, "logger=none")
     prepare(composed)
     backbone = instantiate(composed.backbone, "backbone")
     directory = build_pairs(composed, backbone)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from cptlab import pairs
-from cptlab.commands.shared.common import PAIRS_FILE, STATISTICS_FILE, TOO_LONG, build_judge, say, say_left_out
+from cptlab.commands.shared.common import PAIRS_FILE, STATISTICS_FILE, TOO_LONG, build_judge, content_of, say, say_left_out
 from cptlab.errors import UserError
 from cptlab.pairs import InjectedPairs, MixedPairs, ReadyPairs, RewrittenPairs, SampledPairs
 from cptlab.records import Pair, Task
@@ -39,7 +39,12 @@ def build_pairs(config: DictConfig, backbone: Any = None) -> Path:
     UserError where no pair is left, with what each filter dropped. Ready-made pairs of `pairs.dataset` are read instead.
     """
     backbone = backbone or instantiate(config.backbone, "backbone")
-    return _build(config, instantiate(config.pairs, "pairs"), backbone)
+    return _build(config, _recipe(config), backbone)
+
+
+def _recipe(config: DictConfig) -> Any:
+    # as Hydra would otherwise put the recipes of a mixture into a config of its own
+    return instantiate(OmegaConf.create(content_of(config.pairs) | {"_convert_": "all"}), "pairs")
 
 
 def _build(config: DictConfig, recipe: Any, backbone: Any) -> Path:
@@ -91,7 +96,7 @@ def find_pairs(config: DictConfig, backbone: Any) -> Path | None:
     """Return the file that `pairs_to_train_on` gives; None where it would have to make programs first."""
     if config.data.pairs_file is not None:
         return _given_pairs(config, backbone)
-    directory = _find(config, instantiate(config.pairs, "pairs"), backbone)
+    directory = _find(config, _recipe(config), backbone)
     return None if directory is None else directory / PAIRS_FILE
 
 
@@ -167,7 +172,7 @@ def _given_pairs(config: DictConfig, backbone: Any) -> Path:
     found = pairs.read_pairs(path)
     if pairs.fit_tokenizer(found, backbone.encode_completion):
         return path
-    recipe = instantiate(config.pairs, "pairs")
+    recipe = _recipe(config)
     refine = recipe.refine if isinstance(recipe, SampledPairs) else "none"
     found = [pairs.mask_anew(pair, backbone.encode_completion, backbone.decode, refine=refine) for pair in found]
     directory = _keep(config, found, {}, backbone)
