@@ -30,7 +30,9 @@ def check(pairs: list[Pair], exactly_one: bool) -> None:
     tasks = {task.id: task for task in kata().tasks}
     both = [program for pair in pairs for program in programs(pair)]
     qualities = score_programs(both, workers=1)
-    verdicts = judge_programs([(program, tasks[pair.task_id]) for pair in pairs for program in programs(pair)], workers=1)
+    verdicts = judge_programs(
+        [(program, tasks[pair.task_id]) for pair in pairs for program in programs(pair)], workers=1
+    )
     for place, pair in enumerate(pairs):
         better, worse = qualities[2 * place : 2 * place + 2]
         assert (better.score, worse.score) == (pair.better_score, pair.worse_score) and better.score > worse.score
@@ -78,8 +80,18 @@ def test_rewritten_renamed_and_mixed_pairs_and_what_is_learnt_of_them(tmp_path):
     masked = [sum(sum(one.better_mask) + sum(one.worse_mask) for one in some) for some in (plain, aligned)]
     assert masked[1] < masked[0]
     assert {one.task_id for one in ches} == {one.task_id for one in plain}
-    parts = [f"pairs.parts.{part}.{size}" for part in ("sampled", "injected") for size in ("train_tasks=9", "validation_tasks=3")]
-    mixed = ["pairs=mixed", *parts, "pairs.parts.sampled.n=6", "pairs.shares.sampled=0.75", "pairs.shares.injected=0.25"]
+    parts = [
+        f"pairs.parts.{part}.{size}"
+        for part in ("sampled", "injected")
+        for size in ("train_tasks=9", "validation_tasks=3")
+    ]
+    mixed = [
+        "pairs=mixed",
+        *parts,
+        "pairs.parts.sampled.n=6",
+        "pairs.shares.sampled=0.75",
+        "pairs.shares.injected=0.25",
+    ]
     options = ["workers=1", "print_config=false"]
     composed = config("train", tmp_path, *mixed, *options, "logger=none")
     prepare(composed)
@@ -89,7 +101,9 @@ def test_rewritten_renamed_and_mixed_pairs_and_what_is_learnt_of_them(tmp_path):
     counts = json.loads((directory / "statistics.json").read_text())["mixed"]
     assert counts["sampled"] > counts["injected"] > 0
     tiny = [one for one in TINY if not one.startswith("pairs.")]
-    margin = command("train", tmp_path, *mixed, *tiny, *options[1:], "logger=none", "optimized_metric=preference/margin")
+    margin = command(
+        "train", tmp_path, *mixed, *tiny, *options[1:], "logger=none", "optimized_metric=preference/margin"
+    )
     (run,) = tmp_path.glob("logs/train/runs/*")
     assert json.loads((run / "metrics.json").read_text())["metrics"]["preference/margin"] == margin
     asked = config("prefer", tmp_path, f"run={run}", "workers=1", "print_config=false", "optimized_metric=tuned/margin")

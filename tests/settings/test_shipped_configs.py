@@ -15,6 +15,7 @@ USES = {
     "omega": (*EVALUATED, "system", "judge"),
     "dilution": EVALUATED,
     "pairs": (*EVALUATED, "pairs", "judge"),
+    "prefer": ("backbone",),
     "tasks": ("benchmark", "judge"),
 }
 NOT_OF_TRAIN = {

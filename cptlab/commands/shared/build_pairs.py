@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from cptlab import pairs
-from cptlab.commands.shared.common import PAIRS_FILE, STATISTICS_FILE, TOO_LONG, build_judge, content_of, say, say_left_out
+from cptlab.commands.shared.common import (
+    PAIRS_FILE,
+    STATISTICS_FILE,
+    TOO_LONG,
+    build_judge,
+    content_of,
+    say,
+    say_left_out,
+)
 from cptlab.errors import UserError
 from cptlab.pairs import InjectedPairs, MixedPairs, ReadyPairs, RewrittenPairs, SampledPairs
 from cptlab.records import Pair, Task
