@@ -36,7 +36,7 @@ def prefer(config: DictConfig, fresh: Path) -> float | None:
     """Print the table, and return the value of `optimized_metric`."""
     started = time.monotonic()
     trained = None if config.run is None else training_run(config.run, Path(config.paths.logs))
-    source = config if trained is None else OmegaConf.load(trained / "config.yaml")
+    source: Any = config if trained is None else OmegaConf.load(trained / "config.yaml")
     node = config.get("backbone") or source.get("backbone")
     if node is None:
         raise UserError("Nothing says which backbone to judge. Add backbone=kata_lm, or run=<a training run>.")

@@ -57,7 +57,7 @@ def make_pair(
         ids.append(list(encode(texts[-1])))
         code = prompt.code if one.program.startswith(prompt.code) else ""
         lines.append(message_lines({message.line for message in qualities[i].messages}, code))
-    masks = _masks(ids, lines, decode, refine) if edits is None else edit_masks(*ids, edits, decode)
+    masks = _masks(ids, lines, decode, refine) if edits is None else edit_masks(ids[0], ids[1], edits, decode)
     return Pair(
         task_id=task.id,
         difficulty=task.difficulty,

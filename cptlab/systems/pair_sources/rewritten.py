@@ -59,8 +59,8 @@ def rewritten_pairs(
                 choice = Choice(0, 1, similarity, SelectionOptions().combined(gap, similarity), passes)
                 candidates.append((choice, [after, worse[0]], [better[1], worse[1]]))
         if candidates:
-            choice, *both = max(candidates, key=lambda one: (one[0].both_pass_public, one[0].combined_score))
-            found.append(pairs.make_pair(task, choice, *both, backbone.encode_completion, backbone.decode))
+            choice, both, qualities = max(candidates, key=lambda one: (one[0].both_pass_public, one[0].combined_score))
+            found.append(pairs.make_pair(task, choice, both, qualities, backbone.encode_completion, backbone.decode))
     counts["selected"] = len(found)
     if not any(pair.split == "train" for pair in found):
         raise UserError(
