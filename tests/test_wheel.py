@@ -69,7 +69,10 @@ def test_the_library_works_without_the_clone(installed, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "pairs", "tasks", "omega", "dilution", "serve"])
+HYDRAS = ("train", "evaluate", "pairs", "grpo", "tasks", "omega", "dilution", "serve")
+
+
+@pytest.mark.parametrize("name", ["train", *(pytest.param(name, marks=pytest.mark.slow) for name in HYDRAS[1:])])
 def test_a_command_composes_its_configuration(installed, tmp_path, name):
     done = run(installed, tmp_path, "cptlab", name, "--cfg", "job")
     assert done.returncode == 0, done.stderr
@@ -78,7 +81,8 @@ def test_a_command_composes_its_configuration(installed, tmp_path, name):
     assert mistake.returncode == 2 and "no_such_setting" in mistake.stderr and "Traceback" not in mistake.stderr
 
 
-@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"train", "evaluate", "pairs", "omega", "dilution"}))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - set(HYDRAS)))
 def test_another_command_says_what_is_wrong(installed, tmp_path, name):
     done = run(installed, tmp_path, "cptlab", name, "no/such/thing")
     assert done.returncode == 2 and done.stderr and "Traceback" not in done.stderr

@@ -89,6 +89,11 @@ class LoRA(Adapter):
         named = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
         self.weights = nn.ParameterDict({_key(name): weight for name, weight in named.items()})
 
+    @property
+    def peft_model(self) -> Any:
+        """The adapted model as PEFT's PeftModel, for trainers of other libraries."""
+        return self._held[0]
+
     def policy(self, backbone: Backbone) -> Policy:
         return Policy(self._held[1])
 

@@ -120,6 +120,24 @@ class PairsSettings(JudgingSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class GRPOSettings(JudgingSettings):
+    """conf/grpo.yaml."""
+
+    benchmark: Annotated[Any, Part()]
+    backbone: Annotated[Any, Part()]
+    adapter: Annotated[Any, Part(partial=True)]
+    grpo: Annotated[Any, Part()]
+    logger: Annotated[Any, Part(many="names")] = None
+    train_tasks: Annotated[
+        int | None, Setting("Tasks of split train to learn from, as many of each difficulty; null: all.", at_least=1)
+    ] = None
+    seed: Annotated[
+        int, Setting("Seed of the adapter's start, the order of the tasks and the sampling.", at_least=0)
+    ] = 0
+    tags: Annotated[Sequence[str], Setting("Tags of the run in W&B.")] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class TasksSettings(SandboxSettings):
     """conf/tasks.yaml."""
 
@@ -282,6 +300,7 @@ class PreferSettings(ModelSettings):
 COMMANDS: dict[str, type[CommandSettings]] = {
     "train": TrainSettings,
     "evaluate": EvaluateSettings,
+    "grpo": GRPOSettings,
     "pairs": PairsSettings,
     "prefer": PreferSettings,
     "tasks": TasksSettings,

@@ -120,6 +120,7 @@ def functions(source):
             yield code, text, -1 if last else len("".join(lines[begin - 1 : node.end_lineno]))
 
 
+@pytest.mark.slow
 def test_functions_of_this_package():
     seen = 0
     for path in sorted((Path(__file__).resolve().parents[2] / "cptlab").rglob("*.py")):

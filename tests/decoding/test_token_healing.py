@@ -218,6 +218,7 @@ def greedy(backbone, healer, ids, rest, count):
     return new, backbone.decode(new)
 
 
+@pytest.mark.slow
 def test_greedy_programs_go_on_as_if_uncut():
     """kata-lm's own greedy program, cut anywhere and healed, goes on as it did; unhealed it often does not."""
     backbone = load_backbone("kata-lm")

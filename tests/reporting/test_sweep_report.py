@@ -182,6 +182,7 @@ def test_a_sweep_of_training_runs_is_to_be_evaluated_first(tmp_path):
     assert main([str(tmp_path / "none")]) == 2
 
 
+@pytest.mark.slow
 def test_the_sweep_has_a_run_in_wandb_that_is_linked_to_its_jobs(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("WANDB_MODE", "offline")
     for number, job in enumerate(JOBS[:2]):

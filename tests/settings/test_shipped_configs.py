@@ -16,6 +16,7 @@ USES = {
     "dilution": EVALUATED,
     "pairs": (*EVALUATED, "pairs", "judge"),
     "prefer": ("backbone",),
+    "grpo": (*EVALUATED, "judge", "experiment"),
     "tasks": ("benchmark", "judge"),
 }
 NOT_OF_TRAIN = {
@@ -32,20 +33,24 @@ def groups() -> list[str]:
 
 
 def cases() -> list[tuple[str, str, str]]:
-    found = []
+    """(command, group, file): each file with the first command that can use it, and one file of each group with the others."""
+    found, composed = [], set()
     for group in groups():
         for command, uses in USES.items():
             everything = "*" in uses and group not in NOT_OF_TRAIN
             if everything or group in uses or (f"{group.partition('/')[0]}/*" in uses and "/" in group):
                 options = sorted(path.stem for path in (config_directory() / group).glob("*.yaml"))
-                found += [(command, group, option) for option in options if _is_for(command, group, option)]
+                options = [option for option in options if _is_for(command, group, option)]
+                new = [option for option in options if (group, option) not in composed]
+                found += [(command, group, option) for option in new or options[:1]]
+                composed |= {(group, option) for option in options}
     return found
 
 
 def _is_for(command: str, group: str, option: str) -> bool:
     """Whether the file can be used with the command: an experiment is for the one in its first line."""
-    text = (config_directory() / group / f"{option}.yaml").read_text()
-    return group != "experiment" or f"# python {command}.py" in text.split("\n")[1]
+    line = (config_directory() / group / f"{option}.yaml").read_text().split("\n")[1]
+    return group != "experiment" or f"# python {command}.py" in line or f"# cptlab {command} " in line
 
 
 @pytest.mark.parametrize("command, group, option", cases())

@@ -49,7 +49,7 @@ def stored(cache: Path, kind: str = "completions") -> dict[str, bytes]:
     return {str(path.relative_to(cache)): path.read_bytes() for path in sorted(cache.glob(f"{kind}-*/*"))}
 
 
-SLOW = {"second try": [pytest.mark.slow]}
+SLOW = {"beams": pytest.mark.slow, "second try": [pytest.mark.slow]}
 CASES = [pytest.param(one, id=name, marks=SLOW.get(name, ())) for name, one in DECODINGS.items()]
 
 

@@ -65,6 +65,7 @@ def records(where: Path, system: str) -> list[bytes]:
     return [(run / f"{name}.jsonl").read_bytes() for name in ("completions", "quality", "verdicts")]
 
 
+@pytest.mark.slow
 def test_two_decodings_in_one_evaluation_are_two_evaluations(tmp_path):
     together, plain, guided = (tmp_path / name for name in ("together", "plain", "guided"))
     command("evaluate", together, *SMALL, *BASE, "system=[spa,base]", "system.spa.decoding.omega=1.6")

@@ -114,6 +114,7 @@ def test_csv_has_settings_and_results(outcome, tmp_path):
     assert dict(zip(header.split(","), last.split(",")))["spa/all/pass@1_high"] == "0.75"
 
 
+@pytest.mark.slow
 def test_mlflow_has_it_in_sqlite(outcome, tmp_path, monkeypatch, capsys):
     pytest.importorskip("mlflow")
     pytest.importorskip("sqlalchemy")

@@ -427,6 +427,7 @@ def test_only_what_is_asked_for_is_read(tmp_path):
     assert 0 < resident(path) < path.stat().st_size / 2
 
 
+@pytest.mark.slow
 def test_half_precision_on_kata_lm(tmp_path):
     """On a real model: what rounding the reference does to CPT's loss and its gradient (docs/reference.md)."""
     backbone = load_backbone("kata-lm")

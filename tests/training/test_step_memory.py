@@ -65,6 +65,7 @@ def test_memory_is_flat_in_the_vocabulary():
     assert high > 4 * low
 
 
+@pytest.mark.slow
 def test_checkpointing_and_the_fast_step_save_memory():
     config = {"vocab_size": 32000, "hidden_size": 128, "num_hidden_layers": 8, "intermediate_size": 344}
     found = {

@@ -190,6 +190,7 @@ def fresh_compiler():
     torch._dynamo.reset()
 
 
+@pytest.mark.slow
 def test_compiled_layers(monkeypatch, fresh_compiler):
     """Traced by torch's compiler but run as they are (its default backend takes a minute)."""
     plain = step_of(double("gpt2"), CPT(), pairs(), "plain")
