@@ -11,10 +11,10 @@ from cptlab.settings.instantiate import instantiate
 EVALUATED = ("backbone", "benchmark", "decoding")
 USES = {
     "train": ("*",),
-    "evaluate": (*EVALUATED, "logger", "paths", "system", "judge", "experiment", "decoding/*"),
+    "evaluate": (*EVALUATED, "logger", "paths", "system", "judge", "ray", "experiment", "decoding/*"),
     "omega": (*EVALUATED, "system", "judge"),
     "dilution": EVALUATED,
-    "pairs": (*EVALUATED, "pairs", "judge"),
+    "pairs": (*EVALUATED, "pairs", "judge", "ray"),
     "prefer": ("backbone",),
     "grpo": (*EVALUATED, "judge", "experiment"),
     "tasks": ("benchmark", "judge"),
@@ -22,6 +22,7 @@ USES = {
 NOT_OF_TRAIN = {
     "hydra",
     "hparams_search",
+    "ray",
     "scale",
     "system",
     *(f"decoding/{part}" for part in ("negative", "gate", "rule", "strategy")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from cptlab.commands.shared.common import (
     say,
     say_left_out,
 )
+from cptlab.commands.shared.many_machines import make_a_part, make_programs, on_the_driver
 from cptlab.errors import UserError
 from cptlab.pairs import InjectedPairs, MixedPairs, ReadyPairs, RewrittenPairs, SampledPairs
 from cptlab.records import Pair, Task
@@ -36,6 +38,7 @@ from cptlab.tasks.benchmark import digest_of
 
 if TYPE_CHECKING:
     from cptlab.systems.judge import Judge
+    from cptlab.systems.loading import LoadedSystem
 
 FILES = (PAIRS_FILE, STATISTICS_FILE)
 
@@ -46,7 +49,7 @@ def build_pairs(config: DictConfig, backbone: Any = None) -> Path:
     The directory lies in the cache, named by all that the pairs depend on; a killed build goes on where it was. Raises
     UserError where no pair is left, with what each filter dropped. Ready-made pairs of `pairs.dataset` are read instead.
     """
-    backbone = backbone or instantiate(config.backbone, "backbone")
+    backbone = backbone or instantiate(on_the_driver(config, config.backbone), "backbone")
     return _build(config, _recipe(config), backbone)
 
 
@@ -60,8 +63,6 @@ def _build(config: DictConfig, recipe: Any, backbone: Any) -> Path:
         return _ready_pairs(config, recipe, backbone)
     if isinstance(recipe, MixedPairs):
         return _mixed_pairs(config, recipe, backbone)
-    from cptlab.adapters import Policy
-    from cptlab.systems.loading import LoadedSystem, leave_out_long
     from cptlab.systems.pair_sources.injected import injected_pairs
     from cptlab.systems.pair_sources.rewritten import rewritten_pairs
     from cptlab.systems.pair_sources.sampled import sampled_pairs
@@ -69,18 +70,16 @@ def _build(config: DictConfig, recipe: Any, backbone: Any) -> Path:
     sources = {SampledPairs: sampled_pairs, InjectedPairs: injected_pairs, RewrittenPairs: rewritten_pairs}
     judge = build_judge(config)
     directory, tasks, decoding = _place(config, recipe, backbone, judge)
-    system = LoadedSystem("pairs", Policy(backbone), decoding)
     with _making(directory) as directory:
         if is_sound(directory, FILES):
             say(f"Pairs: found in {directory}")
             return directory
-        of = len(tasks)
-        (tasks,), left_out = leave_out_long([system], tasks)
-        say_left_out(left_out, of)
-        found, facts = sources[type(recipe)](recipe, system, tasks, judge)
+        system, tasks, left_out = _system(backbone, tasks, decoding)
+        fill = functools.partial(make_programs, config, node=config.backbone, run=None)
+        found, facts = sources[type(recipe)](recipe, system, tasks, judge, fill)
         statistics = pairs.pair_statistics(found, backbone.encode_completion, backbone.decode)
         statistics |= facts | {"left_out": {TOO_LONG: left_out}}
-        statistics["engine"] = decoding.engine_facts()
+        statistics |= {"engine": decoding.engine_facts(), "sandbox": judge.level}
         _write(directory, found, statistics)
     say(f"Pairs: {len(found)} from {len(tasks)} tasks ({_counted(facts)}), in {directory}")
     return directory
@@ -91,6 +90,36 @@ def _counted(facts: dict[str, Any]) -> str:
     counts = facts.get("filters", {}) and {"programs": facts["filters"]["samples"]}
     counts = counts or next(iter(facts.values()))
     return ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in counts.items() if isinstance(value, int))
+
+
+def make_part_of_programs(config: DictConfig) -> None:
+    """Make a shard of the programs that pairs are made of, or measure what all of them take; no pairs are made."""
+    recipe = _recipe(config)
+    if isinstance(recipe, MixedPairs):
+        raise UserError(
+            "A mixture is of several recipes. Make the programs of each by itself, such as with pairs=kata."
+        )
+    if isinstance(recipe, ReadyPairs) or (isinstance(recipe, InjectedPairs) and recipe.source == "canonical"):
+        raise UserError(
+            "These pairs are ready-made: no programs are made for them. Leave out shard, shards and estimate."
+        )
+    from cptlab.systems.samples import SystemPrograms
+
+    backbone, judge = instantiate(config.backbone, "backbone"), build_judge(config)
+    _, tasks, decoding = _place(config, recipe, backbone, judge)
+    system, tasks, _ = _system(backbone, tasks, decoding)
+    make_a_part(config, SystemPrograms(system, tasks, recipe.n, judge, recipe.seed))
+
+
+def _system(backbone: Any, tasks: list[Task], decoding: Decoding) -> tuple[LoadedSystem, list[Task], list[str]]:
+    """Return what makes the programs, the tasks that fit into the context, and the ids of the others."""
+    from cptlab.adapters import Policy
+    from cptlab.systems.loading import LoadedSystem, leave_out_long
+
+    system = LoadedSystem("pairs", Policy(backbone), decoding)
+    (fitting,), left_out = leave_out_long([system], tasks)
+    say_left_out(left_out, len(tasks))
+    return system, fitting, left_out
 
 
 def pairs_to_train_on(config: DictConfig, backbone: Any) -> Path:
@@ -122,7 +151,8 @@ def _mixed_pairs(config: DictConfig, recipe: MixedPairs, backbone: Any) -> Path:
     """Build the parts, and write the mixture of them as `build_pairs` leaves its own; return its directory."""
     parts = {name: pairs.read_pairs(_build(config, part, backbone) / PAIRS_FILE) for name, part in recipe.parts.items()}
     found = pairs.mixture(parts, recipe.shares, recipe.seed)
-    counts = {name: sum(pair in set(part) for pair in found) for name, part in parts.items()}
+    taken = set(found)
+    counts = {name: sum(pair in taken for pair in part) for name, part in parts.items()}
     directory = _keep(config, found, {"mixed": counts}, backbone)
     said = ", ".join(f"{count} {name} of {len(parts[name])}" for name, count in counts.items())
     say(f"Pairs: {len(found)} ({said}), in {directory}")

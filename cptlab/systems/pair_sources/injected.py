@@ -21,14 +21,14 @@ from cptlab.records import Completion, Pair, Task
 from cptlab.systems.code_digest import folder_digest
 from cptlab.systems.judge import Judge
 from cptlab.systems.loading import LoadedSystem
-from cptlab.systems.pair_sources.variants import judge_variants, message_counts, same_verdict
-from cptlab.systems.samples import sample_and_judge
+from cptlab.systems.pair_sources.variants import Fill, judge_variants, message_counts, same_verdict
+from cptlab.systems.samples import SystemPrograms
 
 TRIES = 3  # edited programs of a task for each pair that is wanted: some bring about other messages too
 
 
 def injected_pairs(
-    recipe: InjectedPairs, system: LoadedSystem, tasks: Sequence[Task], judge: Judge
+    recipe: InjectedPairs, system: LoadedSystem, tasks: Sequence[Task], judge: Judge, fill: Fill
 ) -> tuple[list[Pair], dict[str, Any]]:
     """Return up to `per_task` pairs of each task, and `injected`: what was tried, dropped and kept, by message.
 
@@ -36,7 +36,7 @@ def injected_pairs(
     """
     backbone = system.policy.backbone
     shown = [dataclasses.replace(task, prompt=system.shown_prompt(task)) for task in tasks]
-    clean = _clean_programs(recipe, system, tasks, shown, judge)
+    clean = _clean_programs(recipe, system, tasks, shown, judge, fill)
     tries = {task.id: _tries(recipe, task, clean[task.id]) for task in shown if task.id in clean}
     variants = {
         task.id: [
@@ -78,7 +78,7 @@ def injected_pairs(
 
 
 def _clean_programs(
-    recipe: InjectedPairs, system: LoadedSystem, tasks: Sequence[Task], shown: Sequence[Task], judge: Judge
+    recipe: InjectedPairs, system: LoadedSystem, tasks: Sequence[Task], shown: Sequence[Task], judge: Judge, fill: Fill
 ) -> dict[str, Completion]:
     """Return the program of each task that is edited, as if the model had written it behind its prompt."""
     if recipe.source == "canonical":
@@ -89,8 +89,9 @@ def _clean_programs(
         }
     prompts = {task.id: task.prompt for task in shown}
     found = {}
-    judged = sample_and_judge(system, tasks, recipe.n, judge, seed=recipe.seed)
-    for task_id, completions, qualities, verdicts in judged.by_task():
+    programs = SystemPrograms(system, tasks, recipe.n, judge, recipe.seed)
+    fill(programs)
+    for task_id, completions, qualities, verdicts in programs.by_task():
         code = prompts[task_id].code
         whole = [
             place

@@ -18,12 +18,12 @@ from cptlab.pairs.filters import FLOAT_NOISE, written_program
 from cptlab.records import Completion, Pair, Quality, Task
 from cptlab.systems.judge import Judge
 from cptlab.systems.loading import LoadedSystem
-from cptlab.systems.pair_sources.variants import same_verdict
-from cptlab.systems.samples import sample_and_judge
+from cptlab.systems.pair_sources.variants import Fill, same_verdict
+from cptlab.systems.samples import SystemPrograms
 
 
 def rewritten_pairs(
-    recipe: RewrittenPairs, system: LoadedSystem, tasks: Sequence[Task], judge: Judge
+    recipe: RewrittenPairs, system: LoadedSystem, tasks: Sequence[Task], judge: Judge, fill: Fill
 ) -> tuple[list[Pair], dict[str, Any]]:
     """Return a pair of each task that has one, and `rewritten`: how many programs were dropped, and why.
 
@@ -31,11 +31,12 @@ def rewritten_pairs(
     """
     backbone = system.policy.backbone
     rewriting = dataclasses.replace(system, name=f"{system.name}, rewritten", post_processing=(recipe.rewriter,))
-    own = sample_and_judge(system, tasks, recipe.n, judge, seed=recipe.seed)
-    rewritten = sample_and_judge(rewriting, tasks, recipe.n, judge, seed=recipe.seed)
+    own, rewritten = (SystemPrograms(one, tasks, recipe.n, judge, recipe.seed) for one in (system, rewriting))
+    fill(own)
+    rewritten.fill()  # of the same samples
     by_id = {task.id: task for task in tasks}
     counts = Counter(
-        tasks=len(tasks), programs=len(own.completions), unchanged=0, rearranged=0, small_gap=0, other_verdict=0
+        tasks=len(tasks), programs=recipe.n * len(tasks), unchanged=0, rearranged=0, small_gap=0, other_verdict=0
     )
     found = []
     for (task_id, *mine), (_, *theirs) in zip(own.by_task(), rewritten.by_task(), strict=True):

@@ -17,22 +17,23 @@ from cptlab.records import Completion, Pair, Quality, Task, Verdict
 from cptlab.systems.code_digest import folder_digest
 from cptlab.systems.judge import Judge
 from cptlab.systems.loading import LoadedSystem
-from cptlab.systems.pair_sources.variants import judge_variants, message_counts, same_verdict
-from cptlab.systems.samples import sample_and_judge
+from cptlab.systems.pair_sources.variants import Fill, judge_variants, message_counts, same_verdict
+from cptlab.systems.samples import SystemPrograms
 
 Chosen = tuple[Task, Choice, list[Completion], list[Quality], list[Verdict]]
 
 
 def sampled_pairs(
-    recipe: SampledPairs, system: LoadedSystem, tasks: Sequence[Task], judge: Judge
+    recipe: SampledPairs, system: LoadedSystem, tasks: Sequence[Task], judge: Judge, fill: Fill
 ) -> tuple[list[Pair], dict[str, Any]]:
     """Return a pair of each task that has one, and `filters`: what each filter dropped. UserError where none is left."""
     backbone = system.policy.backbone
-    judged = sample_and_judge(system, tasks, recipe.n, judge, seed=recipe.seed)
+    programs = SystemPrograms(system, tasks, recipe.n, judge, recipe.seed)
+    fill(programs)
     by_id = {task.id: task for task in tasks}
     counts, chosen = FilterCounts(), []
-    for task_id, completions, qualities, verdicts in judged.by_task():
-        task = dataclasses.replace(by_id[task_id], prompt=system.shown_prompt(by_id[task_id]))
+    for task_id, completions, qualities, verdicts in programs.by_task():
+        task = dataclasses.replace(by_id[task_id], prompt=programs.prompts[task_id])
         embed = _embed(backbone, task, completions) if recipe.selection.prefer == "ches" else None
         choice, dropped = pairs.select_pair(task, completions, qualities, verdicts, recipe.selection, embed)
         counts += dropped

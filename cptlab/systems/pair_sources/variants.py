@@ -8,9 +8,9 @@ from typing import Any
 
 from cptlab.records import Completion, Quality, Task, Verdict
 from cptlab.storage.chunk_store import ChunkStore
-from cptlab.systems.chunks import TaskChunks
+from cptlab.systems.chunks import Stage, TaskChunks
 from cptlab.systems.judge import Judge
-from cptlab.systems.samples import CHUNK_PROGRAMS
+from cptlab.systems.samples import CHUNK_PROGRAMS, SystemPrograms
 
 Judged = list[tuple[Completion, Quality, Verdict]]
 
@@ -32,12 +32,21 @@ def judge_variants(
         advance(most * len(chunks.tasks_of(key)))
         return found
 
-    chunks.compute(store, f"pairs: writing {name}", write)
-    scored, run = judge.score(store, chunks, f"pairs, {name}"), judge.run_tests(store, chunks, f"pairs, {name}")
+    title = f"pairs, {name}"
+    stages = [
+        Stage(f"{title}: writing programs", chunks, store, write),
+        judge.scoring(store, chunks, title),
+        judge.testing(store, chunks, title),
+    ]
+    for stage in stages:
+        stage.fill()
     judged: dict[str, Judged] = {task.id: [] for task in tasks}
-    for one in zip(store.records(), scored.records(), run.records(), strict=True):
+    for one in zip(*(stage.store.records() for stage in stages), strict=True):
         judged[one[0].task_id].append(one)
     return judged
+
+
+Fill = Callable[[SystemPrograms], None]  # makes programs, in this process or wherever they are to be made
 
 
 def same_verdict(one: Verdict, other: Verdict) -> bool:
