@@ -28,12 +28,13 @@ class Adapter(nn.Module):
     """A module whose parameters are all that training changes. Subclasses say how they act on a backbone.
 
     `kind` names it in configurations, and its directory in a training run. `fast_step`: whether the fast training step
-    can run it. `positions`: the positions of the context that it takes.
+    can run it. `positions`: the positions of the context that it takes. `note`: a sentence on its start for the user, if any.
     """
 
     kind: ClassVar[str]
     fast_step: ClassVar[bool] = False
     positions: int = 0
+    note: str | None = None
 
     @abstractmethod
     def policy(self, backbone: Backbone) -> Policy:

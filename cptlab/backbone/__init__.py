@@ -4,7 +4,14 @@ from cptlab.backbone.attention_bias import AttentionBias
 from cptlab.backbone.decode_state import DecodeState
 from cptlab.backbone.loading import load_backbone, load_config
 from cptlab.backbone.model import Backbone
-from cptlab.backbone.prefix_shape import FixedPrefix, KeyValuePrefix, PrefixShape, prefix_shape, split_table
+from cptlab.backbone.prefix_shape import (
+    FixedPrefix,
+    KeyValuePrefix,
+    PrefixShape,
+    joined_table,
+    prefix_shape,
+    split_table,
+)
 from cptlab.backbone.special_tokens import mask_id_of
 
 __all__ = [
@@ -14,6 +21,7 @@ __all__ = [
     "FixedPrefix",
     "KeyValuePrefix",
     "PrefixShape",
+    "joined_table",
     "load_backbone",
     "load_config",
     "mask_id_of",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
 
@@ -70,6 +72,12 @@ def split_table(table: Tensor, shape: PrefixShape) -> list[tuple[Tensor, Tensor]
     """
     split = table.view(len(table), shape.num_layers, 2, shape.num_kv_heads, shape.head_dim).permute(1, 2, 3, 0, 4)
     return [(layer[0], layer[1]) for layer in split]
+
+
+def joined_table(key_values: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Return the table [M, width] of (key, value) of every layer, each [num_kv_heads, M, head_dim]: what `split_table` undoes."""
+    layers = torch.stack([torch.stack(both) for both in key_values])
+    return layers.permute(3, 0, 1, 2, 4).flatten(1)
 
 
 def text_config(config: PreTrainedConfig) -> PreTrainedConfig:

@@ -16,6 +16,7 @@ COMMANDS = {
     "train": "build the pairs, train an adapter, export it",
     "evaluate": "compare systems on held-out tasks, or judge programs that other tools made",
     "pairs": "build the pairs alone",
+    "prefer": "judge a trained model without generation, on held-out pairs",
     "grpo": "train a LoRA with tests and the quality score as rewards, by TRL, to compare with",
     "tasks": "look at a benchmark's tasks, and judge their canonical solutions",
     "report": "make the tables, figures and report of an evaluation, or of sweeps, from stored files",
@@ -35,7 +36,7 @@ COMMANDS = {
     "settings": "print every setting with its type, default, range and meaning",
     "pretrain": "train an embedded language model from nothing",
 }
-OVERRIDES = "train, evaluate, pairs, grpo, tasks, omega, serve, dilution and review take Hydra's overrides: name=value, -m for sweeps, --cfg job."
+OVERRIDES = "train, evaluate, pairs, prefer, grpo, tasks, omega, serve, dilution and review take Hydra's overrides: name=value, -m for sweeps, --cfg job."
 
 
 @command(lambda: "Nothing was begun.")

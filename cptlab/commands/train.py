@@ -27,6 +27,7 @@ from cptlab.commands.shared.common import (
 )
 from cptlab.commands.shared.estimate import print_estimate, say_estimate
 from cptlab.commands.shared.outcomes import training_outcome
+from cptlab.commands.shared.preference import held_out, preferences
 from cptlab.errors import UserError
 from cptlab.process.ends import exit_with
 from cptlab.progress import is_main_process
@@ -70,12 +71,16 @@ def train(config: DictConfig, fresh: Path) -> float | None:
         content["pairs"] = hashlib.sha256(_bytes(mine)).hexdigest()
     elif "path" in config.benchmark:
         content["benchmark"] = instantiate(config.benchmark, "benchmark").fingerprint()
+    if config.adapter.get("start") or config.adapter.get("start_text"):
+        content["start"] = adapter.digest()
     if finished := finished_before(config, **content):
         return optimized(config, _read_json(finished / METRICS_FILE)["metrics"])
     run = begin(config, fresh, "train", **content)
     main_process = is_main_process()
     if main_process:
         write_config(config, run)
+    if adapter.note:
+        say(adapter.note)
     pairs_file = pairs_to_train_on(config, backbone)
     statistics = _read_json(pairs_file.with_name(STATISTICS_FILE)) if config.data.pairs_file is None else {}
     data = instantiate(
@@ -127,6 +132,8 @@ def train(config: DictConfig, fresh: Path) -> float | None:
         for one, name in zip(adapters, (adapter.kind, f"{adapter.kind}_worse")):
             one.export(run.directory / name, backbone, extra=extra)
         metrics = last_epochs(run.directory / "training")
+        if str(config.optimized_metric).startswith("preference/"):
+            metrics |= _preference(config, backbone, adapter, pairs_file)
         facts = collect_provenance(
             ROOT,
             run=run.record,
@@ -152,6 +159,15 @@ def train(config: DictConfig, fresh: Path) -> float | None:
     print(f"{adapter.kind.capitalize()}: {run.directory / adapter.kind}")
     print(f"Evaluate it with: python evaluate.py run={run.directory}")
     return optimized(config, metrics)
+
+
+def _preference(config: DictConfig, backbone: Any, adapter: Any, pairs_file: Path) -> dict[str, float]:
+    """Return what the trained model prefers on the validation pairs, as metrics `preference/…`."""
+    from cptlab.analysis.preference.summary import metrics
+
+    policies = {"tuned": adapter.eval().policy(backbone)}
+    found = held_out(pairs_file, backbone, "validation")
+    return metrics(preferences(config, backbone, policies, found, adapter.positions)[0]["tuned"], "preference")
 
 
 def _say_what_is_computed(text: str) -> None:

@@ -16,22 +16,29 @@ from cptlab.pairs.dataset import (
 )
 from cptlab.pairs.filters import FilterCounts
 from cptlab.pairs.masks import difference_regions, message_lines, refined_masks, token_lines, token_masks
-from cptlab.pairs.recipe import ReadyPairs, SampledPairs
+from cptlab.pairs.mixture import mixture
+from cptlab.pairs.names import aligned_names
+from cptlab.pairs.recipe import InjectedPairs, MixedPairs, ReadyPairs, RewrittenPairs, SampledPairs
 from cptlab.pairs.selection import Choice, SelectionOptions, no_pairs_left, select_pair
 from cptlab.pairs.similarity import cosine_similarities
 
 __all__ = [
     "Choice",
     "FilterCounts",
+    "InjectedPairs",
+    "MixedPairs",
     "ReadyPairs",
+    "RewrittenPairs",
     "SampledPairs",
     "SelectionOptions",
+    "aligned_names",
     "cosine_similarities",
     "difference_regions",
     "fit_tokenizer",
     "make_pair",
     "mask_anew",
     "message_lines",
+    "mixture",
     "no_pairs_left",
     "pair_statistics",
     "read_pairs",

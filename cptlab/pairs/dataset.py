@@ -11,6 +11,7 @@ from typing import Any
 
 from cptlab.errors import UserError
 from cptlab.pairs.filters import written_program
+from cptlab.pairs.injection import Edit, edit_masks
 from cptlab.pairs.masks import Mask, message_lines, refined_masks, token_lines, token_masks
 from cptlab.pairs.recipe import SampledPairs
 from cptlab.pairs.selection import Choice
@@ -32,12 +33,14 @@ def make_pair(
     decode: Decode,
     *,
     refine: str = "none",
+    edits: Sequence[Edit] | None = None,
 ) -> Pair:
     """Make the record (I, x_a, m_a, x_b, m_b) of a choice of `select_pair` (Algorithm 1, lines 25-26).
 
     `task.prompt` is the prompt that the model read. `encode` gives the tokens of a completion without special tokens, and
     `decode` gives their text. The texts of the pair are the programs as the model wrote them, without `prompt.code`, each on
-    whole lines where a closing line follows. The pair is in the task's split. Raises UserError for an unknown `refine`.
+    whole lines where a closing line follows. The pair is in the task's split. `edits` are those that make the worse text of the
+    better one, where that is known: then the masks are of exactly these. Raises UserError for an unknown `refine`.
     """
     check_settings(SampledPairs, refine=refine)
     prompt = task.prompt
@@ -54,7 +57,7 @@ def make_pair(
         ids.append(list(encode(texts[-1])))
         code = prompt.code if one.program.startswith(prompt.code) else ""
         lines.append(message_lines({message.line for message in qualities[i].messages}, code))
-    masks = _masks(ids, lines, decode, refine)
+    masks = _masks(ids, lines, decode, refine) if edits is None else edit_masks(ids[0], ids[1], edits, decode)
     return Pair(
         task_id=task.id,
         difficulty=task.difficulty,

@@ -1,11 +1,13 @@
-"""Where pairs come from: the model's own programs, or a data set that has them."""
+"""Where pairs come from: the model's own programs, edits or repairs of programs, a data set, or several of these."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
+from cptlab.errors import UserError
+from cptlab.pairs.injection.injectors import MESSAGES
 from cptlab.pairs.selection import SelectionOptions
 from cptlab.records import Pair
 from cptlab.settings.setting import Part, Setting, check_settings
@@ -32,9 +34,91 @@ class SampledPairs:
             choices=("none", "message_lines", "pylint_lines"),
         ),
     ] = "none"
+    align_names: Annotated[
+        bool,
+        Setting(
+            "Give the variables of the worse program the names of the better one's before masking (not the paper's)."
+        ),
+    ] = False
 
     def __post_init__(self) -> None:
         check_settings(self)
+
+
+@dataclass(frozen=True)
+class InjectedPairs:
+    """Pairs of a clean program and the same program with one pylint message brought about by an edit."""
+
+    messages: Annotated[
+        Sequence[str] | None,
+        Setting("Messages to inject, such as [R1705,W0612]; null: all that can be.", choices=MESSAGES),
+    ] = None
+    source: Annotated[
+        str,
+        Setting(
+            "canonical: edit the benchmark's own solutions; model: the best of n programs of the backbone for each task.",
+            choices=("canonical", "model"),
+        ),
+    ] = "canonical"
+    per_task: Annotated[int, Setting("Pairs of a task at most, each with another message.", at_least=1)] = 1
+    n: Annotated[int, Setting("Programs per task that source=model chooses from.", at_least=1)] = 6
+    train_tasks: Annotated[
+        int | None, Setting("Tasks of split train, as many of each difficulty; null: all.", at_least=1)
+    ] = None
+    validation_tasks: Annotated[
+        int | None, Setting("Tasks of split validation, as many of each difficulty; null: all.", at_least=1)
+    ] = None
+    seed: Annotated[int, Setting("Seed of the choice of messages and places, and of the sampling.", at_least=0)] = 0
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        object.__setattr__(self, "messages", None if self.messages is None else tuple(self.messages))
+
+
+@dataclass(frozen=True)
+class RewrittenPairs:
+    """Pairs of a program of the backbone and what a tool makes of it, where the tool raises the score and the tests agree."""
+
+    rewriter: Annotated[Any, Part()]
+    n: Annotated[int, Setting("Programs per task.", at_least=1)] = 12
+    min_gap: Annotated[float, Setting("A pair's score gap / 10 must exceed it.", at_least=0, below=1)] = 0.1
+    train_tasks: Annotated[
+        int | None, Setting("Tasks of split train to sample, as many of each difficulty; null: all.", at_least=1)
+    ] = None
+    validation_tasks: Annotated[
+        int | None, Setting("Tasks of split validation to sample, as many of each difficulty; null: all.", at_least=1)
+    ] = None
+    seed: Annotated[int, Setting("Seed of the sampling.", at_least=0)] = 0
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+
+@dataclass(frozen=True)
+class MixedPairs:
+    """Pairs of several recipes, by share: as many as the shares allow of what each recipe gives."""
+
+    parts: Annotated[Mapping[str, Any], Part(many="names")]
+    shares: Annotated[
+        Mapping[str, float], Setting("Share of the pairs for each of parts; shares are above 0 and add up to 1.")
+    ]
+    seed: Annotated[
+        int, Setting("Seed of the choice of pairs where a recipe gives more than its share.", at_least=0)
+    ] = 0
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        shares = list(self.shares.values())
+        if set(self.shares) != set(self.parts):
+            raise UserError(
+                f"pairs.shares names {', '.join(self.shares) or 'nothing'} and pairs.parts {', '.join(self.parts) or 'nothing'}. "
+                "Give a share for each of the parts."
+            )
+        if not all(isinstance(one, (int, float)) and one > 0 for one in shares) or abs(sum(shares) - 1) > 1e-9:
+            raise UserError(
+                f"pairs.shares={dict(self.shares)} cannot be: shares are above 0 and add up to 1. Correct them, or leave a "
+                "part without a share out with ~pairs.parts.NAME ~pairs.shares.NAME."
+            )
 
 
 @dataclass(frozen=True)

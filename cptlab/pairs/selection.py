@@ -7,18 +7,20 @@ The paper leaves two things open. Identical samples count once, because their pa
 the better program, then that of the worse one, settles equal scores, lower first, so the order of the input does not
 matter.
 
-`prefer="similarity"` is not in the paper: it sorts the pairs by cosine, then by combined score.
+Not in the paper: `prefer="similarity"` sorts the pairs by cosine, `prefer="ches"` by CHES, lowest first (ches.py), then
+each by combined score.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 
 from cptlab.errors import UserError
+from cptlab.pairs.ches import ches_scores
 from cptlab.pairs.filters import FilterCounts, filter_pairs, filter_samples
 from cptlab.pairs.similarity import cosine_similarities
 from cptlab.records import Completion, Quality, Task, Verdict
@@ -36,8 +38,9 @@ class SelectionOptions:
     prefer: Annotated[
         str,
         Setting(
-            "Sort pairs by the combined score, or the most similar first (not the paper's).",
-            choices=("score", "similarity"),
+            "Sort pairs by the combined score, or (not the paper's) the most similar first, or those first that CHES (arXiv "
+            "2410.08847) predicts the least likelihood displacement for.",
+            choices=("score", "similarity", "ches"),
         ),
     ] = "score"
 
@@ -45,6 +48,10 @@ class SelectionOptions:
         check_settings(self)
         if self.beta1 == self.beta2 == 0:
             raise UserError("With beta1=0 and beta2=0 all pairs are equal. Set one of them to another value.")
+
+    def combined(self, gap: Any, similarity: Any) -> Any:
+        """Return the combined score (eq. 14) of gaps |dQ|/10 and cosines: numbers, or arrays of them."""
+        return self.beta1 * gap + self.beta2 * similarity
 
 
 @dataclass(frozen=True)
@@ -64,11 +71,13 @@ def select_pair(
     qualities: Sequence[Quality],
     verdicts: Sequence[Verdict],
     options: SelectionOptions = SelectionOptions(),
+    embed: Callable[[Sequence[int]], np.ndarray] | None = None,
 ) -> tuple[Choice | None, FilterCounts]:
     """Run Algorithm 1, lines 6-24, for one task. The three sequences are about the same samples in the same order.
 
     Return the pair, or None where no pair passes the filters, and the counts of the filters. Identical programs must
-    have equal scores and verdicts.
+    have equal scores and verdicts. `embed`, which `prefer="ches"` needs, returns the mean hidden embeddings, [samples, E],
+    of the completions at these places.
     """
     assert len(completions) == len(qualities) == len(verdicts)
     assert all(completion.task_id == task.id for completion in completions)
@@ -89,8 +98,11 @@ def select_pair(
     passing = np.array([verdicts[i].public_passed > 0 for i in kept])
     both = candidate & passing[left] & passing[right]
     pool = np.flatnonzero(both if both.any() else candidate)
-    combined = options.beta1 * gaps + options.beta2 * similarities
-    preferred = combined if options.prefer == "score" else similarities
+    combined = options.combined(gaps, similarities)
+    preferred = {"score": combined, "similarity": similarities}.get(options.prefer)
+    if preferred is None:
+        assert embed is not None
+        preferred = -ches_scores(embed([int(i) for i in kept]))[better, worse]
     order = np.lexsort((worse[pool], better[pool], -combined[pool], -preferred[pool]))  # the last key counts first
     best = pool[order[0]]
     choice = Choice(

@@ -44,7 +44,11 @@ class TrainSettings(JudgingSettings):
     tags: Annotated[Sequence[str], Setting("Tags of the run in W&B.")] = ()
     estimate: Annotated[bool, Setting("true: only print what the run would take of memory, disk and time.")] = False
     optimized_metric: Annotated[
-        str | None, Setting("What a sweep optimises and the command returns, such as comparative/val_accuracy.")
+        str | None,
+        Setting(
+            "What a sweep optimises and the command returns, such as comparative/val_accuracy or, of the trained model on the "
+            "validation pairs, preference/accuracy, preference/margin or preference/propensity."
+        ),
     ] = None
 
 
@@ -278,11 +282,38 @@ class ServeSettings(CommandSettings):
     vllm: Annotated[Sequence[str], Setting("More options of `vllm serve`, such as ['--tensor-parallel-size=2'].")] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class PreferSettings(ModelSettings):
+    """conf/prefer.yaml."""
+
+    backbone: Annotated[Any, Part(optional=True)] = None
+    run: Annotated[
+        str | None,
+        Setting(
+            "Training run whose adapter is judged beside its backbone: its directory, or latest; null: the backbone alone."
+        ),
+    ] = "latest"
+    pairs_file: Annotated[
+        str | None,
+        Setting("Pairs to judge on, as cptlab pairs makes them; null: those that the training run was made with."),
+    ] = None
+    split: Annotated[str, Setting("Split of the pairs; those of train were trained on.")] = "validation"
+    device: Annotated[
+        str | None, Setting("Device of the backbone, such as cpu or cuda; null: that of the training run.")
+    ] = None
+    extra_disabled: Annotated[Sequence[str], Setting("Pylint checks to leave out beside the frozen list.")] = ()
+    workers: Annotated[int | None, Setting("Processes that score programs; null: one per core.", at_least=1)] = None
+    optimized_metric: Annotated[str | None, Setting("What the command returns to a sweep, such as tuned/margin.")] = (
+        None
+    )
+
+
 COMMANDS: dict[str, type[CommandSettings]] = {
     "train": TrainSettings,
     "evaluate": EvaluateSettings,
     "grpo": GRPOSettings,
     "pairs": PairsSettings,
+    "prefer": PreferSettings,
     "tasks": TasksSettings,
     "omega": OmegaSettings,
     "dilution": DilutionSettings,

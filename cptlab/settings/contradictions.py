@@ -14,8 +14,9 @@ from cptlab.settings.setting import shown
 
 # command -> (pattern of a metric that a sweep can optimise, an example)
 METRICS = {
-    "train": (r"(comparative|nll)/\w+", "comparative/val_accuracy"),
+    "train": (r"(comparative|nll|preference)/\w+", "comparative/val_accuracy"),
     "evaluate": (r"[^/]+/[^/]+/[\w@]+", "tuned/all/pylint_mean"),
+    "prefer": (r"(base|tuned)/\w+", "tuned/margin"),
 }
 CANONICAL = "canonical"  # completions=…: the benchmark's own solutions
 # arguments of lightning.Trainer that would be overridden -> what to do instead

@@ -40,6 +40,7 @@ RESULTS = (
         "metrics.json",
         "omega.json",
         "dilution.json",
+        "preference.json",
         "tasks.jsonl",
         "verdicts.jsonl",
         "training",

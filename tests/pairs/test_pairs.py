@@ -222,7 +222,7 @@ def test_counts_merge_and_explain_an_empty_data_set():
 
 
 def test_unknown_options_are_the_users_mistake():
-    with pytest.raises(UserError, match="prefer=best cannot be: it must be score or similarity"):
+    with pytest.raises(UserError, match="prefer=best cannot be: it must be score, similarity or ches"):
         SelectionOptions(prefer="best")
 
 

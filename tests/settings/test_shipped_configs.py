@@ -15,6 +15,7 @@ USES = {
     "omega": (*EVALUATED, "system", "judge"),
     "dilution": EVALUATED,
     "pairs": (*EVALUATED, "pairs", "judge", "ray"),
+    "prefer": ("backbone",),
     "grpo": (*EVALUATED, "judge", "experiment"),
     "tasks": ("benchmark", "judge"),
 }

@@ -25,7 +25,7 @@ def prepared(command, *overrides):
         ("train", ["+decoding.sampling.topp=0.9"], "Did you mean decoding.sampling.top_p?"),
         ("train", ["+decoding.tokens_budget=1"], "Did you mean decoding.token_budget?"),
         ("train", ["+sed=1"], "Did you mean seed?"),
-        ("train", ["pairs.selection.prefer=size"], "it must be score or similarity"),
+        ("train", ["pairs.selection.prefer=size"], "it must be score, similarity or ches"),
         ("train", ["decoding=spa", "+decoding.gate.treshold=1"], "There is no setting decoding.gate.treshold."),
         (
             "train",

@@ -1,8 +1,9 @@
-"""Algorithm 1 as one step: pairs of the model's own programs, or ready-made ones."""
+"""Pairs as one step: of the recipe that group `pairs` names, ready-made ones, or a mixture."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,10 +13,18 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from cptlab import pairs
-from cptlab.commands.shared.common import PAIRS_FILE, STATISTICS_FILE, TOO_LONG, build_judge, say, say_left_out
+from cptlab.commands.shared.common import (
+    PAIRS_FILE,
+    STATISTICS_FILE,
+    TOO_LONG,
+    build_judge,
+    content_of,
+    say,
+    say_left_out,
+)
 from cptlab.commands.shared.many_machines import make_a_part, make_programs, on_the_driver
 from cptlab.errors import UserError
-from cptlab.pairs import FilterCounts, ReadyPairs, SampledPairs
+from cptlab.pairs import InjectedPairs, MixedPairs, ReadyPairs, RewrittenPairs, SampledPairs
 from cptlab.records import Pair, Task
 from cptlab.settings.instantiate import instantiate
 from cptlab.storage.atomic import write_json
@@ -29,83 +38,88 @@ from cptlab.tasks.benchmark import digest_of
 
 if TYPE_CHECKING:
     from cptlab.systems.judge import Judge
-    from cptlab.systems.samples import SystemPrograms
+    from cptlab.systems.loading import LoadedSystem
 
 FILES = (PAIRS_FILE, STATISTICS_FILE)
 
 
 def build_pairs(config: DictConfig, backbone: Any = None) -> Path:
-    """Run Algorithm 1 on the tasks of splits train and validation; return the directory with pairs and statistics.
+    """Build the pairs of splits train and validation as group `pairs` says; return the directory with pairs and statistics.
 
     The directory lies in the cache, named by all that the pairs depend on; a killed build goes on where it was. Raises
     UserError where no pair is left, with what each filter dropped. Ready-made pairs of `pairs.dataset` are read instead.
     """
     backbone = backbone or instantiate(on_the_driver(config, config.backbone), "backbone")
-    recipe = instantiate(config.pairs, "pairs")
+    return _build(config, _recipe(config), backbone)
+
+
+def _recipe(config: DictConfig) -> Any:
+    # as Hydra would otherwise put the recipes of a mixture into a config of its own
+    return instantiate(OmegaConf.create(content_of(config.pairs) | {"_convert_": "all"}), "pairs")
+
+
+def _build(config: DictConfig, recipe: Any, backbone: Any) -> Path:
     if isinstance(recipe, ReadyPairs):
         return _ready_pairs(config, recipe, backbone)
+    if isinstance(recipe, MixedPairs):
+        return _mixed_pairs(config, recipe, backbone)
+    from cptlab.systems.pair_sources.injected import injected_pairs
+    from cptlab.systems.pair_sources.rewritten import rewritten_pairs
+    from cptlab.systems.pair_sources.sampled import sampled_pairs
+
+    sources = {SampledPairs: sampled_pairs, InjectedPairs: injected_pairs, RewrittenPairs: rewritten_pairs}
     judge = build_judge(config)
     directory, tasks, decoding = _place(config, recipe, backbone, judge)
     with _making(directory) as directory:
         if is_sound(directory, FILES):
             say(f"Pairs: found in {directory}")
             return directory
-        programs, left_out = _programs(recipe, backbone, judge, tasks, decoding)
-        tasks = programs.chunks.tasks
-        make_programs(config, programs, config.backbone, None)
-        by_id = {task.id: task for task in tasks}
-        counts, found = FilterCounts(), []
-        for task_id, completions, qualities, verdicts in programs.by_task():
-            task = dataclasses.replace(by_id[task_id], prompt=programs.prompts[task_id])
-            choice, dropped = pairs.select_pair(task, completions, qualities, verdicts, recipe.selection)
-            counts += dropped
-            if choice is not None:
-                found.append(
-                    pairs.make_pair(
-                        task,
-                        choice,
-                        completions,
-                        qualities,
-                        backbone.encode_completion,
-                        backbone.decode,
-                        refine=recipe.refine,
-                    )
-                )
-        if not any(pair.split == "train" for pair in found):
-            raise pairs.no_pairs_left(counts, recipe.selection)
+        system, tasks, left_out = _system(backbone, tasks, decoding)
+        fill = functools.partial(make_programs, config, node=config.backbone, run=None)
+        found, facts = sources[type(recipe)](recipe, system, tasks, judge, fill)
         statistics = pairs.pair_statistics(found, backbone.encode_completion, backbone.decode)
-        statistics |= {"filters": dataclasses.asdict(counts), "left_out": {TOO_LONG: left_out}}
-        facts = {"engine": decoding.engine_facts(), "sandbox": judge.level, "scorer": judge.scorer.name}
-        statistics |= facts
+        statistics |= facts | {"left_out": {TOO_LONG: left_out}}
+        statistics |= {"engine": decoding.engine_facts(), "sandbox": judge.level, "scorer": judge.scorer.name}
         _write(directory, found, statistics)
-    say(f"Pairs: {len(found)} from {len(tasks)} tasks and {counts.samples} programs, in {directory}")
+    say(f"Pairs: {len(found)} from {len(tasks)} tasks ({_counted(facts)}), in {directory}")
     return directory
+
+
+def _counted(facts: dict[str, Any]) -> str:
+    """The counts of a recipe in words."""
+    counts = facts.get("filters", {}) and {"programs": facts["filters"]["samples"]}
+    counts = counts or next(iter(facts.values()))
+    return ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in counts.items() if isinstance(value, int))
 
 
 def make_part_of_programs(config: DictConfig) -> None:
     """Make a shard of the programs that pairs are made of, or measure what all of them take; no pairs are made."""
-    recipe = instantiate(config.pairs, "pairs")
-    if isinstance(recipe, ReadyPairs):
+    recipe = _recipe(config)
+    if isinstance(recipe, MixedPairs):
+        raise UserError(
+            "A mixture is of several recipes. Make the programs of each by itself, such as with pairs=kata."
+        )
+    if isinstance(recipe, ReadyPairs) or (isinstance(recipe, InjectedPairs) and recipe.source == "canonical"):
         raise UserError(
             "These pairs are ready-made: no programs are made for them. Leave out shard, shards and estimate."
         )
+    from cptlab.systems.samples import SystemPrograms
+
     backbone, judge = instantiate(config.backbone, "backbone"), build_judge(config)
     _, tasks, decoding = _place(config, recipe, backbone, judge)
-    make_a_part(config, _programs(recipe, backbone, judge, tasks, decoding)[0])
+    system, tasks, _ = _system(backbone, tasks, decoding)
+    make_a_part(config, SystemPrograms(system, tasks, recipe.n, judge, recipe.seed))
 
 
-def _programs(
-    recipe: SampledPairs, backbone: Any, judge: Judge, tasks: list[Task], decoding: Decoding
-) -> tuple[SystemPrograms, list[str]]:
-    """Return the programs that pairs are made of, and the ids of tasks that are too long for the context."""
+def _system(backbone: Any, tasks: list[Task], decoding: Decoding) -> tuple[LoadedSystem, list[Task], list[str]]:
+    """Return what makes the programs, the tasks that fit into the context, and the ids of the others."""
     from cptlab.adapters import Policy
     from cptlab.systems.loading import LoadedSystem, leave_out_long
-    from cptlab.systems.samples import SystemPrograms
 
     system = LoadedSystem("pairs", Policy(backbone), decoding)
     (fitting,), left_out = leave_out_long([system], tasks)
     say_left_out(left_out, len(tasks))
-    return SystemPrograms(system, fitting, recipe.n, judge, recipe.seed), left_out
+    return system, fitting, left_out
 
 
 def pairs_to_train_on(config: DictConfig, backbone: Any) -> Path:
@@ -119,11 +133,30 @@ def find_pairs(config: DictConfig, backbone: Any) -> Path | None:
     """Return the file that `pairs_to_train_on` gives; None where it would have to make programs first."""
     if config.data.pairs_file is not None:
         return _given_pairs(config, backbone)
-    recipe = instantiate(config.pairs, "pairs")
+    directory = _find(config, _recipe(config), backbone)
+    return None if directory is None else directory / PAIRS_FILE
+
+
+def _find(config: DictConfig, recipe: Any, backbone: Any) -> Path | None:
     if isinstance(recipe, ReadyPairs):
-        return _ready_pairs(config, recipe, backbone) / PAIRS_FILE
+        return _ready_pairs(config, recipe, backbone)
+    if isinstance(recipe, MixedPairs):
+        there = all(_find(config, part, backbone) is not None for part in recipe.parts.values())
+        return _mixed_pairs(config, recipe, backbone) if there else None
     directory = _place(config, recipe, backbone, build_judge(config))[0]
-    return directory / PAIRS_FILE if is_sound(directory, FILES) else None
+    return directory if is_sound(directory, FILES) else None
+
+
+def _mixed_pairs(config: DictConfig, recipe: MixedPairs, backbone: Any) -> Path:
+    """Build the parts, and write the mixture of them as `build_pairs` leaves its own; return its directory."""
+    parts = {name: pairs.read_pairs(_build(config, part, backbone) / PAIRS_FILE) for name, part in recipe.parts.items()}
+    found = pairs.mixture(parts, recipe.shares, recipe.seed)
+    taken = set(found)
+    counts = {name: sum(pair in taken for pair in part) for name, part in parts.items()}
+    directory = _keep(config, found, {"mixed": counts}, backbone)
+    said = ", ".join(f"{count} {name} of {len(parts[name])}" for name, count in counts.items())
+    say(f"Pairs: {len(found)} ({said}), in {directory}")
+    return directory
 
 
 @contextmanager
@@ -144,7 +177,9 @@ def _write(directory: Path, found: list[Pair], statistics: dict[str, Any]) -> No
     write_checksums(directory, FILES)
 
 
-def _place(config: DictConfig, recipe: SampledPairs, backbone: Any, judge: Judge) -> tuple[Path, list[Task], Decoding]:
+def _place(
+    config: DictConfig, recipe: SampledPairs | InjectedPairs | RewrittenPairs, backbone: Any, judge: Judge
+) -> tuple[Path, list[Task], Decoding]:
     """Return where the pairs of these settings are kept, the tasks, and how programs are sampled."""
     decoding = build_decoding(config.decoding)
     if decoding.guidance or decoding.steering or decoding.strategy or decoding.second_try:
@@ -175,7 +210,7 @@ def _given_pairs(config: DictConfig, backbone: Any) -> Path:
     found = pairs.read_pairs(path)
     if pairs.fit_tokenizer(found, backbone.encode_completion):
         return path
-    recipe = instantiate(config.pairs, "pairs")
+    recipe = _recipe(config)
     refine = recipe.refine if isinstance(recipe, SampledPairs) else "none"
     found = [pairs.mask_anew(pair, backbone.encode_completion, backbone.decode, refine=refine) for pair in found]
     directory = _keep(config, found, {}, backbone)

@@ -40,6 +40,7 @@ class RuffFix:
 
     select: Annotated[Sequence[str], Setting("Rules whose fixes are made, as in `ruff check --select`.")] = SELECT
     unsafe_fixes: Annotated[bool, Setting("Also make fixes that may change what a program does.")] = False
+    layout: Annotated[bool, Setting("Also lay the program out anew, with `ruff format`.")] = True
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -57,7 +58,8 @@ class RuffFix:
             unsafe = "--unsafe-fixes" if self.unsafe_fixes else "--no-unsafe-fixes"
             rules = ",".join(self.select)
             _ruff(directory, "check", "--fix", "--exit-zero", unsafe, f"--select={rules}")
-            _ruff(directory, "format")
+            if self.layout:
+                _ruff(directory, "format")
             found = [file.read_bytes() for file in files]
         return [
             program if before == after else after.decode("utf-8", "surrogatepass")
