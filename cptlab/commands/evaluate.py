@@ -25,7 +25,8 @@ from cptlab.commands.shared.common import (
     write_config,
 )
 from cptlab.commands.shared.evaluation_report import pair_statistics_of, report_evaluation, stored_metric
-from cptlab.commands.shared.systems import build_backbone, choose_systems, shared_setting
+from cptlab.commands.shared.many_machines import make_a_part, make_programs, makes_a_part, on_the_driver
+from cptlab.commands.shared.systems import backbone_node, choose_systems, shared_setting
 from cptlab.errors import UserError
 from cptlab.metrics.summary import allowed_ks, flat_names
 from cptlab.process.ends import exit_with
@@ -37,6 +38,7 @@ from cptlab.settings.run_record import read_training
 from cptlab.storage.atomic import write_text
 from cptlab.storage.digests import fingerprint
 from cptlab.storage.jsonl import write_jsonl
+from cptlab.storage.run_directory import discard
 from cptlab.systems import System
 from cptlab.systems.decoding import build_decoding
 from cptlab.tasks.benchmark import Benchmark
@@ -57,7 +59,7 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
         return _evaluate_files(config, fresh)
     started = time.monotonic()
     from cptlab.systems.loading import check_system, leave_out_long, load_system
-    from cptlab.systems.samples import sample_and_judge
+    from cptlab.systems.samples import SystemPrograms
     from cptlab.systems.tuned_omega import with_stored_omega
 
     # 1. What is evaluated. Every mistake in it is found here, before any work.
@@ -72,7 +74,8 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     check_optimized(
         config, flat_names(tasks, [system.name for system in chosen], ks, config.n, scorer=judge.scorer.name)
     )
-    backbone = build_backbone(config, chosen)
+    node = backbone_node(config, chosen)
+    backbone = instantiate(on_the_driver(config, node), "backbone")
     cache = Path(config.paths.cache)
     systems = [load_system(system, backbone, decoding) for system in chosen]
     of = len(tasks)
@@ -83,6 +86,12 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     systems = [with_stored_omega(system, backbone, benchmark, tasks, cache) for system in systems]
     _say_who_is_decoded_plainly(chosen, systems, decoding)
     sandbox = check_sandbox(config)
+
+    if makes_a_part(config):
+        for system in systems:
+            make_a_part(config, SystemPrograms(system, tasks, config.n, judge, config.seed))
+        discard(fresh)
+        return None
 
     # 2. The run directory.
     runs = {system.name: system.run for system in chosen if system.run is not None}
@@ -106,7 +115,9 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
     # 3. The work, system by system.
     programs, cost, seconds = {}, {}, {}
     for system in systems:
-        judged = sample_and_judge(system, tasks, config.n, judge, seed=config.seed)
+        sampled = SystemPrograms(system, tasks, config.n, judge, config.seed)
+        make_programs(config, sampled, node, runs.get(system.name))
+        judged = sampled.judged()
         judged.write(run.directory / system.name)
         programs[system.name], cost[system.name] = judged.results(), judged.cost.as_dict()
         seconds[system.name] = judged.seconds

@@ -12,7 +12,13 @@ from typing import Annotated, Any, get_type_hints
 
 from cptlab.settings.groups import Data, Decoding, Paths
 from cptlab.settings.setting import Part, Setting
-from cptlab.settings.shared_settings import CommandSettings, JudgingSettings, ModelSettings, SandboxSettings
+from cptlab.settings.shared_settings import (
+    CommandSettings,
+    JudgingSettings,
+    ModelSettings,
+    ProgramsSettings,
+    SandboxSettings,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +49,7 @@ class TrainSettings(JudgingSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateSettings(JudgingSettings):
+class EvaluateSettings(ProgramsSettings):
     """conf/evaluate.yaml."""
 
     benchmark: Annotated[Any, Part(optional=True)] = None
@@ -107,7 +113,7 @@ class EvaluateSettings(JudgingSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairsSettings(JudgingSettings):
+class PairsSettings(ProgramsSettings):
     """conf/pairs.yaml."""
 
     benchmark: Annotated[Any, Part()]

@@ -91,6 +91,7 @@ def check_decoding(node: DictConfig, place: str) -> None:
 def check_together(config: DictConfig) -> None:
     """Check a config whose settings are each allowed. Raises UserError for the first that contradicts another."""
     _check_given(config)
+    _check_shards(config)
     _check_ks(config)
     _check_metric(config)
     _check_disabled(config)
@@ -112,6 +113,7 @@ def _check_given(config: DictConfig) -> None:
             "benchmark=humaneval."
         )
     asked = {"run": ("latest", None), "backbone": (None,), "prompting": (None,), "limit": (None,), "device": (None,)}
+    asked |= {"shards": (None,), "shard": (None,), "ray": (None,), "estimate": (False,)}
     if config.completions == CANONICAL:
         del asked["limit"]
     for name, usual in asked.items():
@@ -119,6 +121,28 @@ def _check_given(config: DictConfig) -> None:
             raise UserError(
                 f"{name}=… and completions=… contradict each other: a file of programs is judged whole and without a "
                 f"model. Leave {name} out."
+            )
+
+
+def _check_shards(config: DictConfig) -> None:
+    """Who makes the programs: this command, a shard of it, or Ray."""
+    shard, shards = config.get("shard"), config.get("shards")
+    if shard is None and shards is None:
+        return
+    if shard is None or shards is None:
+        missing = "shard" if shard is None else "shards"
+        raise UserError(
+            f"{missing} is missing: shards=8 shard=3 is the fourth of eight, and -m shards=8 'shard=range(8)' makes all of "
+            "them. Give both, or neither."
+        )
+    if shard >= shards:
+        raise UserError(
+            f"shard={shard} cannot be with shards={shards}: shards are numbered from 0. Give one up to {shards - 1}."
+        )
+    for name in ("ray", "estimate"):
+        if config.get(name):
+            raise UserError(
+                f"{name}=… and shard=… contradict each other: a shard is made by this command. Leave one out."
             )
 
 

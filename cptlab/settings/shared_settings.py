@@ -63,3 +63,25 @@ class JudgingSettings(SandboxSettings, ModelSettings):
     scorer: Annotated[Any, Part()]
     decoding: Decoding
     experiment_name: Annotated[str, Setting("Name of the experiment, the group of its runs in W&B.")] = "default"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProgramsSettings(JudgingSettings):
+    """What the commands have whose programs several processes or machines can make (docs/scale.md)."""
+
+    shards: Annotated[
+        int | None, Setting("Into how many shards the programs are divided; null: this command makes all.", at_least=1)
+    ] = None
+    shard: Annotated[
+        int | None,
+        Setting(
+            "The shard, from 0, whose programs this command makes and nothing else; without shard and shards, the same command "
+            "then finds them.",
+            at_least=0,
+        ),
+    ] = None
+    ray: Annotated[Any, Part(optional=True)] = None
+    estimate: Annotated[
+        bool,
+        Setting("true: only make a first chunk of programs, and print what all of them would take of time and disk."),
+    ] = False

@@ -19,7 +19,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from cptlab.storage.locks import locked
 
 FORMAT = 2  # of the files; another one has other directories
 MANIFEST = "manifest.json"
+LOCK_SUFFIX = ".lock"
 
 
 class ChunkStore:
@@ -39,14 +41,14 @@ class ChunkStore:
 
     `kind` is the dataclass of the records. `work` is plain JSON data that names everything the results depend on. `keys`
     name the chunks and are fixed up front; the records of the i-th are in `<i>.jsonl`. All three go into the fingerprint,
-    so other work has another directory. Several processes may open the same store: one computes, the others wait for it
-    and find the chunks done. What is damaged is set aside and made anew (damaged.py). A complete store is only read, so it
+    so other work has another directory. Several processes may fill the same store, also on several machines with a common
+    disk: who computes a chunk holds its lock, and the others wait for it and find the chunk done. What is damaged is set aside and made anew (damaged.py). A complete store is only read, so it
     may be another user's; in the place of an unfinished one that cannot be written to, this user gets one of their own.
     """
 
     def __init__(self, root: str | os.PathLike, kind: type, work: Mapping[str, Any], keys: Sequence[str]) -> None:
         assert len(set(keys)) == len(keys)
-        self.kind = kind
+        self.kind, self.work = kind, work
         self.keys = list(keys)
         self._files = {key: f"{i:05d}.jsonl" for i, key in enumerate(self.keys)}
         content = {"format": FORMAT, "kind": kind.__name__, "work": work, "keys": self.keys}
@@ -58,7 +60,9 @@ class ChunkStore:
             return
         self.directory = usable_place(self.directory)
         with locked(self.directory):
-            for partial in self.directory.glob("*.partial"):  # of a killed run: who writes holds the lock
+            for partial in self.directory.glob(
+                f"{MANIFEST}.*.partial"
+            ):  # of a killed run: who writes it holds the lock
                 partial.unlink()
             for key in self.keys:
                 if self.path(key).is_file():
@@ -80,21 +84,27 @@ class ChunkStore:
         """Return the keys of the chunks that are not done, in order."""
         return [key for key in self.keys if not self.path(key).is_file()]
 
-    def compute(self, callback: Callable[[str], Iterable[Any]], progress: Callable[[int], None] | None = None) -> None:
-        """Compute every missing chunk with `callback(key)`, in order. `progress` is called with numbers of finished chunks."""
-        if not self.missing():
+    def compute(
+        self,
+        callback: Callable[[str], Iterable[Any]],
+        progress: Callable[[int], None] | None = None,
+        keys: Collection[str] | None = None,
+    ) -> None:
+        """Compute the missing chunks among `keys` (None: all) with `callback(key)`, in the order of the store's keys.
+
+        `progress` is called with numbers of finished chunks: of those that are there first, then after each.
+        """
+        wanted = [key for key in self.keys if keys is None or key in keys]
+        missing = [key for key in wanted if not self.path(key).is_file()]
+        if progress is not None:
+            progress(len(wanted) - len(missing))
+        for key in missing:
+            with self._held(key):
+                if not self.path(key).is_file():
+                    write_lines(self.path(key), self._sealed(map(to_json, callback(key))))
+                    self._journal_path(key).unlink(missing_ok=True)
             if progress is not None:
-                progress(len(self.keys))
-            return
-        with locked(self.directory):
-            missing = self.missing()
-            if progress is not None:
-                progress(len(self.keys) - len(missing))
-            for key in missing:
-                write_lines(self.path(key), self._sealed(map(to_json, callback(key))))
-                self._journal_path(key).unlink(missing_ok=True)
-                if progress is not None:
-                    progress(1)
+                progress(1)
 
     def read(self, key: str) -> list[Any]:
         """Return the records of one chunk. Raises UserError, naming the file, where it was damaged since it was opened."""
@@ -107,6 +117,16 @@ class ChunkStore:
         """Yield all records, in the order of the keys."""
         for key in self.keys:
             yield from self.read(key)
+
+    @contextmanager
+    def _held(self, key: str) -> Iterator[None]:
+        """Hold a chunk. Its lock file goes once the chunk is there: who still waits for it then finds the chunk done."""
+        name = self.path(key).with_suffix(LOCK_SUFFIX).name
+        with locked(self.directory, name=name):
+            for partial in self.directory.glob(f"{self.path(key).name}.*.partial"):  # of a killed run
+                partial.unlink()
+            yield
+            (self.directory / name).unlink(missing_ok=True)
 
     def _journal_path(self, key: str) -> Path:
         return self.path(key).with_suffix(".journal")

@@ -4,6 +4,8 @@
     lock = try_lock(directory)           # or do not wait: None if another process holds it
     lock.release()
 
+Several parts of a directory are held one by one under names of their own: `locked(directory, name="00003.lock")`.
+
 Take one around every change that two processes must not make at once. A killed process lets go, and a process that is
 forked while a lock is held does not hold it: its copy of the lock file is closed at once.
 """
@@ -36,9 +38,9 @@ class Lock:
         self._file.close()
 
 
-def try_lock(directory: Path, *, shared: bool = False) -> Lock | None:
+def try_lock(directory: Path, *, shared: bool = False, name: str = LOCK_FILE) -> Lock | None:
     """Make `directory` and hold it, or return None if another process holds it."""
-    file = _open(directory)
+    file = _open(directory, name)
     try:
         fcntl.flock(file, _kind(shared) | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -60,17 +62,19 @@ def is_locked(directory: Path) -> bool:
 
 
 @contextmanager
-def locked(directory: Path, *, shared: bool = False, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+def locked(
+    directory: Path, *, shared: bool = False, waiting: Callable[[], None] | None = None, name: str = LOCK_FILE
+) -> Iterator[None]:
     """Make `directory` and hold it within the block; wait while another process holds it.
 
     `shared`: any number of such holders at once, but none together with one that is not. `waiting` is called once, if
-    another process holds the directory.
+    another process holds the directory. `name`: of the lock file in the directory.
     """
-    lock = try_lock(directory, shared=shared)
+    lock = try_lock(directory, shared=shared, name=name)
     if lock is None:
         if waiting is not None:
             waiting()
-        file = _open(directory)
+        file = _open(directory, name)
         fcntl.flock(file, _kind(shared))
         lock = Lock(file)
     try:
@@ -79,9 +83,9 @@ def locked(directory: Path, *, shared: bool = False, waiting: Callable[[], None]
         lock.release()
 
 
-def _open(directory: Path) -> TextIO:
+def _open(directory: Path, name: str) -> TextIO:
     directory.mkdir(parents=True, exist_ok=True)
-    path = directory / LOCK_FILE
+    path = directory / name
     if path.is_dir():
         set_aside(path, "it is a directory")
     return open(path, "a+")  # NFS asks for a file that is open for reading and writing

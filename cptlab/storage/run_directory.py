@@ -49,7 +49,7 @@ RESULTS = (
 # settings that change no result, so runs that differ in them alone are the same run
 INCIDENTAL = (
     *("paths", "logger", "print_config", "tags", "callbacks", "task_name", "workers", "optimized_metric", "compute"),
-    *("estimate", "ablation", "debug"),
+    *("estimate", "shards", "shard", "ray", "ablation", "debug"),
 )
 
 

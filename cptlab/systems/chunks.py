@@ -1,8 +1,11 @@
-"""Tasks in chunks: how the work on a system's programs is cut, so that a kill costs at most the chunk in hand."""
+"""Tasks in chunks: how the work on a system's programs is cut, so that a kill costs at most the chunk in hand.
+
+Chunks are also what machines share out among themselves: a chunk is the same whoever makes it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,9 +30,24 @@ class TaskChunks:
         start = int(key) * self.size
         return self.tasks[start : start + self.size]
 
-    def compute(self, store: ChunkStore, title: str, make: Callable[[str, Callable[[int], None]], list[Any]]) -> None:
-        """Make the chunks that `store` lacks with `make(key, advance)`, under a progress bar over programs."""
-        total = self.programs * len(self.tasks)
-        missing = self.programs * sum(len(self.tasks_of(key)) for key in store.missing())
-        with progress_bar(title, total, "programs", done=total - missing) as advance:
-            store.compute(lambda key: make(key, advance))
+    def programs_of(self, keys: Collection[str]) -> int:
+        """Count the programs of these chunks."""
+        return self.programs * sum(len(self.tasks_of(key)) for key in keys)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the work on programs: `make(key, advance)` gives the records of a chunk, which `store` keeps."""
+
+    title: str
+    chunks: TaskChunks
+    store: ChunkStore
+    make: Callable[[str, Callable[[int], None]], list[Any]]
+
+    def fill(self, keys: Collection[str] | None = None) -> None:
+        """Make those of the chunks `keys` (None: all) that are missing, under a progress bar over programs."""
+        wanted = self.store.keys if keys is None else keys
+        total = self.chunks.programs_of(wanted)
+        missing = self.chunks.programs_of([key for key in self.store.missing() if key in wanted])
+        with progress_bar(self.title, total, "programs", done=total - missing) as advance:
+            self.store.compute(lambda key: self.make(key, advance), keys=wanted)

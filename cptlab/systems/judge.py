@@ -15,7 +15,7 @@ from cptlab.judging.verdicts.judge import judge_programs
 from cptlab.records import Prompt, Quality, Task, Verdict
 from cptlab.storage.chunk_store import ChunkStore
 from cptlab.storage.jsonl import from_json
-from cptlab.systems.chunks import TaskChunks
+from cptlab.systems.chunks import Stage, TaskChunks
 from cptlab.systems.code_digest import judging_digest
 from cptlab.tasks.benchmark import digest_of
 
@@ -25,7 +25,8 @@ class Judge:
     """How programs are judged, and below which directory the results are kept.
 
     `scorer`: what quality is. `workers`: processes; None: one per core.
-    `sandbox`: the weakest level that will do (judging/sandbox/levels.py).
+    `sandbox`: the weakest level that will do (judging/sandbox/levels.py). `score_cache`: whether scores are also kept by
+    program, in an SQLite file, which is not for a disk that several machines write to.
     """
 
     cache: Path
@@ -33,14 +34,15 @@ class Judge:
     workers: int | None = None
     sandbox: str = "landlock"
     limits: Limits = field(default_factory=Limits)
+    score_cache: bool = True
 
     @cached_property
     def level(self) -> str:
         """The sandbox level that programs are run at: the strongest of this machine, which verdicts may depend on."""
         return probe_sandbox(self.sandbox)["level"]
 
-    def score(self, programs: ChunkStore, chunks: TaskChunks, title: str) -> ChunkStore:
-        """Score stored completions; the store of their Quality."""
+    def scoring(self, programs: ChunkStore, chunks: TaskChunks, title: str) -> Stage:
+        """Return the stage that scores stored completions: a Quality each."""
         work = {
             "completions": programs.fingerprint,
             "judging": judging_digest(),
@@ -51,15 +53,15 @@ class Judge:
         def score(key: str, advance: Callable[[int], None]) -> list[Quality]:
             return self.qualities([completion.program for completion in programs.read(key)], advance)
 
-        chunks.compute(scored, f"{title}: scoring with {self.scorer.name}", score)
-        return scored
+        return Stage(f"{title}: scoring with {self.scorer.name}", chunks, scored, score)
 
     def qualities(self, programs: Sequence[str], progress: Callable[[int], None] | None = None) -> list[Quality]:
         """Score programs, in order. `progress` gets numbers of programs."""
-        return score_all(self.scorer, programs, workers=self.workers, cache=self.cache, progress=progress)
+        cache = self.cache if self.score_cache else None
+        return score_all(self.scorer, programs, workers=self.workers, cache=cache, progress=progress)
 
-    def run_tests(self, programs: ChunkStore, chunks: TaskChunks, title: str) -> ChunkStore:
-        """Run stored completions on the tests of their tasks; the store of their Verdict."""
+    def testing(self, programs: ChunkStore, chunks: TaskChunks, title: str) -> Stage:
+        """Return the stage that runs stored completions on the tests of their tasks: a Verdict each."""
         by_id = {task.id: task for task in chunks.tasks}
         work = {
             "completions": programs.fingerprint,
@@ -86,8 +88,7 @@ class Judge:
                 judge_programs(items, workers=self.workers, limits=self.limits, ended=ended, at_least=self.sandbox)
             return [made[row] for row in sorted(made)]
 
-        chunks.compute(judged, f"{title}: running the tests", judge)
-        return judged
+        return Stage(f"{title}: running the tests", chunks, judged, judge)
 
 
 def digest_of_tests(tasks: Sequence[Task]) -> str:

@@ -49,17 +49,6 @@ class JudgedPrograms:
         """Return the programs of each task, as metrics.summary takes them."""
         return {task_id: list(map(judged_program, *records)) for task_id, *records in self.by_task()}
 
-    def of(self, task_ids: Sequence[str]) -> JudgedPrograms:
-        """Return the rows of these tasks."""
-        wanted = set(task_ids)
-        rows = [i for i, completion in enumerate(self.completions) if completion.task_id in wanted]
-        return JudgedPrograms(
-            [self.completions[i] for i in rows],
-            [self.qualities[i] for i in rows],
-            [self.verdicts[i] for i in rows],
-            self.cost,
-        )
-
     def failing_public(self) -> list[list[int]]:
         """Return, for each task, the samples that do not pass all public tests."""
         return [

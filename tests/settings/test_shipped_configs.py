@@ -11,16 +11,17 @@ from cptlab.settings.instantiate import instantiate
 EVALUATED = ("backbone", "benchmark", "decoding")
 USES = {
     "train": ("*",),
-    "evaluate": (*EVALUATED, "logger", "paths", "system", "judge", "experiment", "decoding/*"),
+    "evaluate": (*EVALUATED, "logger", "paths", "system", "judge", "ray", "experiment", "decoding/*"),
     "omega": (*EVALUATED, "system", "judge"),
     "dilution": EVALUATED,
-    "pairs": (*EVALUATED, "pairs", "judge"),
+    "pairs": (*EVALUATED, "pairs", "judge", "ray"),
     "grpo": (*EVALUATED, "judge", "experiment"),
     "tasks": ("benchmark", "judge"),
 }
 NOT_OF_TRAIN = {
     "hydra",
     "hparams_search",
+    "ray",
     "scale",
     "system",
     *(f"decoding/{part}" for part in ("negative", "gate", "rule", "strategy")),

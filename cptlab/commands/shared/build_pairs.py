@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cptlab import pairs
 from cptlab.commands.shared.common import PAIRS_FILE, STATISTICS_FILE, TOO_LONG, build_judge, say, say_left_out
+from cptlab.commands.shared.many_machines import make_a_part, make_programs, on_the_driver
 from cptlab.errors import UserError
 from cptlab.pairs import FilterCounts, ReadyPairs, SampledPairs
 from cptlab.records import Pair, Task
@@ -28,6 +29,7 @@ from cptlab.tasks.benchmark import digest_of
 
 if TYPE_CHECKING:
     from cptlab.systems.judge import Judge
+    from cptlab.systems.samples import SystemPrograms
 
 FILES = (PAIRS_FILE, STATISTICS_FILE)
 
@@ -38,29 +40,23 @@ def build_pairs(config: DictConfig, backbone: Any = None) -> Path:
     The directory lies in the cache, named by all that the pairs depend on; a killed build goes on where it was. Raises
     UserError where no pair is left, with what each filter dropped. Ready-made pairs of `pairs.dataset` are read instead.
     """
-    from cptlab.adapters import Policy
-    from cptlab.systems.loading import LoadedSystem, leave_out_long
-    from cptlab.systems.samples import sample_and_judge
-
-    backbone = backbone or instantiate(config.backbone, "backbone")
+    backbone = backbone or instantiate(on_the_driver(config, config.backbone), "backbone")
     recipe = instantiate(config.pairs, "pairs")
     if isinstance(recipe, ReadyPairs):
         return _ready_pairs(config, recipe, backbone)
     judge = build_judge(config)
     directory, tasks, decoding = _place(config, recipe, backbone, judge)
-    system = LoadedSystem("pairs", Policy(backbone), decoding)
     with _making(directory) as directory:
         if is_sound(directory, FILES):
             say(f"Pairs: found in {directory}")
             return directory
-        of = len(tasks)
-        (tasks,), left_out = leave_out_long([system], tasks)
-        say_left_out(left_out, of)
-        judged = sample_and_judge(system, tasks, recipe.n, judge, seed=recipe.seed)
+        programs, left_out = _programs(recipe, backbone, judge, tasks, decoding)
+        tasks = programs.chunks.tasks
+        make_programs(config, programs, config.backbone, None)
         by_id = {task.id: task for task in tasks}
         counts, found = FilterCounts(), []
-        for task_id, completions, qualities, verdicts in judged.by_task():
-            task = dataclasses.replace(by_id[task_id], prompt=system.shown_prompt(by_id[task_id]))
+        for task_id, completions, qualities, verdicts in programs.by_task():
+            task = dataclasses.replace(by_id[task_id], prompt=programs.prompts[task_id])
             choice, dropped = pairs.select_pair(task, completions, qualities, verdicts, recipe.selection)
             counts += dropped
             if choice is not None:
@@ -79,10 +75,37 @@ def build_pairs(config: DictConfig, backbone: Any = None) -> Path:
             raise pairs.no_pairs_left(counts, recipe.selection)
         statistics = pairs.pair_statistics(found, backbone.encode_completion, backbone.decode)
         statistics |= {"filters": dataclasses.asdict(counts), "left_out": {TOO_LONG: left_out}}
-        statistics |= {"engine": decoding.engine_facts(), "scorer": judge.scorer.name}
+        facts = {"engine": decoding.engine_facts(), "sandbox": judge.level, "scorer": judge.scorer.name}
+        statistics |= facts
         _write(directory, found, statistics)
     say(f"Pairs: {len(found)} from {len(tasks)} tasks and {counts.samples} programs, in {directory}")
     return directory
+
+
+def make_part_of_programs(config: DictConfig) -> None:
+    """Make a shard of the programs that pairs are made of, or measure what all of them take; no pairs are made."""
+    recipe = instantiate(config.pairs, "pairs")
+    if isinstance(recipe, ReadyPairs):
+        raise UserError(
+            "These pairs are ready-made: no programs are made for them. Leave out shard, shards and estimate."
+        )
+    backbone, judge = instantiate(config.backbone, "backbone"), build_judge(config)
+    _, tasks, decoding = _place(config, recipe, backbone, judge)
+    make_a_part(config, _programs(recipe, backbone, judge, tasks, decoding)[0])
+
+
+def _programs(
+    recipe: SampledPairs, backbone: Any, judge: Judge, tasks: list[Task], decoding: Decoding
+) -> tuple[SystemPrograms, list[str]]:
+    """Return the programs that pairs are made of, and the ids of tasks that are too long for the context."""
+    from cptlab.adapters import Policy
+    from cptlab.systems.loading import LoadedSystem, leave_out_long
+    from cptlab.systems.samples import SystemPrograms
+
+    system = LoadedSystem("pairs", Policy(backbone), decoding)
+    (fitting,), left_out = leave_out_long([system], tasks)
+    say_left_out(left_out, len(tasks))
+    return SystemPrograms(system, fitting, recipe.n, judge, recipe.seed), left_out
 
 
 def pairs_to_train_on(config: DictConfig, backbone: Any) -> Path:

@@ -65,7 +65,9 @@ def build_judge(config: DictConfig) -> Judge:
     from cptlab.systems.judge import Judge
 
     limits = instantiate(config.judge, "judge")
-    return Judge(Path(config.paths.cache), build_scorer(config), config.workers, config.sandbox, limits)
+    cache = Path(config.paths.cache).absolute()  # workers of other processes are in other directories
+    alone = config.get("shard") is None and config.get("ray") is None
+    return Judge(cache, build_scorer(config), config.workers, config.sandbox, limits, score_cache=alone)
 
 
 def build_scorer(config: DictConfig) -> Scorer:

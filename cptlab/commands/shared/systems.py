@@ -86,11 +86,16 @@ def shared_setting(config: DictConfig, systems: list[System], group: str) -> Dic
 
 
 def build_backbone(config: DictConfig, systems: list[System]) -> Any:
-    """Load the frozen backbone that all systems share, on `device` and asked by `prompting` if these are named."""
+    """Load the frozen backbone that all systems share."""
+    return instantiate(backbone_node(config, systems), "backbone")
+
+
+def backbone_node(config: DictConfig, systems: list[System]) -> DictConfig:
+    """Return the node of the backbone that all systems share, on `device` and asked by `prompting` if these are named."""
     node = prompted(shared_setting(config, systems, "backbone"), config.prompting).copy()
     if config.device is not None:
         node.device = config.device
-    return instantiate(node, "backbone")
+    return node
 
 
 def prompted(backbone: DictConfig, prompting: str | None) -> DictConfig:

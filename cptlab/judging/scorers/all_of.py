@@ -79,7 +79,7 @@ class AllOf:
     @cached_property
     def _base_digest(self) -> str:
         path = self.base_file
-        return file_digest(path if path.is_file() else path.with_name(f"{path.name}.gz"))
+        return str(file_digest(path if path.is_file() else path.with_name(f"{path.name}.gz")))
 
     def check(self) -> None:
         for one in self.scorers.values():
