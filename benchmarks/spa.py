@@ -272,8 +272,8 @@ class CacheSizes:
     def __init__(self, backbone: Backbone) -> None:
         self.largest, step = 0, backbone.step
 
-        def watched(tokens: torch.Tensor, state: Any) -> torch.Tensor:
-            logits = step(tokens, state)
+        def watched(tokens: torch.Tensor, state: Any, *rest: Any) -> torch.Tensor:
+            logits = step(tokens, state, *rest)
             held = sum(layer.keys.nbytes + layer.values.nbytes for layer in state.cache.layers)
             self.largest = max(self.largest, held)
             return logits

@@ -68,7 +68,7 @@ class Task:
     both that the program defines; `candidate` stands for the entry point. `cpu_seconds` and `memory_mb` replace the usual
     limits of a test where these are too low. `rules` are the comparison rules of its tests, strict or official (APPS); the
     first decides. `uncounted` names the tests, public or hidden, that are not the benchmark's own: they do not count in the
-    verdict and have a metric of their own.
+    verdict and have a metric of their own. `variant_of` is the id of the task that this one is a perturbation of.
     """
 
     id: str
@@ -89,6 +89,7 @@ class Task:
     rules: tuple[str, ...] = ("strict",)
     uncounted: str = ""
     question: Prompt | None = None
+    variant_of: str = field(default="", repr=False)  # left out of digests, so that those of all other tasks stay
 
     @property
     def tests(self) -> tuple[Test, ...]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import torch
 
+from cptlab.backbone.decode_state import PREFIX_POSITION
+
 
 def token_positions(attention_mask: torch.Tensor, start: int) -> torch.Tensor:
     """Return the positions [B, T] of the tokens of a padded batch. The first real token of each row is at `start`."""
@@ -39,3 +41,9 @@ def additive_mask(
         visible &= (of_query == of_key) | (of_key == 0)
     mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
     return mask.masked_fill_(~visible, torch.finfo(dtype).min)[:, None]
+
+
+def with_prefix_keys(real: torch.Tensor, positions: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Put `length` prefix keys before the tokens: return which keys are real and their positions, both [B, length + T]."""
+    pad = torch.nn.functional.pad
+    return pad(real, (length, 0), value=True), pad(positions, (length, 0), value=PREFIX_POSITION)

@@ -13,7 +13,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import Cache
 
-from cptlab.backbone.attention_mask import additive_mask, token_positions
+from cptlab.backbone.attention_bias import AttentionBias, biased
+from cptlab.backbone.attention_mask import additive_mask, token_positions, with_prefix_keys
 from cptlab.backbone.chat_format import chat_format
 from cptlab.backbone.cpu_linear import use_cpu_linear
 from cptlab.backbone.decode_state import PREFIX_POSITION, DecodeState
@@ -30,10 +31,10 @@ SAMPLED = 1 << 16  # numbers of each weight tensor that the fingerprint reads
 class Backbone:
     """A frozen causal language model (`model`, in eval mode) and its `tokenizer`.
 
-    `config` is that of its text part. Hugging Face can load it again from `path`, and tables call it `name`. The tokens `eos_ids` end a text, `pad_id`
-    fills batches, and `mask_id` (or None) replaces anchored tokens in Selective Prompt Anchoring. `chat` is its chat format
-    where it is asked as a chat model (tasks/prompting.py). It takes
-    `context_length` positions, and `context_note` is "" or says why they are fewer than the model's own.
+    `config` is that of its text part. Hugging Face can load it again from `path`, and tables call it `name`. The tokens
+    `eos_ids` end a text, `pad_id` fills batches, and `mask_id` (or None) replaces anchored tokens in Selective Prompt Anchoring.
+    `chat` is its chat format where it is asked as a chat model (tasks/prompting.py). It takes `context_length` positions, and
+    `context_note` is "" or says why they are fewer than the model's own.
     """
 
     def __init__(
@@ -140,7 +141,7 @@ class Backbone:
         """
         cache, length = self._constant_cache(prefix, len(input_ids))
         positions = token_positions(attention_mask, length)
-        real, key_positions = _with_prefix_keys(attention_mask.bool(), positions, length)
+        real, key_positions = with_prefix_keys(attention_mask.bool(), positions, length)
         padded = not bool(attention_mask.all())
         return self._forward(input_ids, cache, positions, key_positions, real, padded).logits
 
@@ -158,7 +159,7 @@ class Backbone:
         """
         cache, length = self._constant_cache(prefix, len(input_ids))
         pad = torch.nn.functional.pad
-        real, key_positions = _with_prefix_keys(segments >= 0, positions + length, length)
+        real, key_positions = with_prefix_keys(segments >= 0, positions + length, length)
         branches = (segments, pad(segments, (length, 0))) if bool((segments > 0).any()) else None
         options = self._options(
             positions + length, key_positions, real, not bool((segments >= 0).all()), cache, branches
@@ -172,11 +173,15 @@ class Backbone:
 
     @torch.no_grad()
     def prefill(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, prefix: KeyValuePrefix | None = None
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        prefix: KeyValuePrefix | None = None,
+        bias: AttentionBias | None = None,
     ) -> tuple[torch.Tensor, DecodeState]:
         """Read left-padded prompts [B, T]. Return the logits [B, V] of the next token, and the state to go on from."""
         state = self.opening(len(input_ids), prefix)
-        return self.extend(input_ids, attention_mask, state), state
+        return self.extend(input_ids, attention_mask, state, bias), state
 
     def opening(self, rows: int, prefix: KeyValuePrefix | None = None) -> DecodeState:
         """Return the state in which nothing but the prefix has been read."""
@@ -188,7 +193,13 @@ class Backbone:
         return DecodeState(cache, torch.ones_like(positions, dtype=torch.bool), positions, start, False)
 
     @torch.no_grad()
-    def extend(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, state: DecodeState) -> torch.Tensor:
+    def extend(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        state: DecodeState,
+        bias: AttentionBias | None = None,
+    ) -> torch.Tensor:
         """Read left-padded tokens [B, T] and return the logits [B, V] of the next token. Changes `state`."""
         assert attention_mask[:, -1].all(), "rows are padded on the left"
         real = attention_mask.bool()
@@ -197,18 +208,18 @@ class Backbone:
         state.positions = torch.cat([state.positions, positions], dim=1)
         state.padded = state.padded or not bool(real.all())
         output = self._forward(
-            input_ids, state.cache, positions, state.positions, state.real, state.padded, last_only=True
+            input_ids, state.cache, positions, state.positions, state.real, state.padded, bias, last_only=True
         )
         state.next_position = positions[:, -1] + 1
         return output.logits[:, -1]
 
     @torch.no_grad()
-    def step(self, tokens: torch.Tensor, state: DecodeState) -> torch.Tensor:
+    def step(self, tokens: torch.Tensor, state: DecodeState, bias: AttentionBias | None = None) -> torch.Tensor:
         """Read one more token per row, `tokens` [B], and return the logits [B, V] of the next one. Changes `state`."""
         positions = state.next_position[:, None]
         state.real = torch.nn.functional.pad(state.real, (0, 1), value=True)
         state.positions = torch.cat([state.positions, positions], dim=1)
-        output = self._forward(tokens[:, None], state.cache, positions, state.positions, state.real, state.padded)
+        output = self._forward(tokens[:, None], state.cache, positions, state.positions, state.real, state.padded, bias)
         state.next_position = state.next_position + 1
         return output.logits[:, -1]
 
@@ -236,9 +247,12 @@ class Backbone:
 
         return [(for_batch(keys), for_batch(values)) for keys, values in prefix.key_values()]
 
-    def _forward(self, input_ids, cache, positions, key_positions, real, padded, last_only: bool = False):
-        options = self._options(positions, key_positions, real, padded, cache)
-        with self._cpu_linear.set_for(input_ids.numel(), input_ids.device):
+    def _forward(self, input_ids, cache, positions, key_positions, real, padded, bias=None, last_only=False):
+        options = self._options(
+            positions, key_positions, real, padded or bias is not None, cache
+        )  # a bias needs a mask
+        steered = biased(self.model, self.name, self.config.num_attention_heads, options, bias, key_positions)
+        with steered, self._cpu_linear.set_for(input_ids.numel(), input_ids.device):
             return self.model(input_ids=input_ids, **options, **({"logits_to_keep": 1} if last_only else {}))
 
     def _options(self, positions, key_positions, real, padded, cache, segments=None) -> dict:
@@ -271,8 +285,8 @@ class Backbone:
     def fingerprint(self) -> str:
         """SHA-256 over config, vocabulary and weights.
 
-        At most 65,536 numbers of each weight tensor are read, evenly spaced. That is enough to tell apart models that
-        were trained differently, and cheap for large ones. The dtype counts, the place of the files does not.
+        At most 65,536 numbers of each weight tensor are read, evenly spaced: enough to tell apart models that were trained
+        differently. The dtype counts, the place of the files does not.
         """
         digest = hashlib.sha256()
         config = {k: v for k, v in self.config.to_dict().items() if k not in ("_name_or_path", "transformers_version")}
@@ -283,9 +297,3 @@ class Backbone:
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
             digest.update(sample.view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
-
-
-def _with_prefix_keys(real: torch.Tensor, positions: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Put `length` prefix keys before the tokens: return which keys are real and their positions, both [B, length + T]."""
-    pad = torch.nn.functional.pad
-    return pad(real, (length, 0), value=True), pad(positions, (length, 0), value=PREFIX_POSITION)

@@ -154,6 +154,8 @@ def _check(config: DictConfig) -> None:
     """Raise UserError if no benchmark or no backbone is named, and for a decoding that runs tests or another engine."""
     if config.decoding.get("second_try"):
         raise UserError("No program is run on tests here, so none gets a second try. Set decoding.second_try=false.")
+    if config.decoding.get("steering"):
+        raise UserError("The attention that is measured is the model's own. Set decoding.steering=null.")
     if config.decoding.get("engine") == "vllm":
         raise UserError("Attention is measured while cptlab's own engine generates. Set decoding.engine=cptlab.")
     for name in ("benchmark", "backbone"):

@@ -15,6 +15,7 @@ from cptlab.decoding.negatives.other_prompt import OtherPrompt
 from cptlab.decoding.rules.linear import Linear
 from cptlab.decoding.rules.plausible import Plausible
 from cptlab.decoding.sampling import Sampling
+from cptlab.decoding.steering import Steering
 from cptlab.decoding.strategies.adadec import AdaDec
 from cptlab.decoding.strategies.beams import Beams
 
@@ -34,6 +35,7 @@ __all__ = [
     "Plausible",
     "SPALogitsProcessor",
     "Sampling",
+    "Steering",
     "Strategy",
     "anchored_prompt",
     "generate",

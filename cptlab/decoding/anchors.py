@@ -6,7 +6,7 @@ Tags mark places, not strings: the text between them is anchored there and nowhe
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
@@ -14,6 +14,8 @@ from cptlab.errors import UserError
 from cptlab.records import Prompt, Span
 
 ANCHOR = "anchor"  # the name of a tagged span
+ALL = ("nl", "code", "tests", "shots")
+SPAN_NAMES = (*ALL, ANCHOR)
 OPEN, CLOSE = "<anchor>", "</anchor>"
 TAG = re.compile(f"{OPEN}|{CLOSE}")
 
@@ -55,6 +57,20 @@ def anchored_prompt(text: str, code: str = "") -> Prompt:
     if not plain.endswith(code):
         raise UserError(f"The text does not end with the code {code!r}. Give the end of the text as code, or ''.")
     return Prompt(plain, code, spans)
+
+
+def span_names(spans: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the spans to anchor, with `all` and `nl+tests` spelt out. UserError for an unknown name or none."""
+    names = (spans,) if isinstance(spans, str) else tuple(spans)
+    names = ALL if names == ("all",) else tuple(part for name in names for part in name.split("+"))
+    unknown = sorted(set(names) - set(SPAN_NAMES))
+    if unknown:
+        raise UserError(f"There is no prompt span {unknown[0]!r}. Anchor some of {', '.join(SPAN_NAMES)}, or all.")
+    if not names:
+        raise UserError(
+            "No span is anchored, so nothing would be amplified. Anchor some of " + ", ".join(SPAN_NAMES) + "."
+        )
+    return names
 
 
 def mask_spans(

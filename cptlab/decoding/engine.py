@@ -23,6 +23,7 @@ from cptlab.decoding.negatives.stream import Stream
 from cptlab.decoding.request import Request
 from cptlab.decoding.running_batch import RunningBatch
 from cptlab.decoding.sampling import Sampling
+from cptlab.decoding.steering import Steering
 from cptlab.decoding.streams import Streams
 from cptlab.decoding.token_healing import Rest, get_healer
 from cptlab.decoding.waiting_queue import WaitingQueue
@@ -55,6 +56,7 @@ def generate(
     prefix: KeyValuePrefix | None = None,
     guidance: Guidance | Sequence[Guidance | None] | None = None,
     strategy: Strategy | None = None,
+    steering: Steering | None = None,
     seed: int = 0,
     samples: Sequence[Sequence[int]] | None = None,
     token_budget: int = TOKEN_BUDGET,
@@ -63,7 +65,7 @@ def generate(
     """Yield, for each (task id, prompt) in the given order, its `n` completions.
 
     `guidance` (SPA and similar methods) is one for all prompts, or one per prompt. `strategy` replaces sampling, for
-    example by beam search. `samples` says for each prompt which of the samples 0 to n - 1 to make (default: all).
+    example by beam search. `steering` changes what the model attends to, without a second stream. `samples` says for each prompt which of the samples 0 to n - 1 to make (default: all).
     `token_budget` limits the tokens that are cached at a time: prefix, prompt and new tokens of each running program,
     and of its second stream. One program always runs. `ended` is called with each completion as soon
     as its program ends, long before its turn to be yielded may come.
@@ -74,13 +76,20 @@ def generate(
     """
     if n < 1 or token_budget < 1:
         raise UserError(f"n and token_budget must be at least 1, got n={n} and token_budget={token_budget}.")
+    if steering is not None:
+        steering.check(backbone)
+        if guidance is not None:
+            raise UserError(
+                "Attention is steered in one stream, and the guidance mixes two. Set decoding.steering or "
+                "decoding.guidance to null."
+            )
     if guidance is None or isinstance(guidance, Guidance):
         guidance = [guidance] * len(prompts)
     if strategy is not None:
         for one in dict.fromkeys(guidance):
             strategy.check(n, sampling, one)
     requests = [
-        make_request(backbone, index, *prompt, one, sampling, prefix)
+        make_request(backbone, index, *prompt, one, sampling, prefix, steering)
         for index, (prompt, one) in enumerate(zip(prompts, guidance, strict=True))
     ]
     ended = ended or (lambda completion: None)
@@ -117,6 +126,7 @@ def make_request(
     guidance: Guidance | None,
     sampling: Sampling,
     prefix: KeyValuePrefix | None,
+    steering: Steering | None = None,
 ) -> Request:
     """Return a prompt as it is decoded. Raises UserError if it has no tokens, or does not fit into the context."""
     ids = backbone.encode_prompt(prompt.text)
@@ -143,7 +153,10 @@ def make_request(
             "max_new_tokens, or use a backbone with a longer context."
         )
     limit = min(room, sampling.limit(prompt) + dropped)
-    return Request(index, task_id, ids, second, guidance, limit, rest, prompt.code, sampling.stopping(prompt))
+    bias = [] if steering is None else steering.bias(backbone, prompt)
+    bias = [0.0] * prefix_length + bias[: len(ids)] if bias else []
+    stopping = sampling.stopping(prompt)
+    return Request(index, task_id, ids, second, guidance, limit, rest, prompt.code, stopping, steering, bias)
 
 
 def _healed(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from cptlab.backbone import Backbone
 from cptlab.decoding.guidance import Guidance
 from cptlab.decoding.negatives.stream import Stream
+from cptlab.decoding.steering import Steering
 from cptlab.decoding.stopping_criteria import StoppingCriteria
 from cptlab.decoding.token_healing import Rest
 
@@ -18,7 +19,8 @@ class Request:
 
     `index` is its place in the caller's list, `ids` are its tokens, `second` is its second stream, and `limit` is the
     number of new tokens that fit. `rest` is the end of the prompt's text that `ids` lack and the model must write first
-    (token_healing.py). `code` is the part of the prompt that belongs to the program, and `stopping` says where its text ends.
+    (token_healing.py). `code` is the part of the prompt that belongs to the program, and `stopping` says where its text ends. `bias` is
+    what `steering` adds to the attention scores of the positions of prefix and prompt.
     """
 
     index: int
@@ -30,6 +32,8 @@ class Request:
     rest: Rest | None = None
     code: str = ""
     stopping: StoppingCriteria = StoppingCriteria()
+    steering: Steering | None = None
+    bias: Sequence[float] = ()
 
     @property
     def healed(self) -> str:

@@ -6,12 +6,13 @@ the prompt's cache.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cptlab.backbone import Backbone, DecodeState, KeyValuePrefix
+from cptlab.backbone import AttentionBias, Backbone, DecodeState, KeyValuePrefix
 from cptlab.decoding.request import Request
 from cptlab.decoding.token_healing import Rest, get_healer
 from cptlab.errors import UserError
@@ -31,6 +32,7 @@ class Streams:
         self.guided = self.second = self.first[:0]
         self.rests = [requests[request].rest for request in request_of.tolist()]
         self.raw = self.logits = torch.empty(0)  # set by `_arrange`
+        self.bias: AttentionBias | None = None  # so is this
 
     @property
     def rows(self) -> int:
@@ -42,7 +44,8 @@ class Streams:
         """Prefill one row per request. Raises UserError if the logits are not numbers."""
         device = backbone.device
         ids, real = left_padded([request.ids for request in requests], backbone.pad_id)
-        logits, state = backbone.prefill(ids.to(device), real.to(device), prefix)
+        bias = attention_bias(requests, device)
+        logits, state = backbone.prefill(ids.to(device), real.to(device), prefix, bias)
         if torch.isnan(logits).any():
             raise UserError(
                 f"The logits of {backbone.name} are not numbers. If it has a prefix, its training diverged."
@@ -96,7 +99,7 @@ class Streams:
             healer = get_healer(self.backbone)
             pairs = zip(self.rests, tokens.tolist(), strict=True)
             self.rests = [healer.after(rest, token) for rest, token in pairs]
-        self._mix(self.backbone.step(given, self.state))
+        self._mix(self.backbone.step(given, self.state, self.bias))
 
     def select(self, rows: Tensor) -> Streams:
         """Keep these rows, in this order (an index may occur more than once). Changes and returns these streams."""
@@ -158,6 +161,8 @@ class Streams:
 
     def _arrange(self, raw: Tensor) -> None:
         """Group the rows that are mixed alike, and mix. Must be called when rows have changed."""
+        if self.requests and self.requests[0].steering is not None:
+            self.bias = attention_bias([self.requests[i] for i in self.request_of.tolist()], raw.device)
         alike: list[tuple[Any, Any, list[int]]] = []
         guidances = [self.requests[request].guidance for request in self.request_of[self.guided].tolist()]
         for place, guidance in enumerate(guidances):
@@ -198,6 +203,16 @@ class Streams:
             mixed = rule.mix(clean, raw[second], omegas.to(logits.dtype))
             logits[rows] = torch.where(gate.opens(clean)[:, None], mixed, clean.to(mixed.dtype))
         return logits
+
+
+def attention_bias(requests: Sequence[Request], device: torch.device) -> AttentionBias | None:
+    """Return the bias of rows of these requests, which are steered alike; None where nothing is added."""
+    width = max((len(request.bias) for request in requests), default=0)
+    steering = requests[0].steering if requests else None
+    if not width or steering is None:
+        return None
+    rows = [[*request.bias, *[0.0] * (width - len(request.bias))] for request in requests]
+    return AttentionBias(torch.tensor(rows, device=device, dtype=torch.float64), steering.by_layer)
 
 
 def left_padded(prompts: list[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:

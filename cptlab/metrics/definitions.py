@@ -15,6 +15,7 @@ from cptlab.errors import UserError
 from cptlab.metrics.programs import JudgedProgram
 from cptlab.metrics.statistics import pass_at_k
 
+OfVariants = Callable[[Sequence[Sequence[JudgedProgram]]], float]  # of one task: the programs of each perturbation
 OfTask = Callable[[Sequence[JudgedProgram]], float | None]  # of one task; None where it has nothing to measure
 UNCOUNTED = ("public", "hidden")  # tests that do not count in the verdict are one of these parts of a task's tests
 
@@ -57,7 +58,8 @@ class Metric:
     """`name` stands in files, `heading` above the column of a table, `label` in a sentence.
 
     `of_task` is computed for each task, from all its programs; the mean over tasks that have it is reported. It needs
-    `samples` programs of each task.
+    `samples` programs of each task. A robust metric (ReCode, arXiv 2212.10264) has `of_variants` as well, which computes it
+    for a task from the programs of all its perturbations.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Metric:
     family: Family
     of_task: OfTask
     samples: int = 1
+    of_variants: OfVariants | None = None
 
 
 def mean_score(programs: Sequence[JudgedProgram]) -> float:
@@ -156,6 +159,34 @@ def pass_at(k: int, rule: str = "") -> Metric:
     return Metric(f"{prefix}pass@{k}", f"{words}P@{k}", f"{words}pass@{k}", CORRECTNESS, of_task, samples=k)
 
 
+def worst_mean_score(variants: Sequence[Sequence[JudgedProgram]]) -> float:
+    """The lowest mean pylint score among the perturbations of a task."""
+    return min(map(mean_score, variants))
+
+
+def robust_pass_rate(variants: Sequence[Sequence[JudgedProgram]], k: int) -> float:
+    """RP_s@k of one task: the i-th program counts as right if that of every one of its s perturbations is."""
+    right = [all(program.verdict.passed for program in programs) for programs in zip(*variants, strict=False)]
+    return pass_at_k(len(right), sum(right), k)
+
+
+def _robust(name: str, heading: str, label: str, family: Family, of_variants: OfVariants, samples: int = 1) -> Metric:
+    return Metric(name, heading, label, family, lambda programs: of_variants([programs]), samples, of_variants)
+
+
+ROBUST_QUALITY = _robust("robust_quality", "Robust", "robust mean score", QUALITY, worst_mean_score)
+
+
+def robust_metrics(ks: Iterable[int]) -> list[Metric]:
+    """Return the metrics of a benchmark with perturbed prompts: robust quality, and robust pass@k for these k."""
+    return [ROBUST_QUALITY, *map(robust_pass_at, ks)]
+
+
+def robust_pass_at(k: int) -> Metric:
+    of_variants = partial(robust_pass_rate, k=k)
+    return _robust(f"robust_pass@{k}", f"robust P@{k}", f"robust pass@{k}", CORRECTNESS, of_variants, k)
+
+
 def metrics_for(ks: Iterable[int], further_rules: Iterable[str] = (), scorer: str = PYLINT) -> list[Metric]:
     """Return every metric of an evaluation with these k and this scorer, in the order of the tables."""
     ks = list(ks)
@@ -207,9 +238,11 @@ def _metrics_of(scorer: str) -> tuple[Metric, ...]:
 
 def find_metric(name: str) -> Metric:
     """Return the metric with this name. Raises UserError if there is none."""
-    for metric in METRICS:
+    for metric in (*METRICS, ROBUST_QUALITY):
         if metric.name == name:
             return metric
+    if found := re.fullmatch(r"robust_pass@([1-9]\d*)", name):
+        return robust_pass_at(int(found[1]))
     if found := re.fullmatch(r"(\w+)_(?:mean|max|min|messages)", name):
         return next(metric for metric in _metrics_of(found[1]) if metric.name == name)
     if found := re.fullmatch(r"(?:(\w+)_)?pass@([1-9]\d*)", name):

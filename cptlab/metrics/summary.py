@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cptlab.errors import UserError
-from cptlab.metrics.definitions import PYLINT, UNCOUNTED, metrics_for
+from cptlab.metrics.definitions import PYLINT, UNCOUNTED, metrics_for, robust_metrics
 from cptlab.metrics.programs import JudgedProgram, scorer_of
 from cptlab.metrics.statistics import bootstrap_ci, paired_difference
 from cptlab.records import DIFFICULTIES, Task
@@ -28,7 +28,8 @@ def summarise(tasks: Sequence[Task], programs: Programs, ks: Sequence[int] | Non
     and of tests that do not count, over the tasks that have such tests. Each has its 95% task bootstrap interval
     [low, high] under `<metric>_ci`; `tasks` is their number. A difficulty without tasks has `tasks` 0 and None for the
     rest; a task without a difficulty counts in all alone. A metric is over the tasks that have it, and None where none
-    has. For `ks` see `allowed_ks`.
+    has. For `ks` see `allowed_ks`. Where tasks are perturbations, `robust_quality` and `robust_pass@k` are over the tasks
+    that they are perturbations of.
     """
     values = per_task(tasks, programs, ks)
     summary: Summary = {}
@@ -124,7 +125,14 @@ def flat_names(
     """
     rules = [rule for rule in _further_rules(tasks) if rule not in UNCOUNTED]
     names = {
-        difficulty: [one.name for one in metrics_for(ks, rules + _uncounted(chosen), scorer) if one.samples <= samples]
+        difficulty: [
+            one.name
+            for one in (
+                *metrics_for(ks, rules + _uncounted(chosen), scorer),
+                *(robust_metrics(ks) if _variants(chosen) else ()),
+            )
+            if one.samples <= samples
+        ]
         if chosen
         else []
         for difficulty, chosen in groups(tasks).items()
@@ -158,6 +166,24 @@ def _counts(tasks: Sequence[Task], programs: Programs) -> dict[str, int]:
 
 def per_task(tasks: Sequence[Task], programs: Programs, ks: Sequence[int] | None) -> dict[str, dict[str, float | None]]:
     """Return metric -> task id -> value, None for a task that has no such value. For `ks` see `allowed_ks`."""
-    scorer = scorer_of(programs[task.id] for task in tasks)
-    metrics = metrics_for(allowed_ks(_counts(tasks, programs), ks), _further_rules(tasks), scorer)
-    return {metric.name: {task.id: metric.of_task(programs[task.id]) for task in tasks} for metric in metrics}
+    ks = allowed_ks(_counts(tasks, programs), ks)
+    metrics = metrics_for(ks, _further_rules(tasks), scorer_of(programs[task.id] for task in tasks))
+    values: dict[str, dict[str, float | None]] = {
+        metric.name: {task.id: metric.of_task(programs[task.id]) for task in tasks} for metric in metrics
+    }
+    variants = _variants(tasks)
+    for metric in robust_metrics(ks) if variants else ():
+        assert metric.of_variants is not None
+        values[metric.name] = {task.id: None for task in tasks}
+        for ids in variants.values():  # one value for all perturbations of a task, which stands at the first
+            values[metric.name][ids[0]] = metric.of_variants([programs[one] for one in ids])
+    return values
+
+
+def _variants(tasks: Sequence[Task]) -> dict[str, list[str]]:
+    """Return the ids of the perturbations of each task that has some."""
+    found: dict[str, list[str]] = {}
+    for task in tasks:
+        if task.variant_of:
+            found.setdefault(task.variant_of, []).append(task.id)
+    return found

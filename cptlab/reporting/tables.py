@@ -210,6 +210,10 @@ def _notes(evaluation: Evaluation, family: Family, metrics: Sequence[Metric]) ->
     """What a reader of a family's table should know about the tasks and programs behind it."""
     about = "".join(NOTES.get(metric.name, "") for metric in metrics)
     answers = answers_note(evaluation) if family == CORRECTNESS else ""
+    robust = [metric for metric in metrics if metric.of_variants is not None]
+    if robust:
+        several = len({task.variant_of for task in evaluation.tasks})
+        about += f" Robust: the {several} tasks that were perturbed, each by its worst perturbation (ReCode)."
     return about + left_out(evaluation) + _uncounted_note(evaluation, metrics) + answers
 
 

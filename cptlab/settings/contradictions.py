@@ -63,9 +63,15 @@ def check_ablation(config: DictConfig) -> None:
 def check_decoding(node: DictConfig, place: str) -> None:
     """Check a decoding that stands at `place`, whose parts have been checked: one ω, and a second try that can differ."""
     guidance = node.get("guidance")
-    if node.get("engine") == "vllm" and (guidance is not None or node.get("strategy") is not None):
+    steering = node.get("steering")
+    if steering is not None and guidance is not None:
         raise UserError(
-            f"{place}.engine=vllm samples token by token from one stream; a second stream and strategies such as beams are "
+            f"{place}.steering changes what one stream attends to, and {place}.guidance mixes two. Set one of them to null."
+        )
+    others = (guidance, steering, node.get("strategy"))
+    if node.get("engine") == "vllm" and any(one is not None for one in others):
+        raise UserError(
+            f"{place}.engine=vllm samples token by token from one stream; a second stream, steering and strategies such as beams are "
             f"those of cptlab's own engine. Set {place}.engine=cptlab, or decode plainly, as with decoding=paper."
         )
     if node.get("second_try"):

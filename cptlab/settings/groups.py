@@ -29,6 +29,7 @@ class Decoding:
     gate: Annotated[Any, Part()] = None
     rule: Annotated[Any, Part()] = None
     guidance: Annotated[Any, Part(optional=True)] = None
+    steering: Annotated[Any, Part(optional=True)] = None
     omega: Annotated[
         float | Literal["tuned"],
         Setting(
@@ -45,7 +46,7 @@ class Decoding:
     engine: Annotated[
         str,
         Setting(
-            "What samples: cptlab's own engine, or vLLM (docs/serving.md), which knows no second stream and no strategy.",
+            "What samples: cptlab's own engine, or vLLM (docs/serving.md), which knows no second stream, no steering and no strategy.",
             choices=("cptlab", "vllm"),
         ),
     ] = "cptlab"

@@ -12,7 +12,7 @@ from cptlab.settings.groups import Decoding as DecodingSettings
 from cptlab.settings.instantiate import instantiate
 
 if TYPE_CHECKING:  # a System is made without torch
-    from cptlab.decoding import Guidance, Sampling, Strategy
+    from cptlab.decoding import Guidance, Sampling, Steering, Strategy
 
 TUNED = "tuned"
 ANY_OTHER_OMEGA = 2.0  # stands for an ω that is yet to be found; with 1 there would be no second stream
@@ -22,13 +22,15 @@ ANY_OTHER_OMEGA = 2.0  # stands for an ω that is yet to be found; with 1 there 
 class Decoding:
     """How tokens are chosen. `strategy` None: one after the other. `guidance` None: no second stream.
 
-    `second_try`: programs that fail a public test are drawn once more, plainly. `token_budget`: cached tokens at a time.
+    `steering` None: attention as the model has it. `second_try`: programs that fail a public test are drawn once more, with
+    fresh random numbers and, where there is one, with the steering that first tries lack. `token_budget`: cached tokens at a time.
     `engine`: what samples, cptlab or vllm. `omega_is_tuned`: the ω of `guidance` is yet to be looked up.
     """
 
     sampling: Sampling
     strategy: Strategy | None = None
     guidance: Guidance | None = None
+    steering: Steering | None = None
     second_try: bool = DecodingSettings.second_try
     token_budget: int = DecodingSettings.token_budget
     engine: str = DecodingSettings.engine
@@ -45,8 +47,8 @@ class Decoding:
         return guided or self.second_try
 
     def plain(self) -> Decoding:
-        """Return the same without a second stream and a second try."""
-        return dataclasses.replace(self, guidance=None, second_try=False, omega_is_tuned=False)
+        """Return the same without a second stream, steering and a second try."""
+        return dataclasses.replace(self, guidance=None, steering=None, second_try=False, omega_is_tuned=False)
 
     def with_omega(self, omega: float) -> Decoding:
         """Return the same with another ω; for ω = 1, which is the plain model whatever would be mixed, without guidance."""
@@ -64,6 +66,7 @@ class Decoding:
             "sampling": dataclasses.asdict(self.sampling),
             "strategy": None if self.strategy is None else repr(self.strategy),
             "guidance": guidance,
+            "steering": None if self.steering is None else repr(self.steering),
             "second_try": self.second_try,
             "engine": self.engine_facts(),
         }
@@ -86,6 +89,7 @@ def build_decoding(node: Any, name: str = "decoding", *, tune_omega: bool = Fals
         instantiate(node.sampling, f"{name}.sampling"),
         instantiate(node.strategy, f"{name}.strategy") if node.get("strategy") else None,
         guidance,
+        instantiate(node.steering, f"{name}.steering") if node.get("steering") else None,
         node.get("second_try", DecodingSettings.second_try),
         node.get("token_budget", DecodingSettings.token_budget),
         node.get("engine", DecodingSettings.engine),

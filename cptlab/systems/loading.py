@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from cptlab.adapters import Policy, load_adapter
@@ -12,8 +12,8 @@ from cptlab.errors import UserError
 from cptlab.records import Prompt, Task
 from cptlab.serving.installed import vllm_version
 from cptlab.systems.decoding import Decoding, decoding_of_system
-from cptlab.systems.feedback import Feedback
-from cptlab.systems.system import PostProcessing, PromptChange, Selection, System
+from cptlab.systems.feedback.prompt import with_feedback
+from cptlab.systems.system import Feedback, PostProcessing, PromptChange, Selection, System
 from cptlab.tasks.prompting import chat_prompt, question_of
 from cptlab.tasks.template import apply_template
 
@@ -27,31 +27,32 @@ class LoadedSystem:
     decoding: Decoding
     adapter_digest: str | None = None
     prompt: PromptChange | None = None
+    feedback: Feedback | None = None
     selection: Selection | None = None
     post_processing: tuple[PostProcessing, ...] = ()
-    feedback: Feedback | None = None
 
     @property
     def draws(self) -> int:
         """How many programs are drawn for every one that is kept."""
         return 1 if self.selection is None else self.selection.draws
 
-    def shown_prompt(self, task: Task, told: Callable[[Prompt], Prompt] | None = None) -> Prompt:
+    def shown_prompt(self, task: Task, about: tuple[str, str] | None = None) -> Prompt:
         """Return what the model is shown for a task: the changed prompt, in the form that the backbone was trained on.
 
-        `told` adds to the question of a chat model, and to the finished prompt of another.
+        `about` is an earlier program, and what the model is told about it.
         """
         backbone = self.policy.backbone
         prompt = task.prompt if backbone.chat is None else question_of(task)
         prompt = prompt if self.prompt is None else self.prompt.apply(prompt)
+        if about is not None:
+            prompt = with_feedback(prompt, *about, is_chat=backbone.chat is not None)
         if backbone.chat is not None:
-            return chat_prompt(prompt if told is None else told(prompt), task, backbone.chat)
-        prompt = apply_template(prompt, backbone.prompt_template)
-        return prompt if told is None else told(prompt)
+            return chat_prompt(prompt, task, backbone.chat)
+        return apply_template(prompt, backbone.prompt_template)
 
     def with_decoding(self, decoding: Decoding, name: str) -> LoadedSystem:
-        """Return the same model and prompt with another decoding, every drawn program kept as it is."""
-        return replace(self, name=name, decoding=decoding, selection=None, post_processing=(), feedback=None)
+        """Return the same model and prompt with another decoding, each program asked for once and kept as it is."""
+        return replace(self, name=name, decoding=decoding, feedback=None, selection=None, post_processing=())
 
 
 def load_system(system: System, backbone: Backbone, evaluation: Decoding) -> LoadedSystem:
@@ -70,9 +71,9 @@ def load_system(system: System, backbone: Backbone, evaluation: Decoding) -> Loa
         decoding,
         None if adapter is None else adapter.digest(),
         system.prompt,
+        system.feedback,
         system.selection,
         tuple(system.post_processing),
-        system.feedback,
     )
 
 
@@ -82,7 +83,9 @@ def leave_out_long(systems: Sequence[LoadedSystem], *tasks: Sequence[Task]) -> t
     What must fit is the prompt with all tokens that a program may have, and the prefix. Raises UserError where none is left
     of a list.
     """
-    fitting = [[task for task in some if all(_fits(system, task) for system in systems)] for some in tasks]
+    fitting = [
+        [task for task in some if all(fits(system, system.shown_prompt(task)) for system in systems)] for some in tasks
+    ]
     for some, left in zip(tasks, fitting, strict=True):
         if some and not left:
             sampling, backbone = systems[0].decoding.sampling, systems[0].policy.backbone
@@ -96,14 +99,11 @@ def leave_out_long(systems: Sequence[LoadedSystem], *tasks: Sequence[Task]) -> t
     return fitting, [task.id for some in tasks for task in some if task.id not in kept]
 
 
-def _fits(system: LoadedSystem, task: Task) -> bool:
+def fits(system: LoadedSystem, prompt: Prompt) -> bool:
+    """Return whether a program of this prompt, as the model is shown it, fits into the context with all its tokens."""
     backbone, decoding = system.policy.backbone, system.decoding
     needed = positions_needed(
-        backbone,
-        system.shown_prompt(task),
-        decoding.sampling,
-        prefix=system.policy.prefix,
-        guidance=decoding.guidance,
+        backbone, prompt, decoding.sampling, prefix=system.policy.prefix, guidance=decoding.guidance
     )
     return needed <= backbone.context_length
 
@@ -115,13 +115,20 @@ def check_system(system: LoadedSystem, tasks: Sequence[Task], n: int) -> None:
         decoding.strategy.check(n * system.draws, decoding.sampling, decoding.guidance)
     if decoding.engine == "vllm":
         _check_vllm(system)
-    if system.feedback is not None and (decoding.strategy is not None or decoding.after_failure):
-        raise UserError(
-            f"System {system.name} asks again with feedback, which goes with plain sampling. Give it a decoding without a "
-            "strategy and without a second try after failed tests."
-        )
-    if decoding.after_failure:
+    if decoding.after_failure or (system.feedback is not None and system.feedback.needs_public_tests):
         refuse_without_public_tests(tasks)
+    if decoding.after_failure and system.feedback is not None:
+        raise UserError(
+            f"System {system.name} asks once more with feedback, and its decoding draws failed programs once more as well. "
+            "Leave one of the two out."
+        )
+    if decoding.steering is not None:
+        decoding.steering.check(backbone)
+        if not any(decoding.steering.bias(backbone, system.shown_prompt(task)) for task in tasks):
+            raise UserError(
+                f"None of the {len(tasks)} prompts has a span that {decoding.steering} keeps, or its alpha is 1, so nothing "
+                "would be steered. Choose other decoding.steering.spans."
+            )
     if system.prompt is not None and all(system.prompt.apply(task.prompt) == task.prompt for task in tasks):
         raise UserError(
             f"None of the {len(tasks)} prompts has a description, so the prompt of system {system.name} changes nothing. "
@@ -155,7 +162,7 @@ def refuse_without_public_tests(tasks: Sequence[Task]) -> None:
     without = [task.id for task in tasks if not task.public_tests]
     if without:
         raise UserError(
-            f"A second try after failed tests (decoding/gate=failed_tests, decoding=second_try) asks for public tests, and "
+            f"A second try after failed tests (decoding/gate=failed_tests, decoding=second_try, system=self_debug) asks for public tests, and "
             f"{len(without)} of {len(tasks)} tasks have none, such as {without[0]}. Choose another gate or decoding, or "
             "another benchmark."
         )

@@ -1,6 +1,6 @@
 """A system's programs for a list of tasks, each with its score and verdict: made once, kept on disk, resumed.
 
-    prompts -> sampling (-> feedback: again) -> cleaning -> selection -> post-processing -> scores -> verdicts
+    prompts -> sampling -> cleaning -> selection -> post-processing -> scores -> verdicts
 
 Every step that takes long is a store below the cache, found again by what it depends on (backbone, adapter, prompts,
 decoding, seed, n, …). So a killed run goes on where it was, and a base model's programs are not made again by every run
@@ -20,13 +20,13 @@ from cptlab.decoding import generate
 from cptlab.records import Completion, Prompt, Quality, Task, Verdict
 from cptlab.storage.chunk_store import ChunkStore
 from cptlab.storage.jsonl import from_json
-from cptlab.systems.asked_again import SECOND_SEED, second_prompts
 from cptlab.systems.chunks import Stage, TaskChunks
-from cptlab.systems.code_digest import code_digest, judging_digest
+from cptlab.systems.code_digest import code_digest, folder_digest, judging_digest
 from cptlab.systems.judge import Judge, digest_of_tests
 from cptlab.systems.judged_programs import Cost, JudgedPrograms
 from cptlab.systems.judging_stages import Judging
 from cptlab.systems.loading import LoadedSystem, refuse_without_public_tests
+from cptlab.systems.questions import Question, questions
 
 FRESH_SEED = 1 << 32  # added to the seed of a plain second try; seeds of first tries are smaller
 CHUNK_PROGRAMS = 640  # programs that are stored, scored and judged together
@@ -38,8 +38,9 @@ def sample_and_judge(
     """Make `n` programs for each task, score them and run them on the tests.
 
     With a guidance whose gate opens after a failure, a program is made without guidance first, and made again, with it
-    and the same random numbers, where that fails a public test. A plain second try has other random numbers, as have the
-    second programs of a system with feedback. With a selection, the tests run on the programs that are kept. Raises UserError where a prompt does not fit the context, and
+    and the same random numbers, where that fails a public test. A plain second try has other random numbers, and so have
+    answers to a prompt with feedback. With a
+    selection, the tests run on the programs that are kept. Raises UserError where a prompt does not fit the context, and
     for a choice that makes no sense here.
     """
     programs = SystemPrograms(system, tasks, n, judge, seed)
@@ -63,17 +64,17 @@ class SystemPrograms:
         seed: int = 0,
         chunk_programs: int = CHUNK_PROGRAMS,
     ) -> None:
-        self.system, self.n, self.seed = system, n, seed
+        self.system, self.n, self.seed, self._judge = system, n, seed, judge
         draws = n * system.draws
         self.chunks = TaskChunks(tasks, max(1, chunk_programs // draws), draws)
         self.prompts = {task.id: system.shown_prompt(task) for task in tasks}
         self.first: SystemPrograms | None = None
-        if system.decoding.after_failure:
-            refuse_without_public_tests(tasks)
-            plainly = system.with_decoding(system.decoding.plain(), f"{system.name}, first answers")
-            self.first = SystemPrograms(plainly, tasks, draws, judge, seed, chunk_programs)
-        if system.feedback is not None:
-            plainly = system.with_decoding(system.decoding, f"{system.name}, first answers")
+        self._asked: dict[str, list[Question]] = {}  # by chunk, what is asked about first answers with feedback
+        if system.decoding.after_failure or system.feedback is not None:
+            if system.decoding.after_failure:
+                refuse_without_public_tests(tasks)
+            before = system.decoding if system.feedback is not None else system.decoding.plain()
+            plainly = system.with_decoding(before, f"{system.name}, first answers")
             self.first = SystemPrograms(plainly, tasks, draws, judge, seed, chunk_programs)
         self._seconds: list[float] = []  # of the chunks that are sampled whole in this process
         self.sampling = self._sampling(judge, seed)
@@ -128,15 +129,18 @@ class SystemPrograms:
         if self.first is None:
             return answers
         first = self.first.judged([key])
-        again = self._again(first)
+        again = {
+            (row[0], i) for row, failed in zip(first.by_task(), first.failing_public(), strict=True) for i in failed
+        }
+        if self.system.feedback is not None:
+            again = {(task_id, sample) for task_id, sample, _ in self._questions(key, first)}
         return first.completions + [one for one in answers if (one.task_id, one.sample) in again]
 
-    def _again(self, first: JudgedPrograms) -> dict[tuple[str, int], Prompt]:
-        """Return the prompt of each program that is made again, by task and sample."""
-        if self.system.feedback is not None:
-            return second_prompts(self.system, first, {task.id: task for task in self.chunks.tasks})
-        failing = zip(first.by_task(), first.failing_public(), strict=True)
-        return {(row[0], i): self.prompts[row[0]] for row, failed in failing for i in failed}
+    def _questions(self, key: str, first: JudgedPrograms) -> list[Question]:
+        """Return what is asked about the first answers of a chunk, found once."""
+        if key not in self._asked:
+            self._asked[key] = questions(self.system, self.chunks.tasks_of(key), first, self._judge)
+        return self._asked[key]
 
     def _sampling(self, judge: Judge, seed: int) -> Stage:
         """Return the stage that draws the answers, uncleaned."""
@@ -160,22 +164,31 @@ class SystemPrograms:
             work["code"] = [code_digest(part) for part in (guidance.negative, guidance.gate, guidance.rule)]
         if strategy is not None:
             work["code of the strategy"] = code_digest(strategy)
+        if decoding.steering is not None:
+            work["steering"] = [repr(decoding.steering), code_digest(decoding.steering)]
         if decoding.engine == "vllm":
             work["engine"] = decoding.engine_facts()
-        if decoding.after_failure:
+        if self.first is not None:
             work["tests"] = [digest_of_tests(chunks.tasks), asdict(judge.limits), judge.level, judging_digest()]
-            if decoding.second_try:
+            if decoding.second_try or system.feedback is not None:
                 work["seed"] = seed = seed + FRESH_SEED
-        if system.feedback is not None:
-            work["feedback"] = [repr(system.feedback), code_digest(system.feedback), backbone.prompt_form]
-            work["scores"] = [judge.scorer.identity(), judging_digest()]
-            work["seed"] = seed = seed + SECOND_SEED
+            if system.feedback is not None:
+                feedback = system.feedback
+                work["feedback"] = [repr(feedback), code_digest(feedback), folder_digest("systems/feedback")]
         store = ChunkStore(judge.cache / "completions", Completion, work, chunks.keys)
 
         def sample(key: str, advance: Callable[[int], None]) -> list[Completion]:
             tasks = chunks.tasks_of(key)
             earlier = None if self.first is None else self.first.judged([key])
             first_row = {task.id: i * chunks.programs for i, task in enumerate(tasks)}
+            asked = [(task.id, self.prompts[task.id]) for task in tasks]
+            wanted: list[Sequence[int]] = [range(chunks.programs)] * len(tasks)
+            if earlier is not None and system.feedback is not None:
+                about = self._questions(key, earlier)
+                asked = [(task_id, prompt) for task_id, _, prompt in about]
+                wanted = [(sample,) for _, sample, _ in about]
+            elif earlier is not None:
+                wanted = list(earlier.failing_public())
             with store.journal(key) as journal:  # of a killed run: its programs are not made again
                 made = {row: from_json(Completion, journal.read(row)) for row in journal}
 
@@ -187,12 +200,11 @@ class SystemPrograms:
 
                 advance(len(made))
                 stored, started = len(made), time.monotonic()
-                prompts, samples = self._to_sample(tasks, earlier)
                 missing = [
                     [one for one in some if first_row[task_id] + one not in made]
-                    for (task_id, _), some in zip(prompts, samples, strict=True)
+                    for (task_id, _), some in zip(asked, wanted, strict=True)
                 ]
-                _generate(system, prompts, chunks.programs, seed, missing, ended)
+                _generate(system, asked, chunks.programs, seed, missing, ended)
                 if not stored:
                     self._seconds.append(time.monotonic() - started)
             completions = [made[row] for row in sorted(made)]
@@ -202,18 +214,6 @@ class SystemPrograms:
             return earlier.replaced(completions)
 
         return Stage(f"{system.name}: sampling programs", chunks, store, sample)
-
-    def _to_sample(
-        self, tasks: Sequence[Task], earlier: JudgedPrograms | None
-    ) -> tuple[list[tuple[str, Prompt]], list[Sequence[int]]]:
-        """Return prompts, and the samples that are made of each: all of a task, those that failed, or one with feedback."""
-        if earlier is not None and self.system.feedback is not None:
-            again = self._again(earlier)
-            return [(place[0], prompt) for place, prompt in again.items()], [[sample] for _, sample in again]
-        prompts = [(task.id, self.prompts[task.id]) for task in tasks]
-        if earlier is None:
-            return prompts, [range(self.chunks.programs)] * len(tasks)
-        return prompts, list(earlier.failing_public())
 
 
 def _generate(
@@ -240,6 +240,7 @@ def _generate(
         prefix=prefix,
         guidance=decoding.guidance,
         strategy=decoding.strategy,
+        steering=decoding.steering,
         seed=seed,
         samples=samples,
         token_budget=decoding.token_budget,

@@ -1,7 +1,7 @@
 """A system: one way to get programs for tasks, and what an evaluation compares with other ways.
 
 A system is a file in conf/system/ or a few settings on the command line. Each part that it may have beside the backbone
-is a small file of its own: prompts/, selection/, post_processing/.
+is a small file of its own: prompts/, feedback/, selection/, post_processing/.
 """
 
 from __future__ import annotations
@@ -9,13 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, ClassVar, Protocol
 
 from cptlab.errors import UserError
-from cptlab.records import Prompt, Quality
+from cptlab.records import Prompt, Quality, Task, Verdict
 from cptlab.settings.setting import Part, Setting, check_settings
 from cptlab.storage.run_directory import ADAPTER_KINDS
-from cptlab.systems.feedback import Feedback
 
 ANY = "any"
 
@@ -28,6 +27,19 @@ class PromptChange(Protocol):
         ...
 
 
+class Feedback(Protocol):
+    """What the model is told about its first answer when it is asked once more. A frozen dataclass."""
+
+    needs_public_tests: ClassVar[bool]
+
+    def tell(self, task: Task, quality: Quality, verdict: Verdict) -> str | None:
+        """Return what is told about a program with this score and verdict, in lines; None: the program is kept.
+
+        Where it fails a public test, the verdict's reason is about the first of these.
+        """
+        ...
+
+
 class Selection(Protocol):
     """Which of several programs is kept. A frozen dataclass with the number of programs drawn for every one kept."""
 
@@ -35,7 +47,7 @@ class Selection(Protocol):
     def draws(self) -> int: ...
 
     def choose(self, qualities: Sequence[Quality]) -> int:
-        """Return which of the `draws` programs with these scores is kept."""
+        """Return which of the `draws` programs with these pylint scores is kept."""
         ...
 
 
@@ -94,7 +106,7 @@ class System:
             "adapter": self.adapter,
             "run": self.run,
             "prompt": None if self.prompt is None else repr(self.prompt),
+            "feedback": None if self.feedback is None else repr(self.feedback),
             "selection": None if self.selection is None else repr(self.selection),
-            **({} if self.feedback is None else {"feedback": repr(self.feedback)}),
             "post_processing": [{"step": repr(step), "versions": step.versions()} for step in self.post_processing],
         }

@@ -194,7 +194,7 @@ def _task(row: dict[str, Any]) -> Task | None:
         tests = [Test(stdin=_text(given), expected=_text(printed)) for given, printed in zip(inputs, outputs)]
     else:
         tests = [Test(args=tuple(given), expected=returned) for given, returned in zip(inputs, outputs)]
-    examples = _compact(question[_examples(question)[0] :])
+    examples = _compact(question[examples_of(question)[0] :])
     if "shown" in row:
         public = [index < row["shown"] for index in range(len(tests))]
     else:
@@ -206,7 +206,7 @@ def _task(row: dict[str, Any]) -> Task | None:
         difficulty=row["difficulty"],
         kind="stdin" if function is None else "call",
         prompt=_prompt(question, starter, function is None),
-        question=_chat_question(question, starter, function is None),
+        question=chat_question(question, starter, function is None),
         entry_point=function,
         public_tests=tuple(test for test, shown in zip(tests, public) if shown),
         hidden_tests=tuple(test for test, shown in zip(tests, public) if not shown),
@@ -222,7 +222,7 @@ def _text(lines: str | list[str]) -> str:
 def _prompt(question: str, starter: str, is_script: bool) -> Prompt:
     """Return the prompt of the official evaluation (generate_gpt_codes.py)."""
     text = "\nQUESTION:\n"
-    start, end = _examples(question)
+    start, end = examples_of(question)
     cuts = [("nl", 0, start), ("tests", start, end), ("nl", end, len(question))]
     cuts = [(name, len(text) + begin, len(text) + stop) for name, begin, stop in cuts]
     text += question
@@ -231,9 +231,9 @@ def _prompt(question: str, starter: str, is_script: bool) -> Prompt:
     return Prompt(text, "", spans_of(text, cuts), STOPS, max_new_tokens=MAX_NEW_TOKENS)
 
 
-def _chat_question(question: str, starter: str, is_script: bool) -> Prompt:
+def chat_question(question: str, starter: str, is_script: bool) -> Prompt:
     """Return what a chat model is asked: the question and, in its own words, the form of the answer."""
-    start, end = _examples(question)
+    start, end = examples_of(question)
     cuts = [("nl", 0, start), ("tests", start, end), ("nl", end, len(question))]
     if is_script:
         text = f"{question}\n\n{READ_AND_PRINT}"
@@ -243,7 +243,7 @@ def _chat_question(question: str, starter: str, is_script: bool) -> Prompt:
     return Prompt(text, "", spans_of(text, cuts), max_new_tokens=MAX_NEW_TOKENS)
 
 
-def _examples(question: str) -> tuple[int, int]:
+def examples_of(question: str) -> tuple[int, int]:
     """Return where the examples begin and end: from the first heading of examples to the next other section."""
     first = _EXAMPLES.search(question)
     if first is None:

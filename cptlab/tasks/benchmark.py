@@ -73,7 +73,8 @@ class Benchmark:
     def split(self, split: str, limit: int | None = None) -> list[Task]:
         """Return the tasks of a split, in order. `limit` keeps the first tasks, as many of each difficulty as possible.
 
-        UserError where no task is in that split.
+        The perturbations of a task are kept together, even where `limit` is passed thereby. UserError where no task is in
+        that split.
         """
         tasks = [task for task in self.tasks if task.split == split]
         if not tasks:
@@ -84,14 +85,14 @@ class Benchmark:
             )
         if limit is None or limit >= len(tasks):
             return tasks
-        queues: dict[str, list[Task]] = {}
+        queues: dict[str, dict[str, list[str]]] = {}  # of each difficulty, the perturbations of a task being one
         for task in tasks:
-            queues.setdefault(task.difficulty, []).append(task)
+            queues.setdefault(task.difficulty, {}).setdefault(task.variant_of or task.id, []).append(task.id)
         kept: set[str] = set()
         while len(kept) < limit:
             for queue in queues.values():
                 if queue and len(kept) < limit:
-                    kept.add(queue.pop(0).id)
+                    kept.update(queue.pop(next(iter(queue))))
         return [task for task in tasks if task.id in kept]
 
     def fingerprint(self) -> str:

@@ -177,7 +177,7 @@ def count_rows(backbone):
     """Record the number of rows of every forward pass."""
     rows, prefill, step = [], backbone.prefill, backbone.step
     backbone.prefill = lambda ids, *rest: (rows.append(len(ids)), prefill(ids, *rest))[1]
-    backbone.step = lambda tokens, state: (rows.append(len(tokens)), step(tokens, state))[1]
+    backbone.step = lambda tokens, *rest: (rows.append(len(tokens)), step(tokens, *rest))[1]
     return rows
 
 

@@ -207,7 +207,7 @@ def test_forward_passes_end_with_the_search():
     backbone = ending("llama_gqa", ())
     rows, prefill, step = [], backbone.prefill, backbone.step
     backbone.prefill = lambda ids, *rest: (rows.append(len(ids)), prefill(ids, *rest))[1]
-    backbone.step = lambda tokens, state: (rows.append(len(tokens)), step(tokens, state))[1]
+    backbone.step = lambda tokens, *rest: (rows.append(len(tokens)), step(tokens, *rest))[1]
     search(backbone, Beams(4), limit=10)
     assert rows == [1] + [4] * 9
     rows.clear()

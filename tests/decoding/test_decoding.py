@@ -120,7 +120,7 @@ def test_rows_are_filled_from_the_next_window(monkeypatch):
             queues.append(self)
 
     monkeypatch.setattr(engine, "WaitingQueue", Queue)
-    backbone.step = lambda tokens, state: (running.append((bool(queues[0]), len(tokens))), step(tokens, state))[1]
+    backbone.step = lambda tokens, *rest: (running.append((bool(queues[0]), len(tokens))), step(tokens, *rest))[1]
     assert list(generate(backbone, PROMPTS, 3, WARM, seed=4, token_budget=budget)) == together
     assert len(queues) == 1 and {rows for waiting, rows in running if waiting} == {4}
     lengths = [len(request.ids) for request in queues[0].requests]
@@ -216,7 +216,7 @@ def test_prompts_are_read_once_and_ended_rows_are_refilled():
     backbone = double("llama_gqa", eos=range(0, 32))
     read, stepped, extend, step = [], [], backbone.extend, backbone.step
     backbone.extend = lambda ids, *rest: (read.append(len(ids)), extend(ids, *rest))[1]
-    backbone.step = lambda tokens, state: (stepped.append(len(tokens)), step(tokens, state))[1]
+    backbone.step = lambda tokens, *rest: (stepped.append(len(tokens)), step(tokens, *rest))[1]
     ended = []
     budget = 12 * max(len(backbone.encode_prompt(prompt.text)) + WARM.max_new_tokens for _, prompt in PROMPTS)
     completions = list(generate(backbone, PROMPTS, 10, WARM, token_budget=budget, ended=ended.append))

@@ -106,6 +106,22 @@ def test_examples_can_be_cut_from_the_second_stream(arch, with_prefix):
             assert completion.raw == backbone.decode(new)
 
 
+@pytest.mark.parametrize("omega", [0.5, 1.7])
+def test_a_masked_prompt_is_a_negative_prompt_of_transformers_generate(omega):
+    backbone = double("llama_gqa", eos=range(0, 8))
+    greedy = Sampling(temperature=0, max_new_tokens=12)
+    guidance = Guidance(Masked(), omega)
+    (row,) = generate(backbone, PROMPTS[:1], 1, greedy, guidance=guidance)
+    ids = torch.tensor([backbone.encode_prompt(PROMPTS[0][1].text)])
+    negative = torch.tensor([guidance.negative.stream(backbone, PROMPTS[0][1]).ids])
+    whole = backbone.model.generate(
+        ids, attention_mask=torch.ones_like(ids), guidance_scale=omega, negative_prompt_ids=negative,
+        negative_prompt_attention_mask=torch.ones_like(negative), do_sample=False, max_new_tokens=12,
+        eos_token_id=list(range(8)), pad_token_id=backbone.pad_id,
+    )  # fmt: skip
+    assert row[0].raw == backbone.decode(whole[0, ids.shape[1] :].tolist())
+
+
 def test_another_prompt_is_written_with_a_template():
     backbone = double("llama_gqa")
     prompt = Prompt("# Say {code}.\ndef f():\n", "def f():\n")

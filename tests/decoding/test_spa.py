@@ -70,7 +70,7 @@ def watch(backbone):
     """Record the number of rows of every forward pass."""
     rows, extend, step = [], backbone.extend, backbone.step
     backbone.extend = lambda ids, *rest: (rows.append(len(ids)), extend(ids, *rest))[1]
-    backbone.step = lambda tokens, state: (rows.append(len(tokens)), step(tokens, state))[1]
+    backbone.step = lambda tokens, *rest: (rows.append(len(tokens)), step(tokens, *rest))[1]
     return rows
 
 

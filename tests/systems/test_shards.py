@@ -87,8 +87,9 @@ def test_two_processes_at_once_and_one_killed(whole, tmp_path):
 
     jobs = [start(0), start(1)]
     deadline = time.monotonic() + 300
-    while not list(tmp_path.glob("completions-*/*.journal")) and time.monotonic() < deadline:
-        time.sleep(0.005)
+    while not list(tmp_path.glob("completions-*/0000[024].journal")):  # of shard 0
+        assert jobs[0].poll() is None and time.monotonic() < deadline
+        time.sleep(0.002)
     jobs[0].kill()
     assert [job.wait() for job in jobs] == [-signal.SIGKILL, 0]
     assert 0 < len(programs_in(tmp_path).missing()) <= 3

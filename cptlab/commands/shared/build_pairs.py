@@ -147,7 +147,7 @@ def _write(directory: Path, found: list[Pair], statistics: dict[str, Any]) -> No
 def _place(config: DictConfig, recipe: SampledPairs, backbone: Any, judge: Judge) -> tuple[Path, list[Task], Decoding]:
     """Return where the pairs of these settings are kept, the tasks, and how programs are sampled."""
     decoding = build_decoding(config.decoding)
-    if decoding.guidance or decoding.strategy or decoding.second_try:
+    if decoding.guidance or decoding.steering or decoding.strategy or decoding.second_try:
         raise UserError(
             "Pairs are made of the model's plain samples, so this decoding is for evaluate.py. Use decoding=paper here."
         )

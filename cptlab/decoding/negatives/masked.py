@@ -12,14 +12,10 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from cptlab.backbone import Backbone
-from cptlab.decoding.anchors import mask_spans
+from cptlab.decoding.anchors import mask_spans, span_names
 from cptlab.decoding.negatives.stream import Stream
-from cptlab.errors import UserError
 from cptlab.records import Prompt
 from cptlab.settings.setting import Setting
-
-ALL = ("nl", "code", "tests", "shots")
-SPAN_NAMES = (*ALL, "anchor")  # 'anchor': what inline tags mark, see anchors.py
 
 
 @dataclass(frozen=True)
@@ -32,16 +28,7 @@ class Masked:
     ] = ("nl",)
 
     def __post_init__(self) -> None:
-        names = (self.spans,) if isinstance(self.spans, str) else tuple(self.spans)
-        names = ALL if names == ("all",) else tuple(part for name in names for part in name.split("+"))
-        object.__setattr__(self, "spans", names)
-        unknown = sorted(set(names) - set(SPAN_NAMES))
-        if unknown:
-            raise UserError(f"There is no prompt span {unknown[0]!r}. Anchor some of {', '.join(SPAN_NAMES)}, or all.")
-        if not names:
-            raise UserError(
-                "No span is anchored, so nothing would be amplified. Anchor some of " + ", ".join(SPAN_NAMES) + "."
-            )
+        object.__setattr__(self, "spans", span_names(self.spans))
 
     def stream(self, backbone: Backbone, prompt: Prompt) -> Stream | None:
         ids = masked_ids(backbone, prompt, self.spans)

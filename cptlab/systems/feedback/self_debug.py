@@ -1,0 +1,27 @@
+"""Self-debugging (arXiv 2304.05128, its feedback from unit tests): the failed public test and its outcome."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar
+
+from cptlab.records import Quality, Task, Verdict
+from cptlab.tasks.own_tests import shown_tests
+
+
+@dataclass(frozen=True)
+class SelfDebug:
+    """Tells of the first public test that a program fails. Nothing is said about hidden tests."""
+
+    needs_public_tests: ClassVar[bool] = True
+
+    def tell(self, task: Task, quality: Quality, verdict: Verdict) -> str | None:
+        if verdict.public_passed == verdict.public_total:
+            return None
+        place = re.match(r"public test (\d+): (.*)", verdict.reason, re.DOTALL)
+        assert place is not None, "the reason is that of a public test"
+        test = shown_tests([task.public_tests[int(place[1]) - 1]], task.entry_point)
+        if task.entry_point is not None:
+            test = re.sub(r"\bcandidate\b", task.entry_point, test)
+        return f"It fails this test:\n{test.strip()}\nOutcome: {place[2]}"
