@@ -68,7 +68,7 @@ class Evaluation:
     @property
     def scorer(self) -> str:
         """The name of the scorer of its programs."""
-        return scorer_of(self.systems[self.baseline].values())
+        return scorer_of(next(iter(self.systems.values())).values())  # all have the same; a table may have no baseline
 
     @property
     def levels(self) -> dict[str, tuple[Task, ...]]:

@@ -115,4 +115,4 @@ def test_a_training_run_of_an_earlier_version_has_what_its_config_tells(tmp_path
 def test_programs_of_other_tools_have_no_model_and_no_decoding(monkeypatch, tmp_path):
     (record,) = records(monkeypatch, tmp_path, "evaluate", "completions=my/samples.jsonl", "benchmark=humaneval")
     assert record["name"] == "evaluate-humaneval-completionssamples"
-    assert record["choices"] == {"benchmark": "humaneval", "system": ["given"]}
+    assert record["choices"] == {"benchmark": "humaneval", "scorer": "pylint", "system": ["given"]}

@@ -92,7 +92,9 @@ def test_every_shipped_system_goes_through(trained, tmp_path):
     metrics = metrics_of(tmp_path)
     assert metrics["systems"] == names and set(metrics["cost"]) == set(names)
     for name, cost in metrics["cost"].items():
-        assert cost["programs"] == (5 if "best_of_n" in name else 1) and cost["tokens"] > 0
+        again = name in ("second_try", "self_debug") or name.endswith("feedback")
+        drawn = (1, 2) if again else (5,) if "best_of_n" in name else (1,)  # of the one program of one task
+        assert cost["programs"] in drawn and cost["tokens"] > 0
     assert metrics["parts"]["tuned"]["adapter"] == "prefix" and metrics["parts"]["tuned"]["run"] == str(trained)
     assert metrics["parts"]["base"]["adapter"] is metrics["parts"]["base"]["run"] is None
     assert metrics["training_run"] == str(trained)
