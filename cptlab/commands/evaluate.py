@@ -104,6 +104,7 @@ def evaluate(config: DictConfig, fresh: Path) -> float | None:
             "prompts": backbone.prompt_form,
             "benchmark": benchmark.fingerprint(),
             "adapters": {system.name: system.adapter_digest for system in systems},
+            "scorer": judge.scorer.identity(),
         },
     }
     if finished := finished_before(config, **content):

@@ -51,8 +51,11 @@ def grpo(config: DictConfig, fresh: Path) -> None:
 
     check_trl()
     options, decoding = instantiate(config.grpo, "grpo"), build_decoding(config.decoding)
-    if decoding.guidance or decoding.strategy or decoding.second_try or decoding.sampling.greedy:
-        raise UserError("GRPO learns from plain random samples. Use decoding=ancestral or decoding=paper here.")
+    other = decoding.guidance or decoding.steering or decoding.strategy or decoding.second_try
+    if other or decoding.sampling.greedy or decoding.engine != "cptlab":
+        raise UserError(
+            "GRPO learns from plain random samples of cptlab's engine. Use decoding=ancestral or decoding=paper here."
+        )
     backbone = instantiate(config.backbone, "backbone")
     adapter = instantiate(config.adapter, "adapter", backbone, seed=config.seed, _partial_=False)
     if adapter.kind != "lora":
@@ -63,6 +66,7 @@ def grpo(config: DictConfig, fresh: Path) -> None:
         "backbone": backbone.fingerprint,
         "prompts": backbone.prompt_form,
         "benchmark": benchmark.fingerprint(),
+        "scorer": judge.scorer.identity(),
     }
     if finished_before(config, **content):
         return

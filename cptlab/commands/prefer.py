@@ -94,6 +94,10 @@ def _pairs_file(config: DictConfig, trained: Path | None) -> Path:
         raise UserError("Nothing says which pairs to judge on. Add pairs_file=<a pairs.jsonl that cptlab pairs made>.")
     else:
         metrics = json.loads((trained / METRICS_FILE).read_text(encoding="utf-8"))
+        if "pairs" not in metrics:
+            raise UserError(
+                f"{trained} was trained without pairs. Add pairs_file=<a pairs.jsonl that cptlab pairs made>."
+            )
         file, remedy = Path(metrics["pairs"]), "The training run's pairs are gone: name others with pairs_file=…."
     if not file.is_file():
         raise UserError(f"There is no pairs file {file}. {remedy}")

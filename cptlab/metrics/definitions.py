@@ -244,7 +244,9 @@ def find_metric(name: str) -> Metric:
     if found := re.fullmatch(r"robust_pass@([1-9]\d*)", name):
         return robust_pass_at(int(found[1]))
     if found := re.fullmatch(r"(\w+)_(?:mean|max|min|messages)", name):
-        return next(metric for metric in _metrics_of(found[1]) if metric.name == name)
+        of_scorer = [metric for metric in _metrics_of(found[1]) if metric.name == name]
+        if of_scorer:
+            return of_scorer[0]
     if found := re.fullmatch(r"(?:(\w+)_)?pass@([1-9]\d*)", name):
         return pass_at(int(found[2]), found[1] or "")
     names = ", ".join(metric.name for metric in METRICS)

@@ -90,6 +90,12 @@ def combine(choices: Sequence[ComparedSystem]) -> Evaluation:
                     f"The programs of {choice.directory} are scored by {evaluation.scorer}, those of the first run by "
                     f"{first.scorer}. Evaluate both with one scorer."
                 )
+            settings = [one.provenance.get("scorer") for one in (first, evaluation)]
+            if None not in settings and settings[0] != settings[1]:
+                raise UserError(
+                    f"The programs of {choice.directory} are scored by {evaluation.scorer} with other settings than those of "
+                    "the first run (`scorer` in metrics.json). Evaluate both with the same."
+                )
             systems[label] = evaluation.systems[name]
             facts[label] = {"run": str(choice.directory), "system": name} | _facts_of(evaluation, name)
             cost |= {label: evaluation.cost[name]} if name in evaluation.cost else {}

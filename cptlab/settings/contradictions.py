@@ -102,6 +102,7 @@ def check_together(config: DictConfig) -> None:
     _check_ks(config)
     _check_metric(config)
     _check_disabled(config)
+    _check_injected(config)
     _check_training(config)
     _check_selection(config)
     if config.task_name == "omega" and config.low >= config.high:
@@ -186,6 +187,20 @@ def _check_disabled(config: DictConfig) -> None:
     if config.get("extra_disabled") and parts and not any("extra_disabled" in (one or ()) for one in parts):
         raise UserError(
             "extra_disabled=… is about pylint, and this scorer is another. Leave it out, or use scorer=pylint."
+        )
+
+
+def _check_injected(config: DictConfig) -> None:
+    recipe, scorer = config.get("pairs"), config.get("scorer")
+    if recipe is None or scorer is None:
+        return
+    parts = [recipe, *(recipe.get("parts") or {}).values()]
+    if any(str(part.get("_target_")).endswith(".InjectedPairs") for part in parts) and not str(
+        scorer.get("_target_")
+    ).endswith(".Pylint"):
+        raise UserError(
+            "Injected pairs are about messages of pylint, and this scorer is another. Use scorer=pylint, or pairs=paper or "
+            "pairs=rewritten."
         )
 
 

@@ -23,7 +23,9 @@ def questions(system: LoadedSystem, tasks: Sequence[Task], first: JudgedPrograms
     assert feedback is not None
     by_id = {task.id: task for task in tasks}
     rows = list(zip(first.completions, first.qualities, first.verdicts, strict=True))
-    verdicts = _on_public_tests([(one.program, by_id[one.task_id], verdict) for one, _, verdict in rows], judge)
+    verdicts = [verdict for *_, verdict in rows]
+    if feedback.needs_public_tests:
+        verdicts = _on_public_tests([(one.program, by_id[one.task_id], verdict) for one, _, verdict in rows], judge)
     found: list[Question] = []
     for (completion, quality, _), verdict in zip(rows, verdicts, strict=True):
         task = by_id[completion.task_id]

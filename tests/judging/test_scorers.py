@@ -279,6 +279,7 @@ def test_a_mistake_is_one_sentence(linter, monkeypatch):
         (lambda: Command("ruff check"), "FILES once"),
         (lambda: Command(f"{sys.executable} {linter} json FILES", fields={"row": "x"}), "no part of a message"),
         (lambda: Command(f"{sys.executable} -c 1 FILES --x", format="sarif").check(), "command does not run"),
+        (lambda: Command("mylint FILES", label="pylint"), "the name of a scorer of cptlab"),
         (lambda: AllOf({"pylint": Pylint()}), "one of the two"),
         (lambda: AllOf({"pylint": Pylint()}, base="no/such").check(), "no/such"),
         (lambda: AllOf({"pylint": Pylint()}, references={"ruff": 1}), "each scorer its number"),
@@ -292,6 +293,27 @@ def test_a_mistake_is_one_sentence(linter, monkeypatch):
     for scorer in (Bandit(), Radon()):
         with pytest.raises(UserError, match=r"pip install 'cptlab\[scorers\]'"):
             scorer.check()
+
+
+@pytest.mark.parametrize("form", ["--config=own.toml", "--config own.toml"])
+def test_a_file_that_the_command_line_names_is_found_and_is_part_of_the_identity(form, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own = tmp_path / "own.toml"
+    own.write_text('lint.select = ["F"]')
+    scorer = Command(f"ruff check {form} FILES")
+    assert str(own) in " ".join(scorer.command(["a.py"]))
+    before = scorer.identity()
+    own.write_text('lint.select = ["E"]')
+    assert scorer.identity() != before
+
+
+def test_given_weights_of_rules_take_the_place_of_the_usual_ones():
+    program = ["def f():\n    return missing\n"]
+    (usual,), (own,) = (
+        score_all(Ruff(select=("F",)), program),
+        score_all(Ruff(select=("F",), weights={"F": 1}), program),
+    )
+    assert (usual.score, own.score) == (0.0, 5.0) and usual.messages[0].id == own.messages[0].id == "F821"
 
 
 def test_records_of_pylint_are_stored_as_ever():

@@ -121,3 +121,8 @@ def test_a_single_program_says_nothing_about_variety_and_texts_are_compared_with
         for i, text in enumerate(texts)
     ]
     assert distinct.of_task(judged) == 50
+
+
+def test_pylint_has_no_metric_of_all_messages():
+    with pytest.raises(UserError, match="There is no metric 'pylint_messages'"):
+        find_metric("pylint_messages")

@@ -48,6 +48,8 @@ def prepared(command, *overrides):
         ("evaluate", ["system=[spa]", "+system.spa.decoding.foo=1"], "There is no setting system.spa.decoding.foo."),
         ("evaluate", ["system=[spa]", "system.spa.decoding.token_budget=0"], "it must be a whole number from 1 up"),
         ("train", ["task_name=foo"], "Leave task_name out"),
+        ("train", ["pairs=injected", "scorer=ruff"], "about messages of pylint"),
+        ("train", ["pairs=mixed", "scorer=bandit"], "about messages of pylint"),
         ("train", ["debug=fdr", "debug.at_most.pairs.n=x"], "debug.at_most.pairs.n=x cannot be: it must be a number"),
         ("train", ["debug=fdr", "debug.at_most.pairs.n=-3"], "pairs.n=-3 cannot be"),
         ("train", ["debug=fdr", "debug.at_most=3"], "Use debug=fdr"),

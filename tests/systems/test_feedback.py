@@ -127,7 +127,7 @@ def test_failed_programs_are_asked_about_each_with_a_prompt_of_its_own(uncounted
         if text != task.prompt.text:  # it fits
             fitting += 1
             shown = [shown_tests([test], task.entry_point).strip() for test in task.public_tests]
-            assert all(f"# {line}".rstrip() in text for line in programs[task_id, sample].strip().splitlines())
+            assert all(f"# {line}".rstrip() in text for line in programs[task_id, sample].rstrip().splitlines())
             assert any(f"# {test}" in text for test in shown) and "# Outcome: " in text
     assert fitting
     for before, _, after in rows:
@@ -135,3 +135,13 @@ def test_failed_programs_are_asked_about_each_with_a_prompt_of_its_own(uncounted
     assert sample_and_judge(system, tasks, 3, Judge(tmp_path)) == again  # from disk, cost and all
     with pytest.raises(UserError, match="once more as well"):
         check_system(dataclasses.replace(system, decoding=Decoding(Sampling(), second_try=True)), tasks, 3)
+
+
+def test_the_lines_that_are_told_are_those_of_the_program_as_it_is_shown():
+    program = "\n\ndef f(x):\n    y = 1\n    return x\n"
+    shown = with_feedback(Prompt("Do it."), program, "line 4: unused-variable (W0612)", called="", is_chat=True).text
+    assert shown.split("```python\n")[1].splitlines()[3] == "    y = 1"
+
+
+def test_a_program_that_passes_when_it_runs_again_for_the_reason_is_kept():
+    assert SelfDebug().tell(TASK, Quality(10, 2, False), Verdict("passed", public_passed=0, public_total=1)) is None

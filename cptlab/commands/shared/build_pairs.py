@@ -32,7 +32,7 @@ from cptlab.storage.checksums import is_sound, set_unsound_aside, write_checksum
 from cptlab.storage.damaged import usable_place
 from cptlab.storage.digests import fingerprint
 from cptlab.storage.locks import locked
-from cptlab.systems.code_digest import judging_digest
+from cptlab.systems.code_digest import code_digest, folder_digest, judging_digest
 from cptlab.systems.decoding import Decoding, build_decoding
 from cptlab.tasks.benchmark import digest_of
 
@@ -188,8 +188,11 @@ def _place(
         )
     benchmark = instantiate(config.benchmark, "benchmark")
     tasks = benchmark.split("train", recipe.train_tasks) + benchmark.split("validation", recipe.validation_tasks)
+    rewriter = recipe.rewriter if isinstance(recipe, RewrittenPairs) else None
     work = {
         "pairs": dataclasses.asdict(recipe),
+        "rewriter": None if rewriter is None else [repr(rewriter), code_digest(rewriter), rewriter.versions()],
+        "code": [folder_digest("pairs"), folder_digest("systems/pair_sources")],
         "backbone": backbone.fingerprint,
         "template": backbone.prompt_form,
         "tasks": digest_of(tasks),

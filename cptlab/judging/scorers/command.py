@@ -18,6 +18,7 @@ from cptlab.judging.scorers.tool import Reading, ToolScorer, Unreadable, read_js
 from cptlab.records import Message
 from cptlab.settings.setting import Setting, check_settings
 
+TAKEN = ("pylint", "ruff", "bandit", "weighted", "all_of")  # names of the other scorers
 FILES = "FILES"  # the word of the command line that stands for the files
 # Where a JSON message has its parts, as a path of keys; pylint's names
 FIELDS = {"messages": "", "file": "path", "id": "message-id", "name": "symbol", "line": "line", "severity": "type"}
@@ -64,6 +65,10 @@ class Command(ToolScorer):
             )
         if not re.fullmatch(r"[A-Za-z]\w*", self.label):
             raise UserError(f"scorer.label={self.label} cannot be. Use letters, digits and _, a letter first.")
+        if self.label in TAKEN or self.label.startswith("radon"):
+            raise UserError(
+                f"scorer.label={self.label} is the name of a scorer of cptlab. Give it another, such as my_linter."
+            )
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -82,7 +87,7 @@ class Command(ToolScorer):
         return {
             "name": self.name,
             "command": self.words,
-            "files": [_digest(word) for word in words],
+            "files": [_digest(_split(word)[1]) for word in words],
             "format": self.format,
             "fields": self.fields,
             "weights": self.weights,
@@ -95,7 +100,7 @@ class Command(ToolScorer):
         super().check()
 
     def command(self, names: Sequence[str]) -> list[str]:
-        words = [_resolved(word) for word in self.words]
+        words = [self.words[0], *map(_resolved, self.words[1:])]
         place = words.index(FILES)
         return [*words[:place], *names, *words[place + 1 :]]
 
@@ -157,10 +162,16 @@ def _sarif(document: Any) -> Iterator[tuple[str, Message]]:
             yield location["artifactLocation"]["uri"], Message(code, rule.get("name") or code, line, level)
 
 
+def _split(word: str) -> tuple[str, str]:
+    """Return what stands before a value in a word such as --config=FILE, '' in any other, and the value."""
+    option, sign, value = word.partition("=")
+    return (option + sign, value) if sign and word.startswith("-") else ("", word)
+
+
 def _resolved(word: str) -> str:
-    """Return a word that names a file from here as an absolute path: the command runs in another folder."""
-    path = Path(word)
-    return str(path.resolve()) if not path.is_absolute() and "/" in word and path.is_file() else word
+    """Return a word that names a file from here with its absolute path: the command runs in another folder."""
+    before, value = _split(word)
+    return before + str(Path(value).resolve()) if value and Path(value).is_file() else word
 
 
 def _digest(word: str) -> str | None:

@@ -40,7 +40,9 @@ class Ruff(ToolScorer):
         check_settings(self)
         object.__setattr__(self, "select", tuple(self.select))
         object.__setattr__(self, "ignore", tuple(self.ignore))
-        object.__setattr__(self, "weights", checked_weights(self.weights, WEIGHTS, "scorer.weights"))
+        object.__setattr__(
+            self, "weights", checked_weights(self.weights, {} if self.weights else WEIGHTS, "scorer.weights")
+        )
 
     def identity(self) -> dict[str, Any]:
         return {

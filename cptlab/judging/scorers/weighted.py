@@ -67,7 +67,7 @@ class Weighted:
 def severity_of(message: Message, scorer: str) -> str:
     """Return the severity of a message, one of the paper's words where that is known."""
     if scorer == "pylint":
-        return PYLINT[message.id[0]]
+        return PYLINT.get(message.id[0], UNSAID)
     return WORDS.get(message.severity, message.severity or UNSAID)
 
 

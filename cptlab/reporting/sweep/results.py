@@ -66,6 +66,7 @@ class _Read:
     about: str
     benchmark: str
     samples: str
+    scorer: str  # its settings, as JSON
 
 
 def read_sweeps(directories: Sequence[Path]) -> tuple[list[SweepResults], list[str]]:
@@ -92,9 +93,9 @@ def read_sweeps(directories: Sequence[Path]) -> tuple[list[SweepResults], list[s
         trained = any(adapter_kind(run) for run in seen)
         remedy = f"Evaluate its runs first: cptlab evaluate runs={directories[0]}" if trained else "Give another one."
         raise UserError(f"{' and '.join(map(str, directories))} holds no finished evaluation. {remedy}")
-    groups: dict[str, list[_Read]] = {}
+    groups: dict[tuple[str, str], list[_Read]] = {}
     for one in found:
-        groups.setdefault(one.about, []).append(one)
+        groups.setdefault((one.about, one.scorer), []).append(one)
     return [_merge(some) for some in groups.values()], left_out
 
 
@@ -116,7 +117,8 @@ def _read(run: Path) -> _Read:
     if evaluation.scorer != PYLINT:
         about += f", {label_of(evaluation.scorer)} scores"
     tasks = {task.id: task.difficulty for task in evaluation.tasks}
-    return _Read(replicates, tasks, about, str(benchmark), evaluation.samples_per_task)
+    scorer = json.dumps(metrics.get("scorer"), sort_keys=True)
+    return _Read(replicates, tasks, about, str(benchmark), evaluation.samples_per_task, scorer)
 
 
 def _merge(found: Sequence[_Read]) -> SweepResults:

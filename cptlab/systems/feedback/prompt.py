@@ -15,11 +15,11 @@ def with_feedback(prompt: Prompt, program: str, told: str, *, called: str, is_ch
     behind its question.
     """
     if is_chat:
-        added = f"This program was written for it:\n{FENCE}python\n{program.strip()}\n{FENCE}\n{told}\nCorrect it."
+        added = f"This program was written for it:\n{FENCE}python\n{program.rstrip()}\n{FENCE}\n{told}\nCorrect it."
         start = len(prompt.text) + 2
         spans = (*prompt.spans, Span("nl", start, start + len(added)))
         return replace(prompt, text=f"{prompt.text}\n\n{added}", spans=spans)
-    lines = f"{called}:\n\n{program.strip()}\n\n{told}\n\nThe corrected program:".splitlines()
+    lines = f"{called}:\n\n{program.rstrip()}\n\n{told}\n\nThe corrected program:".splitlines()
     added = "\n".join(f"# {line}".rstrip() for line in lines)
     by = len(added) + 1
     moved = (Span(span.name, span.start + by, span.end + by) for span in prompt.spans)

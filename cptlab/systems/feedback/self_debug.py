@@ -21,7 +21,8 @@ class SelfDebug:
         if verdict.public_passed == verdict.public_total:
             return None
         place = re.match(r"public test (\d+): (.*)", verdict.reason, re.DOTALL)
-        assert place is not None, "the reason is that of a public test"
+        if place is None:  # it passed when it was run again for the reason: chance decides about it
+            return None
         test = shown_tests([task.public_tests[int(place[1]) - 1]], task.entry_point)
         if task.entry_point is not None:
             test = re.sub(r"\bcandidate\b", task.entry_point, test)
