@@ -173,9 +173,7 @@ def test_what_ray_cannot_do_is_a_sentence(tmp_path):
     ):
         RayWorkers(samplers=1000).fill(programs, functools.partial(load_policy, NODE, None))
     other = functools.partial(load_policy, NODE | {"dtype": "bfloat16"}, None)
-    with pytest.raises(
-        UserError, match=r"cannot take part .*: its dtype is torch.bfloat16, and that of the machine that asks"
-    ):
+    with pytest.raises(UserError, match=r"cannot take part .*: its backbone is \w+, and that of the machine that asks"):
         RayWorkers().fill(programs, other)
 
 
