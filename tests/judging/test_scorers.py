@@ -99,11 +99,13 @@ def whole(programs):
     return [p for p in programs if isinstance(count_statements(p), int) and count_statements(p)]
 
 
-def check_ruff(programs, folder, **settings):
-    some = whole(programs)
-    scorer = Ruff(select=("F", "B", "E7", "RET", "SIM"), ignore=("B904",), weights={"F8": 2}, **settings)
+USUAL = {"F6": 5, "F7": 5, "F81": 5, "F82": 5}  # what pylint calls errors, of the rules below
+
+
+def check_ruff(programs, folder, given=None):
+    some, weights = whole(programs), given or USUAL
+    scorer = Ruff(select=("F", "B", "E7", "RET", "SIM"), ignore=("B904",), weights=given)
     arguments = "ruff check --isolated --no-cache --select F,B,E7,RET,SIM --ignore B904 --output-format=json -q".split()
-    weights = {"F8": 2, "F6": 5, "F7": 5, "F81": 5, "F82": 5}
     for program, found, rows in zip(some, score_all(scorer, some), command_line(arguments, some, folder), strict=True):
         codes = [row["code"] for row in rows]
         weighted = sum(
@@ -150,6 +152,7 @@ def test_scores_are_those_of_the_command_lines_on_many_programs(programs, data_d
         real = [json.loads(line)["code"] for line, _ in zip(file, range(40))]
     for check in (check_ruff, check_bandit, check_radon):
         check([*programs, *real], tmp_path)
+    check_ruff([*programs, *real], tmp_path, {"F8": 2, "F82": 3})
     statements = [count_statements(program) for program in whole(real)]
     assert statements == [quality.statements for quality in score_programs(whole(real))]
 
