@@ -87,9 +87,8 @@ def grpo(config: DictConfig, fresh: Path) -> None:
     with closed_at_the_end(loggers):
         history = train_grpo(
             adapter,
-            backbone,
+            system,
             tasks,
-            decoding,
             judge,
             options,
             directory=run.directory / "training",

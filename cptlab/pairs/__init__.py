@@ -18,7 +18,7 @@ from cptlab.pairs.filters import FilterCounts
 from cptlab.pairs.masks import difference_regions, message_lines, refined_masks, token_lines, token_masks
 from cptlab.pairs.mixture import mixture
 from cptlab.pairs.names import aligned_names
-from cptlab.pairs.recipe import InjectedPairs, MixedPairs, ReadyPairs, RewrittenPairs, SampledPairs
+from cptlab.pairs.recipe import InjectedPairs, MixedPairs, ReadyPairs, RewrittenPairs, SampledPairs, TaskPairs
 from cptlab.pairs.selection import Choice, SelectionOptions, no_pairs_left, select_pair
 from cptlab.pairs.similarity import cosine_similarities
 
@@ -31,6 +31,7 @@ __all__ = [
     "RewrittenPairs",
     "SampledPairs",
     "SelectionOptions",
+    "TaskPairs",
     "aligned_names",
     "cosine_similarities",
     "difference_regions",

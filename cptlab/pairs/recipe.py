@@ -13,19 +13,25 @@ from cptlab.records import Pair
 from cptlab.settings.setting import Part, Setting, check_settings
 
 
+@dataclass(frozen=True, kw_only=True)
+class TaskPairs:
+    """Pairs that are made of programs for the tasks of a benchmark."""
+
+    train_tasks: Annotated[
+        int | None, Setting("Tasks of split train, as many of each difficulty; null: all.", at_least=1)
+    ] = None
+    validation_tasks: Annotated[
+        int | None, Setting("Tasks of split validation, as many of each difficulty; null: all.", at_least=1)
+    ] = None
+    seed: Annotated[int, Setting("Seed of the sampling, and of what else is drawn at random.", at_least=0)] = 0
+
+
 @dataclass(frozen=True)
-class SampledPairs:
+class SampledPairs(TaskPairs):
     """Pairs that Algorithm 1 selects from the backbone's own programs (CPT IV-D)."""
 
     selection: Annotated[SelectionOptions, Part()] = SelectionOptions()
     n: Annotated[int, Setting("Programs per task.", at_least=2)] = 100
-    train_tasks: Annotated[
-        int | None, Setting("Tasks of split train to sample, as many of each difficulty; null: all.", at_least=1)
-    ] = None
-    validation_tasks: Annotated[
-        int | None, Setting("Tasks of split validation to sample, as many of each difficulty; null: all.", at_least=1)
-    ] = None
-    seed: Annotated[int, Setting("Seed of the sampling.", at_least=0)] = 0
     refine: Annotated[
         str,
         Setting(
@@ -46,7 +52,7 @@ class SampledPairs:
 
 
 @dataclass(frozen=True)
-class InjectedPairs:
+class InjectedPairs(TaskPairs):
     """Pairs of a clean program and the same program with one pylint message brought about by an edit."""
 
     messages: Annotated[
@@ -62,13 +68,6 @@ class InjectedPairs:
     ] = "canonical"
     per_task: Annotated[int, Setting("Pairs of a task at most, each with another message.", at_least=1)] = 1
     n: Annotated[int, Setting("Programs per task that source=model chooses from.", at_least=1)] = 6
-    train_tasks: Annotated[
-        int | None, Setting("Tasks of split train, as many of each difficulty; null: all.", at_least=1)
-    ] = None
-    validation_tasks: Annotated[
-        int | None, Setting("Tasks of split validation, as many of each difficulty; null: all.", at_least=1)
-    ] = None
-    seed: Annotated[int, Setting("Seed of the choice of messages and places, and of the sampling.", at_least=0)] = 0
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -76,19 +75,12 @@ class InjectedPairs:
 
 
 @dataclass(frozen=True)
-class RewrittenPairs:
+class RewrittenPairs(TaskPairs):
     """Pairs of a program of the backbone and what a tool makes of it, where the tool raises the score and the tests agree."""
 
     rewriter: Annotated[Any, Part()]
     n: Annotated[int, Setting("Programs per task.", at_least=1)] = 12
     min_gap: Annotated[float, Setting("A pair's score gap / 10 must exceed it.", at_least=0, below=1)] = 0.1
-    train_tasks: Annotated[
-        int | None, Setting("Tasks of split train to sample, as many of each difficulty; null: all.", at_least=1)
-    ] = None
-    validation_tasks: Annotated[
-        int | None, Setting("Tasks of split validation to sample, as many of each difficulty; null: all.", at_least=1)
-    ] = None
-    seed: Annotated[int, Setting("Seed of the sampling.", at_least=0)] = 0
 
     def __post_init__(self) -> None:
         check_settings(self)

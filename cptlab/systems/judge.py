@@ -60,6 +60,12 @@ class Judge:
         cache = self.cache if self.score_cache else None
         return score_all(self.scorer, programs, workers=self.workers, cache=cache, progress=progress)
 
+    def verdicts(
+        self, items: Sequence[tuple[str, Task]], ended: Callable[[int, Verdict], None] | None = None
+    ) -> list[Verdict]:
+        """Run programs on the tests of their tasks, in order. `ended` gets the place and the verdict of each."""
+        return judge_programs(items, workers=self.workers, limits=self.limits, ended=ended, at_least=self.sandbox)
+
     def testing(self, programs: ChunkStore, chunks: TaskChunks, title: str) -> Stage:
         """Return the stage that runs stored completions on the tests of their tasks: a Verdict each."""
         by_id = {task.id: task for task in chunks.tasks}
@@ -85,7 +91,7 @@ class Judge:
 
                 advance(len(made))
                 items = [(completions[row].program, by_id[completions[row].task_id]) for row in todo]
-                judge_programs(items, workers=self.workers, limits=self.limits, ended=ended, at_least=self.sandbox)
+                self.verdicts(items, ended)
             return [made[row] for row in sorted(made)]
 
         return Stage(f"{title}: running the tests", chunks, judged, judge)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from cptlab.judging.verdicts.judge import judge_programs
 from cptlab.records import Prompt, Task, Verdict
 from cptlab.systems.judge import Judge
 from cptlab.systems.judged_programs import JudgedPrograms
@@ -44,7 +43,7 @@ def _on_public_tests(rows: Sequence[tuple[str, Task, Verdict]], judge: Judge) ->
         if task.uncounted == "public" and verdict.public_passed < verdict.public_total
     ]
     alone = [(rows[i][0], replace(rows[i][1], hidden_tests=(), uncounted="")) for i in unsaid]
-    judged = judge_programs(alone, workers=judge.workers, limits=judge.limits, at_least=judge.sandbox)
+    judged = judge.verdicts(alone)
     verdicts = [verdict for *_, verdict in rows]
     for i, verdict in zip(unsaid, judged, strict=True):
         verdicts[i] = replace(verdicts[i], reason=verdict.reason)

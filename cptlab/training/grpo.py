@@ -18,15 +18,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cptlab.adapters.lora import LoRA
-from cptlab.backbone import Backbone
 from cptlab.decoding import generate
 from cptlab.errors import UserError
-from cptlab.judging.verdicts.judge import judge_programs
 from cptlab.progress import progress_bar
 from cptlab.records import Completion, Task
 from cptlab.settings.setting import Setting, check_settings
 from cptlab.systems.cleaning import cleaned
-from cptlab.systems.decoding import Decoding
 from cptlab.systems.judge import Judge
 from cptlab.systems.loading import LoadedSystem
 
@@ -80,14 +77,8 @@ class Rollouts:
         order = {name: place for place, name in enumerate(groups)}
         drawn.sort(key=lambda one: (order[one.task_id], one.sample))
         found = [cleaned(one, self.tasks[one.task_id], prompts[one.task_id]) for one in drawn]
-        programs = [one.program for one in found]
-        scores = self.judge.qualities(programs)
-        verdicts = judge_programs(
-            [(one.program, self.tasks[one.task_id]) for one in found],
-            workers=self.judge.workers,
-            limits=self.judge.limits,
-            at_least=self.judge.sandbox,
-        )
+        scores = self.judge.qualities([one.program for one in found])
+        verdicts = self.judge.verdicts([(one.program, self.tasks[one.task_id]) for one in found])
         encode = policy.backbone.encode_completion
         # an empty answer is the end token alone: TRL needs a token
         written = [encode(one.raw) or [policy.backbone.tokenizer.eos_token_id] for one in drawn]
@@ -116,9 +107,8 @@ def check_trl() -> None:
 
 def train_grpo(
     lora: LoRA,
-    backbone: Backbone,
+    system: LoadedSystem,
     tasks: Sequence[Task],
-    decoding: Decoding,
     judge: Judge,
     options: GRPO,
     *,
@@ -126,7 +116,7 @@ def train_grpo(
     seed: int = 0,
     report: Callable[[Mapping[str, float], int], object] = lambda metrics, step: None,
 ) -> list[dict[str, float]]:
-    """Train `lora` in place on `tasks`, and return what TRL logged at each step.
+    """Train `lora`, the adapter of `system`, in place on `tasks`, and return what TRL logged at each step.
 
     Checkpoints lie in `directory`, and a killed training goes on from the last one. `report` gets the metrics of a step.
     Raises UserError where TRL is not installed.
@@ -144,7 +134,7 @@ def train_grpo(
                 report(logs, state.global_step)
                 advance(1, f"reward {logs['reward']:.2f}")
 
-    system = LoadedSystem("grpo", lora.policy(backbone), decoding)
+    backbone = system.policy.backbone
     checkpoint = get_last_checkpoint(str(directory)) if directory.is_dir() else None
     done = 0 if checkpoint is None else int(checkpoint.rpartition("-")[2])
     with progress_bar("GRPO", options.steps, "steps", done=done) as advance, warnings.catch_warnings():
@@ -156,7 +146,7 @@ def train_grpo(
             gradient_accumulation_steps=options.tasks_per_step,
             num_generations=options.n,
             max_completion_length=None,
-            temperature=decoding.sampling.temperature,
+            temperature=system.decoding.sampling.temperature,
             learning_rate=options.learning_rate,
             beta=options.beta,
             reward_weights=[options.passed, options.quality],

@@ -84,7 +84,14 @@ def test_programs_above_the_mean_of_their_group_become_likelier(backbone, tasks,
 
     before = gap()
     options = GRPO(steps=1, tasks_per_step=1, n=8, learning_rate=1e-3, passed=0.0)
-    train_grpo(lora, backbone, [first], DECODING, Judge(tmp_path), options, directory=tmp_path / "run")
+    train_grpo(
+        lora,
+        LoadedSystem("grpo", lora.policy(backbone), DECODING),
+        [first],
+        Judge(tmp_path),
+        options,
+        directory=tmp_path / "run",
+    )
     assert gap() > before + 0.01
 
 
@@ -94,9 +101,8 @@ def test_a_killed_training_goes_on_to_the_same_weights(backbone, tasks, tmp_path
 
     def trained(directory, options=SHORT, report=lambda metrics, step: None):
         lora = LoRA(backbone, seed=1)
-        history = train_grpo(
-            lora, backbone, tasks, DECODING, judge, options, directory=tmp_path / directory, seed=1, report=report
-        )
+        system = LoadedSystem("grpo", lora.policy(backbone), DECODING)
+        history = train_grpo(lora, system, tasks, judge, options, directory=tmp_path / directory, seed=1, report=report)
         return lora, [row["reward"] for row in history]
 
     def killed(metrics, step):

@@ -24,7 +24,7 @@ from cptlab.commands.shared.common import (
 )
 from cptlab.commands.shared.many_machines import make_a_part, make_programs, on_the_driver
 from cptlab.errors import UserError
-from cptlab.pairs import InjectedPairs, MixedPairs, ReadyPairs, RewrittenPairs, SampledPairs
+from cptlab.pairs import InjectedPairs, MixedPairs, ReadyPairs, RewrittenPairs, SampledPairs, TaskPairs
 from cptlab.records import Pair, Task
 from cptlab.settings.instantiate import instantiate
 from cptlab.storage.atomic import write_json
@@ -177,9 +177,7 @@ def _write(directory: Path, found: list[Pair], statistics: dict[str, Any]) -> No
     write_checksums(directory, FILES)
 
 
-def _place(
-    config: DictConfig, recipe: SampledPairs | InjectedPairs | RewrittenPairs, backbone: Any, judge: Judge
-) -> tuple[Path, list[Task], Decoding]:
+def _place(config: DictConfig, recipe: TaskPairs, backbone: Any, judge: Judge) -> tuple[Path, list[Task], Decoding]:
     """Return where the pairs of these settings are kept, the tasks, and how programs are sampled."""
     decoding = build_decoding(config.decoding)
     if decoding.guidance or decoding.steering or decoding.strategy or decoding.second_try:
