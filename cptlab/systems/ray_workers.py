@@ -89,7 +89,7 @@ class RayWorkers:
                 )
 
     def _run(self, programs: SystemPrograms, missing: list[str], load: Callable[[], Policy]) -> None:
-        import ray.data
+        import ray.data  # pyright: ignore[reportMissingImports]
 
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
@@ -217,8 +217,8 @@ def _check_same(stages: Sequence[Stage], works: Sequence[dict[str, Any]]) -> Non
 
 def _import_ray() -> Any:
     """Import Ray without the packages that it puts on the path: a judged program could import them."""
-    import ray
+    import ray  # pyright: ignore[reportMissingImports]
 
-    own = str(Path(ray.__file__).parent)
+    own = str(Path(str(ray.__file__)).parent)
     sys.path[:] = [place for place in sys.path if not place.startswith(own)]
     return ray

@@ -15,8 +15,8 @@ from typing import Any
 
 def measure(source: str) -> dict[str, Any]:
     """Return the index and the blocks of a program that parses."""
-    from radon.metrics import mi_visit
-    from radon.visitors import ComplexityVisitor
+    from radon.metrics import mi_visit  # pyright: ignore[reportMissingImports]
+    from radon.visitors import ComplexityVisitor  # pyright: ignore[reportMissingImports]
 
     visitor = ComplexityVisitor.from_code(source)
     blocks = [{"name": one.name, "line": one.lineno, "complexity": one.complexity} for one in visitor.blocks]
