@@ -194,9 +194,9 @@ def _trial(backbone: Backbone) -> tuple[Batch, Prefix]:
 def _loss_and_gradient(outputs: FastOutputs | PlainOutputs, prefix: Prefix) -> tuple[torch.Tensor, torch.Tensor]:
     with torch.enable_grad():
         scores = outputs.scores(outputs.mask)
-        kept = outputs.code & ~outputs.mask
         loss = (
-            torch.stack([outputs.kl(kept, direction).sum() for direction in losses.KL_DIRECTIONS]).sum() - scores.sum()
+            torch.stack([outputs.kl(outputs.kept, direction).sum() for direction in losses.KL_DIRECTIONS]).sum()
+            - scores.sum()
         )
         (gradient,) = torch.autograd.grad(loss, [prefix.table])
     return loss.detach(), gradient
