@@ -97,6 +97,7 @@ def states_of_sequences(
     `positions` [1, T] are those of the tokens without a prefix, which all sequences see. They must fit into the context.
     Gradients flow to the prefix. The host never waits for the device.
     """
+    assert backbone.config._attn_implementation == NAME, "any other attention would take no notice of the sequences"
     cache, length = backbone.constant_cache(prefix, 1)
     found = backbone.model.base_model(
         input_ids=input_ids,
