@@ -16,7 +16,6 @@ import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,6 +28,12 @@ from cptlab.backbone.prefix_shape import KeyValuePrefix, sliding_window, text_co
 if TYPE_CHECKING:
     from cptlab.backbone.model import Backbone
 
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:  # before torch 2.10
+    varlen_attn = None
+
+KERNEL_OPTIONS = frozenset(inspect.signature(varlen_attn).parameters if varlen_attn else ())  # versions differ in them
 NAME = "cptlab_sequences"
 HALF = (torch.float16, torch.bfloat16)
 MAX_HEAD_DIM = 256  # of the kernel, which also wants a multiple of 8
@@ -123,7 +128,7 @@ def why_no_kernel(backbone: Backbone) -> str | None:
     """Return why the variable-length kernel does not run on this device, in this precision; None where it does."""
     if backbone.device.type != "cuda":
         return f"there is no kernel for it on a {backbone.device.type} device"
-    if _kernel_options() is None:
+    if varlen_attn is None:
         return f"torch {torch.__version__} has no variable-length attention"
     if backbone.dtype not in HALF:
         return f"its kernel takes bfloat16 and float16, not {str(backbone.dtype).removeprefix('torch.')}"
@@ -163,24 +168,12 @@ def _attention(
 AttentionInterface.register(NAME, _attention)
 
 
-@cache
-def _kernel_options() -> frozenset[str] | None:
-    """The names of the kernel's parameters, which differ between versions of torch; None where there is no kernel."""
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
-        return None
-    return frozenset(inspect.signature(varlen_attn).parameters)
-
-
 def _by_kernel(query: Tensor, key: Tensor, value: Tensor, sequences: Sequences, scale: float | None) -> Tensor:
-    from torch.nn.attention.varlen import varlen_attn
-
-    known = _kernel_options() or frozenset()
-    options: dict[str, Any] = {"window_size": (-1, 0)} if "window_size" in known else {"is_causal": True}
-    if "enable_gqa" in known:
+    assert varlen_attn is not None
+    options: dict[str, Any] = {"window_size": (-1, 0)} if "window_size" in KERNEL_OPTIONS else {"is_causal": True}
+    if "enable_gqa" in KERNEL_OPTIONS:
         options["enable_gqa"] = True
-    if "scale" in known:
+    if "scale" in KERNEL_OPTIONS:
         options["scale"] = scale
     elif scale is not None:  # that version divides by the root of the head's size in any case
         query = query * (scale * query.shape[-1] ** 0.5)

@@ -154,6 +154,21 @@ def test_a_step_keeps_to_the_token_budget(budget):
         assert len(step) == {1: 8, 10_000: 1}.get(budget, len(step))
 
 
+@pytest.mark.parametrize("budget", [1, 150, 10_000])
+def test_a_step_in_one_row_counts_real_tokens(budget):
+    loader = loader_of(make_pairs(train=16)[:16], 8, 0, token_budget=budget)
+    padded = [len(step) for step in loader]
+    loader.split.one_row = True
+    loader.set_epoch(1)
+    loader.set_epoch(0)
+    steps = list(loader)
+    for step in steps:
+        assert sum(len(batch) for batch in step) == 8
+        sizes = [vars(batch)["one_row"].input_ids.shape[1] for batch in step]  # laid out already
+        assert all(size <= budget or len(batch) == 1 for size, batch in zip(sizes, step, strict=True))
+    assert all(len(step) <= before for step, before in zip(steps, padded, strict=True))
+
+
 def test_processes_get_about_as_much_to_do():
     pairs = make_pairs(train=32)[:32]
     ranks = [loader_of(pairs, 4, 0, rank, 2) for rank in range(2)]
