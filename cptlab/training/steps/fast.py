@@ -12,7 +12,6 @@ pairs, where the device has a kernel for it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -35,6 +34,7 @@ class FastOutputs(BatchOutputs):
     ) -> None:
         super().__init__(backbone, batch, policies)
         self.by_sequences = by_sequences
+        self._reference_states: Tensor | None = None
 
     @property
     def packed(self) -> Packed:
@@ -73,9 +73,14 @@ class FastOutputs(BatchOutputs):
                 return self.packed.regions[name]
         return self.packed.region(where)
 
-    @cached_property
+    @property
     def _reference(self) -> Tensor:
         """The backbone's own hidden states at the predicting places [N, E]."""
+        if self._reference_states is None:  # no cached_property: its lock cannot be compiled
+            self._reference_states = self._states_of_reference()
+        return self._reference_states
+
+    def _states_of_reference(self) -> Tensor:
         if self.batch.reference is not None:
             return self.batch.reference.states.to(self.backbone.head.weight.dtype)
         with torch.no_grad():
