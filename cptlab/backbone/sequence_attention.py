@@ -15,7 +15,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -46,8 +46,8 @@ class Sequences:
 
     Sequence n has the queries `starts[n]` to `starts[n + 1]` of the row, and the keys `keys[key_starts[n]:key_starts[n + 1]]`,
     which are columns of the row [K]; `starts` and `key_starts` are int32 [N + 1]. The last of its keys belong to its own
-    tokens, so it has at least as many keys as queries. `lengths` are the (queries, keys) of each, known on the host;
-    `longest` bounds them.
+    tokens, so it has at least as many keys as queries. `longest` bounds both. On the host, `lengths` are the (queries, keys)
+    of each without the `prefix` positions that come before its keys.
     """
 
     keys: Tensor
@@ -55,12 +55,11 @@ class Sequences:
     key_starts: Tensor
     lengths: tuple[tuple[int, int], ...]
     longest: tuple[int, int]
+    prefix: int = 0
 
     def to(self, device: torch.device) -> Sequences:
-        keys, starts, key_starts = (
-            tensor.to(device, non_blocking=True) for tensor in (self.keys, self.starts, self.key_starts)
-        )
-        return Sequences(keys, starts, key_starts, self.lengths, self.longest)
+        names = ("keys", "starts", "key_starts")
+        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
 
     def behind(self, length: int) -> Sequences:
         """The same with the keys of a prefix of `length` positions before the row, which every sequence sees.
@@ -79,8 +78,9 @@ class Sequences:
         keys = self.keys.new_zeros(len(self.keys) + count * length)
         keys = keys.index_copy(0, place + (owner + 1) * length, self.keys + length)
         keys = keys.index_copy(0, before, positions.expand(count, -1).flatten())
-        lengths = tuple((queries, found + length) for queries, found in self.lengths)
-        return Sequences(keys, self.starts, key_starts, lengths, (self.longest[0], self.longest[1] + length))
+        return Sequences(
+            keys, self.starts, key_starts, self.lengths, (self.longest[0], self.longest[1] + length), length
+        )
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, sequences: Sequences, scale: float | None = None) -> Tensor:
@@ -181,8 +181,8 @@ def _by_kernel(query: Tensor, key: Tensor, value: Tensor, sequences: Sequences, 
 
 
 def _one_by_one(query: Tensor, key: Tensor, value: Tensor, sequences: Sequences, scale: float | None) -> Tensor:
-    counts = tuple(zip(*sequences.lengths))
-    parts = zip(query.split(counts[0]), key.split(counts[1]), value.split(counts[1]))
+    queries, counts = zip(*((one, count + sequences.prefix) for one, count in sequences.lengths))
+    parts = zip(query.split(queries), key.split(counts), value.split(counts))
     found = []
     for one, keys, values in parts:
         visible = torch.ones(len(one), len(keys), dtype=torch.bool, device=query.device)

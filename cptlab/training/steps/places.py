@@ -75,7 +75,8 @@ def _places(keys: np.ndarray, columns: tuple[np.ndarray, ...], where: np.ndarray
     _, first, back = np.unique(keys, return_index=True, return_inverse=True)
     found = [column[first] for column in columns]
     if planned:  # a place that nothing is spread from has no gradient
-        found = [np.pad(column, (0, planned_size(len(first)) - len(first))) for column in found]
+        missing = planned_size(max(1, len(first))) - len(first)
+        found = [np.pad(column, (0, missing)) for column in found]
     spread = np.full(where.shape, len(found[0]))
     spread[where] = back
     return Places(*(torch.from_numpy(column) for column in found), torch.from_numpy(spread.ravel()))
