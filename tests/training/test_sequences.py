@@ -1,10 +1,13 @@
 """Attention by sequences over one row of all pairs, on the CPU, against the plain step and against a mask, in float64."""
 
+import inspect
+
 import pytest
 import torch
 from step_agreement import FLOAT32, assert_agree, exact_norms, pairs, prefixes_of, step_of
 from tiny_models import ARCHITECTURES, double, tiny_backbone
 
+from cptlab.backbone import sequence_attention
 from cptlab.backbone.sequence_attention import Sequences, attend, by_sequences, why_no_kernel, why_not_by_sequences
 from cptlab.training import CPT, StepMethod
 from cptlab.training.loop.module import AdapterTraining
@@ -76,8 +79,7 @@ def by_hand(query, key, value, sequences, scale):
     return found
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-def test_attention_of_unequal_queries_and_keys(compiled, monkeypatch):
+def random_sequences():
     """Grouped heads, a sequence with no more keys than queries, one with a single query."""
     lengths = ((4, 4), (3, 9), (1, 6), (5, 7))
     starts, key_starts = (torch.tensor([0, *column]).cumsum(0).int() for column in zip(*lengths))
@@ -86,15 +88,53 @@ def test_attention_of_unequal_queries_and_keys(compiled, monkeypatch):
         torch.randn(count, heads, 8, generator=generator, dtype=torch.float64, requires_grad=True)
         for count, heads in ((13, 6), (26, 2), (26, 2))
     )
-    sequences = Sequences(torch.arange(26), starts, key_starts, lengths, (5, 9))
+    return query, key, value, Sequences(torch.arange(26), starts, key_starts, lengths, (5, 9))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_attention_of_unequal_queries_and_keys(compiled, monkeypatch):
+    query, key, value, sequences = random_sequences()
     monkeypatch.setattr("torch.compiler.is_compiling", lambda: compiled)
     wanted, found = by_hand(query, key, value, sequences, 0.3), attend(query, key, value, sequences, 0.3)
     torch.testing.assert_close(found, wanted)
-    weights = torch.randn(wanted.shape, generator=generator, dtype=torch.float64)
+    weights = torch.randn(wanted.shape, dtype=torch.float64)
     for one, other in zip(
         *(torch.autograd.grad((out * weights).sum(), [query, key, value]) for out in (wanted, found))
     ):
         torch.testing.assert_close(other, one)
+
+
+def kernel_of_torch_2_10(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, is_causal=False, return_aux=None):
+    assert is_causal and (max_q, max_k) == (5, 9)
+    sequences = Sequences(torch.arange(len(key)), cu_seq_q, cu_seq_k, (), (max_q, max_k))
+    return by_hand(query, key, value, sequences, query.shape[-1] ** -0.5)
+
+
+def kernel_of_torch_2_13(
+    query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale=None, window_size=(-1, -1), enable_gqa=False
+):
+    assert enable_gqa and window_size == (-1, 0) and (max_q, max_k) == (5, 9)
+    return by_hand(query, key, value, Sequences(torch.arange(len(key)), cu_seq_q, cu_seq_k, (), (0, 0)), scale)
+
+
+@pytest.mark.parametrize("kernel", [kernel_of_torch_2_10, kernel_of_torch_2_13])
+def test_the_kernel_is_called_as_its_version_wants_it(kernel, monkeypatch):
+    query, key, value, sequences = random_sequences()
+    monkeypatch.setattr(sequence_attention, "varlen_attn", kernel)
+    monkeypatch.setattr(sequence_attention, "KERNEL_OPTIONS", frozenset(inspect.signature(kernel).parameters))
+    found = sequence_attention._by_kernel(query, key, value, sequences, 0.3)
+    torch.testing.assert_close(found, by_hand(query, key, value, sequences, 0.3))
+
+
+@pytest.mark.skipif(sequence_attention.varlen_attn is None, reason="torch has no variable-length attention")
+def test_the_kernel_of_this_torch_takes_what_it_is_given():
+    """Its shapes alone, on torch's meta device, forward and backward: there is no such kernel on a CPU."""
+    shapes = (13, 6, 16), (26, 2, 16), (26, 2, 16)
+    inputs = [torch.empty(*shape, device="meta", dtype=torch.bfloat16, requires_grad=True) for shape in shapes]
+    sequences = random_sequences()[3].to(torch.device("meta"))
+    found = sequence_attention._by_kernel(*inputs, sequences, 0.3)
+    gradients = torch.autograd.grad(found.sum(), inputs)
+    assert [found.shape, *(gradient.shape for gradient in gradients)] == [shapes[0], *shapes]
 
 
 def test_keys_behind_a_prefix():
