@@ -18,13 +18,12 @@ from torch import Tensor
 
 from cptlab.backbone import Backbone, KeyValuePrefix
 from cptlab.backbone.kv_cache import GROWTH
-from cptlab.backbone.prefix_shape import TESTED
 from cptlab.decoding.guidance import Guidance
 from cptlab.decoding.negatives.stream import Stream
 from cptlab.decoding.request import Request
 from cptlab.decoding.running_batch import RunningBatch
-from cptlab.decoding.sampling import Sampling, choose, choose_without_looking
-from cptlab.decoding.slots.decode import decode_in_slots
+from cptlab.decoding.sampling import Sampling
+from cptlab.decoding.slots.decode import decode_in_slots, fits_slots
 from cptlab.decoding.steering import Steering
 from cptlab.decoding.streams import Streams
 from cptlab.decoding.token_budget import default_token_budget
@@ -217,13 +216,8 @@ def _batched(
     queue = WaitingQueue(backbone, requests, wanted, prefix, most)
     done: list[list[Completion]] = [[] for _ in requests]
     given = 0
-    if slots:
-        on_cpu = backbone.device.type == "cpu"
-        chosen = choose if on_cpu else choose_without_looking
-        programs = decode_in_slots(backbone, queue, sampling, seed, chosen, ahead=not on_cpu)
-    else:
-        programs = _decode(backbone, queue, sampling, seed)
-    for request, sample, ids in programs:
+    decode = decode_in_slots if slots else _decode
+    for request, sample, ids in decode(backbone, queue, sampling, seed):
         completion = completion_of(backbone, request, sample, ids)
         done[request.index].append(completion)
         ended(completion)
@@ -231,11 +225,6 @@ def _batched(
             yield sorted(done[given], key=lambda completion: completion.sample)
             given += 1
     yield from done[given:]  # no sample of these is wanted
-
-
-def fits_slots(backbone: Backbone, steering: Steering | None) -> bool:
-    """Return whether decoding can run in slots: for tested architectures, and where attention is not steered."""
-    return steering is None and backbone.config.model_type in TESTED
 
 
 def _cached_tokens(request: Request, behind: int) -> int:

@@ -71,6 +71,7 @@ class Decoding:
             "steering": None if self.steering is None else repr(self.steering),
             "second_try": self.second_try,
             "engine": self.engine_facts(),
+            "slots": self.slots,
         }
 
     def engine_facts(self) -> str:

@@ -47,15 +47,18 @@ class Snapshot:
 
     @staticmethod
     def of(step: SlotStep, occupants: Sequence[Occupant | None]) -> Snapshot:
-        held = (step.active, step.written, step.output)
-        if step.last.device.type != "cuda":
-            return Snapshot(list(occupants), *(tensor.cpu().clone() for tensor in held), None)
-        pinned = [torch.empty_like(tensor, device="cpu", pin_memory=True) for tensor in held]
-        for there, tensor in zip(pinned, held, strict=True):
-            there.copy_(tensor, non_blocking=True)
-        arrived = torch.cuda.Event()
-        arrived.record()
-        return Snapshot(list(occupants), *pinned, arrived)
+        active, written, output = step.active, step.written, step.output
+        if active.device.type != "cuda":
+            return Snapshot(list(occupants), active.clone(), written.clone(), output.clone(), None)
+        snapshot = Snapshot(list(occupants), _sent(active), _sent(written), _sent(output), torch.cuda.Event())
+        assert snapshot.arrived is not None
+        snapshot.arrived.record()
+        return snapshot
+
+
+def _sent(tensor: Tensor) -> Tensor:
+    """Return the place on the host to which a tensor is on its way."""
+    return torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor, non_blocking=True)
 
 
 class SlotBatch:

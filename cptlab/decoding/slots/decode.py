@@ -7,22 +7,43 @@ from collections.abc import Iterator
 import torch
 
 from cptlab.backbone import Backbone
+from cptlab.backbone.prefix_shape import TESTED
 from cptlab.backbone.slot_step import slot_attention
 from cptlab.decoding.running_batch import RunningBatch
-from cptlab.decoding.sampling import Sampling
+from cptlab.decoding.sampling import Sampling, choose_without_looking
+from cptlab.decoding.sampling import choose as look_and_choose
 from cptlab.decoding.slots.batch import Ended, SlotBatch, Snapshot
 from cptlab.decoding.slots.step import Choose
+from cptlab.decoding.steering import Steering
 from cptlab.decoding.waiting_queue import WaitingQueue
+
+
+def fits_slots(backbone: Backbone, steering: Steering | None) -> bool:
+    """Return whether decoding can run in slots: for tested architectures, where attention is not steered.
+
+    Mixtures of experts look at their numbers within a step.
+    """
+    dense = backbone.config.model_type in TESTED and getattr(backbone.config, "num_experts_per_tok", None) is None
+    return dense and steering is None
 
 
 @torch.inference_mode()
 def decode_in_slots(
-    backbone: Backbone, queue: WaitingQueue, sampling: Sampling, seed: int, choose: Choose, ahead: bool
+    backbone: Backbone,
+    queue: WaitingQueue,
+    sampling: Sampling,
+    seed: int,
+    choose: Choose | None = None,
+    ahead: bool | None = None,
 ) -> Iterator[Ended]:
     """Yield (request, sample, new token ids) as programs end: up to the first end-of-text token or the request's limit.
 
-    With `ahead`, the host looks at the rows while the next steps run on the device.
+    `choose` chooses tokens (default: without a look at them, except on a CPU). With `ahead` (default: except on a CPU), the
+    host looks at the rows while the next steps run on the device.
     """
+    on_cpu = backbone.device.type == "cpu"
+    choose = choose or (look_and_choose if on_cpu else choose_without_looking)
+    ahead = not on_cpu if ahead is None else ahead
     batch: SlotBatch | None = None
     waiting: Snapshot | None = None
     while True:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from cptlab.decoding.slots.step import SlotStep
+from cptlab.errors import UserError
 
 Run = Callable[[], None]
 
@@ -46,7 +47,15 @@ class StepGraphs:
         for tensor, before in zip(self.step.tensors(), kept, strict=True):
             tensor.copy_(before)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool):
-            self.step()
+        try:
+            with torch.cuda.graph(graph, pool=self.pool):
+                self.step()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # of CUDA, where a layer does what cannot be recorded
+            raise UserError(
+                f"The decoding step of {self.step.backbone.name} cannot be recorded as a CUDA graph "
+                f"({next(iter(str(error).splitlines()), '')}). Set decoding.slots=false."
+            ) from error
         self.pool = self.pool or graph.pool()
         return graph
