@@ -101,7 +101,7 @@ def generate(
         raise UserError(f"samples must name some of the samples 0 to {n - 1} for each of the {len(requests)} prompts.")
     if strategy is not None:
         return _one_by_one(backbone, requests, n, wanted, sampling, prefix, strategy, ended)
-    slots = fits_slots(backbone, steering) and (backbone.device.type != "cpu" if slots is None else slots)
+    slots = fits_slots(backbone, steering) and (backbone.device.type == "cuda" if slots is None else slots)
     return _batched(backbone, requests, wanted, sampling, prefix, seed, token_budget, slots, ended)
 
 

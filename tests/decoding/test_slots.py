@@ -17,6 +17,7 @@ from cptlab.decoding.sampling import choose, choose_without_looking
 from cptlab.decoding.slots import batch as slot_batch
 from cptlab.decoding.slots import decode as slots_decode
 from cptlab.decoding.slots.graph import StepGraphs
+from cptlab.decoding.token_budget import default_token_budget
 from cptlab.records import Prompt, Span
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
@@ -87,6 +88,17 @@ def test_context_ends_in_slots_as_well(ahead):
     sampling = Sampling(temperature=1.0, max_new_tokens=100)
     rows = list(generate(backbone, prompts, 3, sampling, slots=True))
     assert [{c.tokens for c in row} for row in rows] == [{4}, {39}, {1}]
+
+
+def test_a_token_budget_fits_into_the_memory():
+    """Keys and values of the programs, a quarter of them twice, and 48 bytes for each logit of each program."""
+    backbone = tiny_backbone("llama_gqa")
+    assert default_token_budget(backbone, [10]) == 65536  # on a CPU
+    for free, cost in ((10**9, 500), (10**7, 90), (10**4, 90)):
+        budget = default_token_budget(backbone, [cost // 2, cost], free)
+        rows = budget / cost
+        taken = 1.25 * budget * backbone.shape.width * 4 + 48 * rows * backbone.vocab_size
+        assert budget == 1 or 0.75 * free < taken <= 0.8 * free
 
 
 def test_tokens_are_the_same_without_looking():

@@ -49,7 +49,8 @@ class Snapshot:
     def of(step: SlotStep, occupants: Sequence[Occupant | None]) -> Snapshot:
         active, written, output = step.active, step.written, step.output
         if active.device.type != "cuda":
-            return Snapshot(list(occupants), active.clone(), written.clone(), output.clone(), None)
+            copies = [tensor.to("cpu", copy=True) for tensor in (active, written, output)]
+            return Snapshot(list(occupants), copies[0], copies[1], copies[2], None)
         snapshot = Snapshot(list(occupants), _sent(active), _sent(written), _sent(output), torch.cuda.Event())
         assert snapshot.arrived is not None
         snapshot.arrived.record()

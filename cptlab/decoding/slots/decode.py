@@ -17,6 +17,8 @@ from cptlab.decoding.slots.step import Choose
 from cptlab.decoding.steering import Steering
 from cptlab.decoding.waiting_queue import WaitingQueue
 
+GROUPS = 4  # rows are filled in as many groups, as each is held twice while it comes in
+
 
 def fits_slots(backbone: Backbone, steering: Steering | None) -> bool:
     """Return whether decoding can run in slots: for tested architectures, where attention is not steered.
@@ -38,18 +40,19 @@ def decode_in_slots(
 ) -> Iterator[Ended]:
     """Yield (request, sample, new token ids) as programs end: up to the first end-of-text token or the request's limit.
 
-    `choose` chooses tokens (default: without a look at them, except on a CPU). With `ahead` (default: except on a CPU), the
-    host looks at the rows while the next steps run on the device.
+    `choose` chooses tokens (default: on a GPU without a look at them). With `ahead` (default: on a GPU), the host looks at the
+    rows while the next steps run on the device.
     """
-    on_cpu = backbone.device.type == "cpu"
-    choose = choose or (look_and_choose if on_cpu else choose_without_looking)
-    ahead = not on_cpu if ahead is None else ahead
+    on_gpu = backbone.device.type == "cuda"
+    choose = choose or (choose_without_looking if on_gpu else look_and_choose)
+    ahead = on_gpu if ahead is None else ahead
     batch: SlotBatch | None = None
     waiting: Snapshot | None = None
     while True:
         while queue and (batch is None or batch.free()):
             free = queue.most if batch is None else len(batch.free())
-            streams, written = yield from _opened(backbone, queue, sampling, seed, free)
+            count = min(free, -(-queue.most // GROUPS))
+            streams, written = yield from _opened(backbone, queue, sampling, seed, count)
             if streams is None:
                 continue
             if batch is None:
