@@ -16,7 +16,7 @@ import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -161,8 +161,8 @@ def _attention(
     """What transformers calls: `query` [1, H, T, D], keys and values [1, G, M + T, D]. Returns [1, T, H, D]."""
     if sequences is None or any(options.get(name) is not None for name in UNKNOWN):
         raise NotImplementedError(f"{type(module).__name__} asks for an attention that is not by sequences alone")
-    gathered = (tensor[0].transpose(0, 1).index_select(0, sequences.keys) for tensor in (key, value))
-    return attend(query[0].transpose(0, 1), *gathered, sequences, scaling)[None], None
+    keys, values = (tensor[0].transpose(0, 1).index_select(0, sequences.keys) for tensor in (key, value))
+    return attend(query[0].transpose(0, 1), keys, values, sequences, scaling)[None], None
 
 
 AttentionInterface.register(NAME, _attention)
@@ -177,7 +177,8 @@ def _by_kernel(query: Tensor, key: Tensor, value: Tensor, sequences: Sequences, 
         options["scale"] = scale
     elif scale is not None:  # that version divides by the root of the head's size in any case
         query = query * (scale * query.shape[-1] ** 0.5)
-    return varlen_attn(query, key, value, sequences.starts, sequences.key_starts, *sequences.longest, **options)
+    found = varlen_attn(query, key, value, sequences.starts, sequences.key_starts, *sequences.longest, **options)
+    return cast(Tensor, found)  # more comes back only where it is asked for
 
 
 def _one_by_one(query: Tensor, key: Tensor, value: Tensor, sequences: Sequences, scale: float | None) -> Tensor:

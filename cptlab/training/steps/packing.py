@@ -115,7 +115,9 @@ def pack_in_one_row(
         keys += [end] * (more_keys - more) + list(range(end, end + more))
         lengths.append((more, more_keys))
     counts = torch.tensor([(0, 0), *lengths]).cumsum(0).int()
-    longest = tuple(planned_size(max(column)) if planned else max(column) for column in zip(*lengths))
+    longest = max(queries for queries, _ in lengths), max(found for _, found in lengths)
+    if planned:
+        longest = planned_size(longest[0]), planned_size(longest[1])
     sequences = Sequences(
         torch.tensor(keys), counts[:, 0].contiguous(), counts[:, 1].contiguous(), tuple(lengths), longest
     )

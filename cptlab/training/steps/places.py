@@ -30,7 +30,7 @@ class Places:
     spread: Tensor
 
     def to(self, device: torch.device) -> Places:
-        return Places(*(tensor.to(device, non_blocking=True) for tensor in vars(self).values()))
+        return Places(**{name: tensor.to(device, non_blocking=True) for name, tensor in vars(self).items()})
 
     def spread_out(self, values: Tensor, shape: torch.Size) -> Tensor:
         """Return `values` [U] at the code tokens [R, C] that they belong to, and 0 elsewhere."""
@@ -79,4 +79,5 @@ def _places(keys: np.ndarray, columns: tuple[np.ndarray, ...], where: np.ndarray
         found = [np.pad(column, (0, missing)) for column in found]
     spread = np.full(where.shape, len(found[0]))
     spread[where] = back
-    return Places(*(torch.from_numpy(column) for column in found), torch.from_numpy(spread.ravel()))
+    sources, states, targets = map(torch.from_numpy, found)
+    return Places(sources, states, targets, torch.from_numpy(spread.ravel()))

@@ -194,6 +194,7 @@ def _cannot_branch(backbone: Backbone, batch: Batch, prefix: Prefix) -> str | No
     error in the steps is a mistake of ours, and ends the run.
     """
     packed = batch.packed
+    assert packed.segments is not None
     try:
         states = backbone.hidden_states(packed.input_ids, packed.positions, packed.segments, prefix)
         torch.autograd.grad(states.float().mean(), [prefix.table])
