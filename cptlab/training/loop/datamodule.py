@@ -21,6 +21,7 @@ from cptlab.training.objectives.base import Objective
 from cptlab.training.reference import Reference, needed_outputs, open_reference
 from cptlab.training.steps.batches import Batch, collate
 from cptlab.training.steps.packing import packed_length, token_budget_groups
+from cptlab.training.steps.step_method import StepMethod
 from cptlab.training.steps.token_pairs import TokenPair, encode_pair
 
 SPLITS = ("train", "validation")
@@ -29,22 +30,22 @@ SPLITS = ("train", "validation")
 class PairSplit:
     """A split's pairs, and how some of them become batches of at most `token_budget` tokens (or one pair).
 
-    Padding counts, unless a batch is one row of all its pairs (`one_row`), which has none. `planned`: the sizes of batches
-    are rounded up to a few, for a compiled step.
+    Padding counts, unless a batch is one row of all its pairs (`one_row`), which has none. Both programs count in full if
+    nothing is `shared`. `planned`: the sizes of batches are rounded up to a few, for a compiled step.
     """
 
     def __init__(self, pairs: Sequence[TokenPair], pad_id: int, token_budget: int) -> None:
         self.pairs, self.pad_id, self.token_budget = pairs, pad_id, token_budget
         self.lengths = [packed_length(pair) for pair in pairs]
         self.reference: Reference | None = None
-        self.one_row = self.planned = False
+        self.one_row, self.shared, self.planned = False, True, False
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def groups(self, indices: Sequence[int]) -> list[list[int]]:
         """Which pairs make a batch: of similar length, the longest first."""
-        lengths = [self.lengths[index] for index in indices]
+        lengths = [self.lengths[index] if self.shared else 2 * self.pairs[index].length for index in indices]
         groups = token_budget_groups(lengths, self.token_budget, padded=not self.one_row)
         return [[indices[i] for i in group] for group in groups]
 
@@ -195,10 +196,17 @@ class PairDataModule(lightning.LightningDataModule):
                     cache, backbone, held.pairs, precision=precision, states=needed == "states", say=say
                 )
 
-    def lay_out(self, *, one_row: bool, planned: bool) -> None:
-        """Make batches as the step takes them: see `PairSplit`."""
+    def lay_out(self, method: StepMethod) -> None:
+        """Make batches as this step takes them: see `PairSplit`."""
         for split in self.splits.values():
-            split.one_row, split.planned = one_row, planned
+            split.one_row, split.shared = method.by_sequences, method.shared
+            split.planned = method.by_sequences and method.compiled > 0
+
+    def longest_batch(self, objective: Objective) -> Batch:
+        """The first batch of a step of the longest training pairs."""
+        split = self.splits["train"]
+        longest = sorted(range(len(split)), key=lambda index: -split.lengths[index])[: self.batch_size]
+        return split.batches(longest, objective)[0]
 
     @property
     def longest(self) -> int:

@@ -9,9 +9,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from cptlab.training.steps.packing import Packed, pack, pack_in_one_row
+from cptlab.training.steps.packing import Packed, pack, pack_in_one_row, pack_programs
 from cptlab.training.steps.places import planned_size
 from cptlab.training.steps.token_pairs import TokenPair
+
+LAYOUTS = {"packed", "programs", "one_row"}
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,11 @@ class Batch:
         return pack(self.pairs, self.pad_id, self.better_only).to(self.tokens.device)
 
     @cached_property
+    def programs(self) -> Packed:
+        """A row for each program."""
+        return pack_programs(self.pairs, self.pad_id, self.better_only).to(self.tokens.device)
+
+    @cached_property
     def one_row(self) -> Packed:
         """All pairs in one row."""
         return pack_in_one_row(self.pairs, self.pad_id, self.better_only, self.planned).to(self.tokens.device)
@@ -103,7 +110,7 @@ class Batch:
             return self
         moved = {name: getattr(self, name).to(device, non_blocking=True) for name in ("tokens", "mask", "code")}
         batch = replace(self, **moved, reference=self.reference and self.reference.to(device))
-        for name in vars(self).keys() & {"packed", "one_row"}:
+        for name in vars(self).keys() & LAYOUTS:
             vars(batch)[name] = vars(self)[name].to(device)
         return batch
 
@@ -114,7 +121,7 @@ class Batch:
             states = torch.nn.functional.pad(reference.states, (0, 0, 0, missing))
             reference = ReferenceRows(states, reference.scores)
         batch = replace(self, reference=reference)
-        vars(batch).update({name: vars(self)[name] for name in vars(self).keys() & {"packed", "one_row"}})
+        vars(batch).update({name: vars(self)[name] for name in vars(self).keys() & LAYOUTS})
         return batch
 
 

@@ -30,15 +30,23 @@ class FastOutputs(BatchOutputs):
     """Of the packed rows, hidden states; the head where it is asked for."""
 
     def __init__(
-        self, backbone: Backbone, batch: Batch, policies: Sequence[Policy], by_sequences: bool = False
+        self,
+        backbone: Backbone,
+        batch: Batch,
+        policies: Sequence[Policy],
+        by_sequences: bool = False,
+        shared: bool = True,
     ) -> None:
+        """`shared`: what both programs begin with is computed once; attention `by_sequences` always does so."""
         super().__init__(backbone, batch, policies)
-        self.by_sequences = by_sequences
+        self.by_sequences, self.shared = by_sequences, shared
         self._reference_states: Tensor | None = None
 
     @property
     def packed(self) -> Packed:
-        return self.batch.one_row if self.by_sequences else self.batch.packed
+        if self.by_sequences:
+            return self.batch.one_row
+        return self.batch.packed if self.shared else self.batch.programs
 
     def scores(self, where: Tensor, policy: int = 0) -> Tensor:
         places = self._region(where).scores

@@ -84,6 +84,21 @@ def pack(pairs: Sequence[TokenPair], pad_id: int, better_only: bool = False) -> 
     return _packed(rows, [number * width for number in range(len(rows))], input_ids, positions, segments=segments)
 
 
+def pack_programs(pairs: Sequence[TokenPair], pad_id: int, better_only: bool = False) -> Packed:
+    """Each program in a row of its own, with nothing shared; what is kept of the reference is numbered as by `pack`."""
+    packed = pack(pairs, pad_id, better_only)
+    sides = [[pair.better for pair in pairs], [pair.worse for pair in pairs]][: 1 if better_only else 2]
+    alone = [TokenPair(pair.instruction, one, one) for side in sides for pair, one in zip(pairs, side, strict=True)]
+    rows = pack(alone, pad_id, better_only=True)
+    layout = replace(rows.layout, state=packed.layout.state)
+    code = layout.masks["code"]
+    predicting = np.zeros(len(packed.predicting), dtype=np.int64)
+    predicting[layout.state[code]] = layout.source[code]
+    return replace(
+        rows, state=packed.state, predicting=torch.from_numpy(predicting), layout=layout, regions=layout.regions()
+    )
+
+
 def pack_in_one_row(
     pairs: Sequence[TokenPair], pad_id: int, better_only: bool = False, planned: bool = False
 ) -> Packed:
@@ -200,10 +215,8 @@ def _packed(
         predicting += range(start + one.first, start + len(one.ids))
     if planned:
         predicting += [0] * (planned_size(len(predicting)) - len(predicting))
-    layout = Layout(tokens, source, state)
-    masks = {"mask": differs, "code": code, "kept": code & ~differs}
-    regions = {name: Region.of(where, layout, planned) for name, where in masks.items()}
+    layout = Layout(tokens, source, state, {"mask": differs, "code": code, "kept": code & ~differs})
     return Packed(
         input_ids, positions, segments, sequences, torch.from_numpy(source), torch.from_numpy(state),
-        torch.tensor(predicting), regions, layout,
+        torch.tensor(predicting), layout.regions(planned), layout,
     )  # fmt: skip

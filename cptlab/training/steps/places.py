@@ -58,11 +58,16 @@ class Region:
 
 @dataclass(frozen=True)
 class Layout:
-    """Of every code token [R, C], on the host: the token, and which place predicts it (see `Packed`)."""
+    """Of every code token [R, C], on the host: the token, and which place predicts it (see `Packed`). `masks` are those that
+    objectives name."""
 
     tokens: np.ndarray
     source: np.ndarray
     state: np.ndarray
+    masks: dict[str, np.ndarray]
+
+    def regions(self, planned: bool = False) -> dict[str, Region]:
+        return {name: Region.of(where, self, planned) for name, where in self.masks.items()}
 
 
 def planned_size(count: int) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -35,7 +36,8 @@ class StepMethod:
     asked for. `compiled`: how many layers were compiled, each by itself.
 
     `by_sequences`: the fast step's attention goes by sequences, over one row of all pairs of a batch; otherwise it has a
-    dense mask, and `mask_reason` says why on a device where it could be otherwise.
+    dense mask, and `mask_reason` says why on a device where it could be otherwise. Not `shared`: with a mask, every program
+    is a row of its own. `seconds` are those of a step in each of these ways, where they were measured.
     """
 
     name: str = "fast"
@@ -44,12 +46,30 @@ class StepMethod:
     compiled: int = 0
     by_sequences: bool = False
     mask_reason: str | None = None
+    shared: bool = True
+    seconds: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def way(self) -> str:
+        """How the fast step is computed, in words."""
+        return "by sequences" if self.by_sequences else "mask" if self.shared else "mask, nothing shared"
+
+    def ways(self) -> list[StepMethod]:
+        """This fast step in all ways that agree with the plain one."""
+        masks = [replace(self, by_sequences=False, shared=shared) for shared in (True, False)]
+        return [self, *masks] if self.by_sequences else masks
+
+    def fastest(self, seconds: Mapping[str, float]) -> StepMethod:
+        """The fastest of these ways, given the seconds of each by its name; this one where none has any."""
+        ways = [way for way in self.ways() if way.way in seconds] or [self]
+        chosen = min(ways, key=lambda way: seconds.get(way.way, 0))
+        return replace(chosen, seconds=tuple(seconds.items()))
 
     def outputs(self, backbone: Backbone, batch: Batch, policies: Sequence[Policy]) -> FastOutputs | PlainOutputs:
         """Return the outputs of these policies and of the reference model, `backbone` alone, on a batch."""
         if self.name == "plain":
             return PlainOutputs(backbone, batch, policies)
-        return FastOutputs(backbone, batch, policies, self.by_sequences)
+        return FastOutputs(backbone, batch, policies, self.by_sequences, self.shared)
 
     @contextlib.contextmanager
     def running(self, backbone: Backbone, policies: Sequence[Policy]) -> Iterator[None]:
@@ -67,14 +87,12 @@ class StepMethod:
                     stack.enter_context(by_sequences(model))
             yield
 
-    def facts(self) -> dict[str, str]:
+    def facts(self) -> dict[str, Any]:
         """Return what metrics.json says of the step."""
-        found = {"step": self.name, "step_reason": self.reason}
-        if self.by_sequences or self.mask_reason:
-            found |= {
-                "step_attention": "by sequences" if self.by_sequences else "mask",
-                "step_attention_reason": self.mask_reason,
-            }
+        found: dict[str, Any] = {"step": self.name, "step_reason": self.reason}
+        if self.by_sequences or self.mask_reason or self.seconds:
+            found |= {"step_attention": self.way, "step_attention_reason": self.mask_reason}
+            found |= {"step_seconds": dict(self.seconds)}
         return {name: value for name, value in found.items() if value}
 
 
