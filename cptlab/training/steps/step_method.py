@@ -56,7 +56,7 @@ class StepMethod:
 
     def ways(self) -> list[StepMethod]:
         """This fast step in all ways that agree with the plain one."""
-        masks = [replace(self, by_sequences=False, shared=shared) for shared in (True, False)]
+        masks: list[StepMethod] = [replace(self, by_sequences=False, shared=shared) for shared in (True, False)]
         return [self, *masks] if self.by_sequences else masks
 
     def fastest(self, seconds: Mapping[str, float]) -> StepMethod:
