@@ -7,8 +7,9 @@ import torch
 from step_agreement import example, prefixes_of
 from tiny_models import double
 
+from cptlab.backbone.gradient_checkpointing import decoder_layers
 from cptlab.backbone.sequence_attention import by_sequences
-from cptlab.training import CPT
+from cptlab.training import CPT, AdapterTraining, StepMethod
 from cptlab.training.steps.batches import collate
 from cptlab.training.steps.fast import FastOutputs
 
@@ -53,3 +54,22 @@ def test_the_step_is_one_graph_for_batches_of_a_planned_size(fresh_compiler):
                 torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-12)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
     assert not torch._dynamo.utils.counters["graph_break"]
+
+
+@pytest.mark.slow
+def test_compiled_layers_take_rows_of_any_size(fresh_compiler):
+    """As `compute.compile=true` compiles them: no version of a layer is made for a size, and no graph breaks."""
+    backbone = double("llama_gqa")
+    for layer in decoder_layers(backbone.model):
+        layer.compile(dynamic=True, backend="eager")
+    module = AdapterTraining(
+        backbone, prefixes_of(backbone, CPT())[0], method=StepMethod("fast", by_sequences=True, compiled=2)
+    )
+    graphs = []
+    for seed in range(4):
+        draw = random.Random(seed)
+        shapes = [(draw.randrange(5, 60), 7, draw.randrange(3, 20), 12) for _ in range(1 + seed)]
+        batch = collate([example(draw, *shape) for shape in shapes], 257, planned=True)
+        module.training_step([batch], 0).backward()
+        graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    assert len(set(graphs)) == 1 and not torch._dynamo.utils.counters["graph_break"]

@@ -438,6 +438,17 @@ def test_mixed_precision_trains_about_the_same(method, tmp_path):
     assert 0 < (tables[1] - tables[0]).norm() < 0.2 * moved.norm()
 
 
+def test_both_stages_by_sequences_train_the_same(tmp_path):
+    """Batches of several pairs in one row, and validation, in either stage; float32 rounds."""
+    tables = []
+    for name, method in (("mask", StepMethod("fast")), ("sequences", StepMethod("fast", by_sequences=True))):
+        (tmp_path / name).mkdir()
+        prefix = train(tmp_path / name, method=method, batch_size=3, first_epochs=1, second_epochs=1)
+        tables.append(prefix.collapsed().detach())
+    moved = tables[0] - Prefix(prefix.shape, length=3, rank=4, seed=1).collapsed().detach()
+    assert 0 < (tables[1] - tables[0]).norm() < 1e-3 * moved.norm()
+
+
 def test_no_training_pairs(tmp_path):
     write_pairs(tmp_path / "pairs.jsonl", make_pairs(train=0))
     with pytest.raises(UserError, match="no pair in split train, only 3 in others"):
