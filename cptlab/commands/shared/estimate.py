@@ -78,9 +78,13 @@ def say_estimate(config: DictConfig, *parts: Any, **options: Any) -> dict[str, A
 
 def _estimate(config: DictConfig, *parts: Any, **options: Any) -> Any:
     from cptlab.estimate.estimate import estimate
+    from cptlab.training.loop.sharded_strategy import SHARDED_LAYERS
 
     devices, stages = config.trainer.get("devices", 1), instantiate(config.stages, "stages")
-    return estimate(*parts, stages=stages, processes=devices if type(devices) is int and devices > 0 else 1, **options)
+    options["processes"] = devices if type(devices) is int and devices > 0 else 1
+    if config.trainer.get("strategy") == SHARDED_LAYERS:
+        options |= {"sharded": True, "unknown": options.get("unknown") or "the layers are shared out over processes"}
+    return estimate(*parts, stages=stages, **options)
 
 
 def _free_bytes(device: str) -> float:
