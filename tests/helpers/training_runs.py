@@ -1,4 +1,4 @@
-"""Small training runs for the tests: in this process, in a process that kills itself, or in two processes together.
+"""Small training runs for the tests: in this process, in a process that kills itself, or in several processes together.
 
 python tests/helpers/training_runs.py <directory> <options as JSON>
 """
@@ -11,6 +11,7 @@ import json
 import os
 import random
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -178,24 +179,47 @@ def run_in_child(directory, moment, options) -> None:
     torch.save(adapter.state_dict(), Path(directory) / "adapter.pt")
 
 
-def in_two_processes(directory: Path, backbone: Backbone, strategy: str, killed=None, **options) -> None:
-    """The part of this process in a run of two on the CPU, which notes what it ends with in `directory`.
+def in_processes(
+    directory: Path, backbone: Backbone, strategy: str, killed=None, accelerator="cpu", devices=2, **options
+) -> None:
+    """The part of this process in a run of `devices` processes, which notes what it ends with in `directory`.
 
     `killed`: the moment at which the first process is, as for `Killer`.
     """
-    trainer = functools.partial(CPU, devices=2, strategy=strategy, inference_mode=strategy == "ddp")
+    about = {"accelerator": accelerator, "devices": devices, "strategy": strategy}
+    trainer = functools.partial(lightning.Trainer, **about, inference_mode=strategy == "ddp")
     first = "LOCAL_RANK" not in os.environ
     callbacks = [Killer(*killed)] if killed and first else []
-    adapter = train(directory, backbone=backbone, token_budget=1, trainer=trainer, callbacks=callbacks, **options)
+    adapter = train(directory, backbone=backbone, trainer=trainer, callbacks=callbacks, **{"token_budget": 1} | options)
     parameters = list(backbone.model.parameters())
     held = [parameter.to_local() if isinstance(parameter, DTensor) else parameter for parameter in parameters]
     counts = {"all": sum(p.numel() for p in parameters), "held": sum(p.numel() for p in held)}
-    outcome = {"adapter": adapter.state_dict(), **counts}
-    torch.save(outcome, directory / f"rank{0 if first else 1}.pt")
+    torch.save({"adapter": adapter.cpu().state_dict(), **counts}, directory / f"rank{0 if first else 1}.pt")
+
+
+def launch(directory: Path, **options) -> tuple[int, str]:
+    """Train in `directory` in processes of their own; `options` go to `in_processes`. Return the status of the first, and
+    what was printed."""
+    directory.mkdir(exist_ok=True)
+    write_file(directory)
+    process = subprocess.Popen(
+        [sys.executable, __file__, str(directory), json.dumps(options)],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=240)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    return process.returncode, output
 
 
 if __name__ == "__main__":
     folder, asked = Path(sys.argv[1]), json.loads(sys.argv[2])
     path = asked.pop("backbone", None)
     chosen = load_backbone(path, quantization="4bit") if path else tiny_backbone("llama_gqa")
-    in_two_processes(folder, chosen, **asked)
+    in_processes(folder, chosen, **asked)
