@@ -11,6 +11,7 @@ from training_runs import launch
 from cptlab.backbone import load_backbone
 from cptlab.backbone.quantization import QuantizedLinear
 from cptlab.errors import UserError
+from cptlab.estimate.sizes import held_weight_bytes
 from cptlab.training import check_sharded
 
 CURVES = ("stage1/steps.csv", "stage1/epochs.csv", "stage2/steps.csv", "stage2/epochs.csv")
@@ -66,6 +67,8 @@ def test_layers_shared_out(options, tmp_path):
     for outcome in outcomes:
         assert outcome["all"] == sum(parameter.numel() for parameter in whole.parameters())
         assert outcome["all"] - outcome["held"] == pytest.approx(layers / 2, rel=0.01)
+        largest = max(sum(p.nbytes for p in layer.parameters()) for layer in whole.model.layers)
+        assert 4 * outcome["held"] + 2 * largest == pytest.approx(held_weight_bytes(whole, 2), rel=0.01)
     assert_equal_to_one_process(two, tmp_path / "one", 1e-9, 1e-12, double=True, **options)
 
 

@@ -84,6 +84,7 @@ def _estimate(config: DictConfig, *parts: Any, **options: Any) -> Any:
     options["processes"] = devices if type(devices) is int and devices > 0 else 1
     if config.trainer.get("strategy") == SHARDED_LAYERS:
         options |= {"sharded": True, "unknown": options.get("unknown") or "the layers are shared out over processes"}
+        options["compute"] = dataclasses.replace(options["compute"], reference="recompute")  # as training does
     return estimate(*parts, stages=stages, **options)
 
 
