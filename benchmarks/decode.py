@@ -4,11 +4,13 @@
     python benchmarks/decode.py --json decode.json    # and writes the same numbers
     python benchmarks/decode.py --model DIR           # a real model instead of a random one
 
-n programs are sampled for each prompt, by three sides that take turns, so that all meet the same load of the machine:
+n programs are sampled for each prompt, by sides that take turns, so that all meet the same load of the machine:
 
     one prompt       generate(num_return_sequences=n) for one prompt after the other
     padded batch     generate for `--rows` rows at a time, prompts padded on the left, until the last row has ended
-    engine           cptlab.decoding.generate, with a token budget in which `--rows` rows fit
+    generate_batch   transformers' continuous batching with a paged cache; on a GPU only, as it takes all free memory
+    engine           cptlab.decoding.generate, plain, with a token budget in which `--rows` rows fit
+    slots            the same in slots of fixed size; on a GPU each step is one CUDA graph
 
 The random model is a Llama of 123 million parameters with four query heads to a key head, in float32 on the CPU (`--device
 cuda --dtype bfloat16` elsewhere). It ends a program by itself after 20 to `--longest` tokens: from the 20th on after every
@@ -29,12 +31,13 @@ import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -46,7 +49,7 @@ from cptlab.records import Prompt  # noqa: E402
 EOS = 0
 SHORTEST, EVERY = 20, 40
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_TOP_PAD_": str(1 << 26)}
-SIDES = ("one prompt", "padded batch", "engine")
+SIDES = ("one prompt", "padded batch", "generate_batch", "engine", "slots")
 COUNTED = ("programs", "tokens", "seconds", "cpu_seconds", "page_faults")
 TASKS = (
     "find the shared elements of two lists", "check whether a number is a perfect square",
@@ -95,8 +98,9 @@ def main(arguments: list[str]) -> None:
     measured: dict[str, dict[str, float]] = {side: {name: 0.0 for name in COUNTED} for side in SIDES}
     single, batched, size = prompts[: options.one], prompts[: options.padded], options.rows // options.n
     half = -(-len(batched) // (2 * size)) * size  # whole batches
-    turns = [("one prompt", single[::2]), ("padded batch", batched[:half]), ("engine", prompts),
-             ("padded batch", batched[half:]), ("one prompt", single[1::2])]  # fmt: skip
+    paged = [] if options.device == "cpu" else prompts  # there its cache takes all memory that is free
+    turns = [("one prompt", single[::2]), ("padded batch", batched[:half]), ("slots", prompts), ("engine", prompts),
+             ("generate_batch", paged), ("padded batch", batched[half:]), ("one prompt", single[1::2])]  # fmt: skip
     for side, part in turns:
         if part:
             measure(measured[side], SIDE[side], backbone, part, options)
@@ -170,14 +174,13 @@ def report(results: dict[str, Any]) -> None:
                 f"{side:14}{one['programs']:9.0f}{one['tokens']:8.0f}{one['seconds']:9.1f}{one['tokens_per_second']:10.1f}"
                 f"{one['tokens_per_cpu_second']:14.1f}{one['page_faults'] / one['tokens']:14.1f}"
             )
-    engine = results["sides"]["engine"]
-    for side in SIDES[:2]:
-        one = results["sides"][side]
-        if one["programs"]:
+    for ours, side in product(SIDES[3:], SIDES):
+        engine, one = results["sides"][ours], results["sides"][side]
+        if one["programs"] and ours != side:
             ratios = [engine[rate] / one[rate] for rate in ("tokens_per_second", "tokens_per_cpu_second")]
-            results[f"ratios to {side}"] = ratios
+            results[f"ratios of {ours} to {side}"] = ratios
             print(
-                f"The engine makes {ratios[0]:.2f} times the tokens per second of generate, {side} ({ratios[1]:.2f} times per CPU second)."
+                f"{ours}: {ratios[0]:.2f} times the tokens per second of {side} ({ratios[1]:.2f} times per CPU second)."
             )
 
 
@@ -204,9 +207,10 @@ def ends_by_itself(backbone: Backbone, prompt_length: int) -> None:
     """The model says end-of-text exactly where the rule at the top of this file has it, whoever runs it."""
 
     def end(model, arguments, keywords, output) -> None:
-        last, at = keywords["input_ids"][:, -1], keywords["position_ids"][:, -1]
+        kept = output.logits.shape[1]  # packed rows keep the logits of all places, others those of the last
+        last, at = keywords["input_ids"][:, -kept:], keywords["position_ids"][:, -kept:]
         ends = (at >= prompt_length + SHORTEST - 2) & (last % EVERY == 0)
-        output.logits[:, -1, EOS] = torch.where(ends, 1e4, -1e4).to(output.logits.dtype)
+        output.logits[:, :, EOS] = torch.where(ends, 1e4, -1e4).to(output.logits.dtype)
 
     backbone.model.register_forward_hook(end, with_kwargs=True)
 
@@ -263,16 +267,37 @@ def by_transformers(backbone: Backbone, prompts: list[tuple[str, Prompt]], optio
     return [len(row) if end is None else end + 1 for row, end in zip(new, ends, strict=True)]
 
 
-def by_engine(backbone: Backbone, prompts: list[tuple[str, Prompt]], options: argparse.Namespace) -> list[int]:
+def by_continuous_batching(
+    backbone: Backbone, prompts: list[tuple[str, Prompt]], options: argparse.Namespace
+) -> list[int]:
+    """Transformers' own continuous batching, with a paged cache that all samples of a prompt share."""
+    how = GenerationConfig(
+        do_sample=True, temperature=options.temperature, top_p=options.top_p, top_k=0, max_new_tokens=options.longest,
+        num_return_sequences=options.n, pad_token_id=backbone.pad_id, eos_token_id=sorted(backbone.eos_ids),
+    )  # fmt: skip
+    ids = [backbone.encode_prompt(prompt.text) for _, prompt in prompts]
+    found: Any = backbone.model.generate_batch(inputs=ids, generation_config=how)  # pyright: ignore[reportCallIssue]
+    return [len(one.generated_tokens) for one in found.values()]
+
+
+def by_engine(
+    backbone: Backbone, prompts: list[tuple[str, Prompt]], options: argparse.Namespace, slots: bool = False
+) -> list[int]:
     sampling = Sampling(
         options.temperature, options.top_p, max_new_tokens=options.longest, function_end=False, heal=False
     )
     longest = max(len(backbone.encode_prompt(prompt.text)) for _, prompt in prompts)
-    rows = generate(backbone, prompts, options.n, sampling, token_budget=options.rows * (longest + options.longest))
+    budget = options.rows * (longest + options.longest)
+    rows = generate(backbone, prompts, options.n, sampling, token_budget=budget, slots=slots)
     return [completion.tokens for row in rows for completion in row]
 
 
-SIDE: dict[str, Callable] = dict(zip(SIDES, (one_prompt, padded_batch, by_engine), strict=True))
+def by_slots(backbone: Backbone, prompts: list[tuple[str, Prompt]], options: argparse.Namespace) -> list[int]:
+    return by_engine(backbone, prompts, options, slots=True)
+
+
+SIDES_BY = (one_prompt, padded_batch, by_continuous_batching, by_engine, by_slots)
+SIDE: dict[str, Callable] = dict(zip(SIDES, SIDES_BY, strict=True))
 
 
 if __name__ == "__main__":

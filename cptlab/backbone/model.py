@@ -59,7 +59,7 @@ class Backbone:
         self.hidden_size: int = self.config.hidden_size
         self.shape = prefix_shape(self.config)
         self.context_length, self.context_note = context_length(self.config)
-        self.window, self._mixed = sliding_window(self.config)
+        self.window, self.mixed_windows = sliding_window(self.config)
         self.eos_ids = eos_ids_of(model, tokenizer)
         self.eos_id, pad_id = token_id(tokenizer.eos_token_id), token_id(tokenizer.pad_token_id)
         self.pad_id: int = next(i for i in (pad_id, self.eos_id, 0) if i is not None)
@@ -91,7 +91,7 @@ class Backbone:
     @model.setter
     def model(self, model: PreTrainedModel) -> None:
         self._model = model
-        self._cpu_linear = use_cpu_linear(model)
+        self.cpu_linear = use_cpu_linear(model)
 
     def with_model(self, model: PreTrainedModel) -> Backbone:
         """Return a backbone of another `model` of this architecture, with this tokenizer, name and prompt template.
@@ -252,7 +252,7 @@ class Backbone:
             positions, key_positions, real, padded or bias is not None, cache
         )  # a bias needs a mask
         steered = biased(self.model, self.name, self.config.num_attention_heads, options, bias, key_positions)
-        with steered, self._cpu_linear.set_for(input_ids.numel(), input_ids.device):
+        with steered, self.cpu_linear.set_for(input_ids.numel(), input_ids.device):
             return self.model(input_ids=input_ids, **options, **({"logits_to_keep": 1} if last_only else {}))
 
     def _options(self, positions, key_positions, real, padded, cache, segments=None) -> dict:
@@ -270,7 +270,7 @@ class Backbone:
 
         if segments is None and not padded and not windowed and queries in (1, keys):
             attention = None  # causal, so the model can use its fastest kernel
-        elif self._mixed:
+        elif self.mixed_windows:
             attention = {"full_attention": mask(None), "sliding_attention": mask(self.window)}
         else:
             attention = mask(self.window)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from cptlab.errors import UserError
@@ -93,6 +94,7 @@ class TextTokens:
         return self._tokenizer(text, add_special_tokens=False, verbose=False).input_ids
 
     def _text(self, ids: Sequence[int]) -> str:
-        text = self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        numbers = np.asarray(ids, dtype=np.int64)  # of a list, transformers looks at each number in Python
+        text = self._tokenizer.decode(numbers, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         assert isinstance(text, str)
         return text

@@ -23,14 +23,15 @@ from cptlab.decoding.negatives.stream import Stream
 from cptlab.decoding.request import Request
 from cptlab.decoding.running_batch import RunningBatch
 from cptlab.decoding.sampling import Sampling
+from cptlab.decoding.slots.decode import decode_in_slots, fits_slots
 from cptlab.decoding.steering import Steering
 from cptlab.decoding.streams import Streams
+from cptlab.decoding.token_budget import default_token_budget
 from cptlab.decoding.token_healing import Rest, get_healer
 from cptlab.decoding.waiting_queue import WaitingQueue
 from cptlab.errors import UserError
 from cptlab.records import Completion, Prompt
 
-TOKEN_BUDGET = 1 << 16  # cached tokens at a time; for Code Llama 7B in half precision that is 32 GB
 DROP = 0.25  # if no program waits, ended rows are dropped when they are this share of all rows
 
 
@@ -59,7 +60,8 @@ def generate(
     steering: Steering | None = None,
     seed: int = 0,
     samples: Sequence[Sequence[int]] | None = None,
-    token_budget: int = TOKEN_BUDGET,
+    token_budget: int | None = None,
+    slots: bool | None = None,
     ended: Callable[[Completion], None] | None = None,
 ) -> Iterator[list[Completion]]:
     """Yield, for each (task id, prompt) in the given order, its `n` completions.
@@ -67,14 +69,15 @@ def generate(
     `guidance` (SPA and similar methods) is one for all prompts, or one per prompt. `strategy` replaces sampling, for
     example by beam search. `steering` changes what the model attends to, without a second stream. `samples` says for each prompt which of the samples 0 to n - 1 to make (default: all).
     `token_budget` limits the tokens that are cached at a time: prefix, prompt and new tokens of each running program,
-    and of its second stream. One program always runs. `ended` is called with each completion as soon
+    and of its second stream (None: see token_budget.py). One program always runs. With `slots` (None: on a GPU) rows run in
+    slots of fixed size (slots/), where the backbone allows it. `ended` is called with each completion as soon
     as its program ends, long before its turn to be yielded may come.
 
     In a completion, `raw` is the model's text, `program` is the prompt's code and the text up to the end of the program,
     and `tokens` counts the tokens that the model gave (a final end-of-text token included). Raises UserError, before
     anything is generated, if a prompt does not fit into the context together with the prefix and one new token.
     """
-    if n < 1 or token_budget < 1:
+    if n < 1 or (token_budget is not None and token_budget < 1):
         raise UserError(f"n and token_budget must be at least 1, got n={n} and token_budget={token_budget}.")
     if steering is not None:
         steering.check(backbone)
@@ -98,7 +101,8 @@ def generate(
         raise UserError(f"samples must name some of the samples 0 to {n - 1} for each of the {len(requests)} prompts.")
     if strategy is not None:
         return _one_by_one(backbone, requests, n, wanted, sampling, prefix, strategy, ended)
-    return _batched(backbone, requests, wanted, sampling, prefix, seed, token_budget, ended)
+    slots = fits_slots(backbone, steering) and (backbone.device.type == "cuda" if slots is None else slots)
+    return _batched(backbone, requests, wanted, sampling, prefix, seed, token_budget, slots, ended)
 
 
 def positions_needed(
@@ -200,17 +204,20 @@ def _batched(
     sampling: Sampling,
     prefix: KeyValuePrefix | None,
     seed: int,
-    token_budget: int,
+    token_budget: int | None,
+    slots: bool,
     ended: Callable[[Completion], None],
 ) -> Iterator[list[Completion]]:
     """Sample the programs of all prompts, as many at a time as the token budget allows."""
     behind = 0 if prefix is None else prefix.length
     costs = [_cached_tokens(request, behind) for request in requests if wanted[request.index]]
-    most = max(1, token_budget // max(costs, default=1))  # programs at a time
+    budget = default_token_budget(backbone, costs) if token_budget is None else token_budget
+    most = max(1, budget // max(costs, default=1))  # programs at a time
     queue = WaitingQueue(backbone, requests, wanted, prefix, most)
     done: list[list[Completion]] = [[] for _ in requests]
     given = 0
-    for request, sample, ids in _decode(backbone, queue, sampling, seed):
+    decode = decode_in_slots if slots else _decode
+    for request, sample, ids in decode(backbone, queue, sampling, seed):
         completion = completion_of(backbone, request, sample, ids)
         done[request.index].append(completion)
         ended(completion)

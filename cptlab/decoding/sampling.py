@@ -156,6 +156,14 @@ def choose(logits: Tensor, sampling: Sampling, uniform: Tensor | None) -> Tensor
     return torch.cat([_sample(part, sampling, numbers) for part, numbers in parts])
 
 
+def choose_without_looking(logits: Tensor, sampling: Sampling, uniform: Tensor | None) -> Tensor:
+    """Choose the same tokens as `choose`, with the same operators whatever the logits are, so that a graph can do it."""
+    if sampling.greedy:
+        return logits.argmax(-1)
+    assert uniform is not None
+    return draw(probabilities(logits, sampling), uniform)
+
+
 def _sample(logits: Tensor, sampling: Sampling, uniform: Tensor) -> Tensor:
     """Return draw(probabilities(logits, sampling), uniform), the same token ids [B], without sums over all tokens.
 

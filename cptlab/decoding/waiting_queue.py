@@ -50,6 +50,11 @@ class WaitingQueue:
     def __bool__(self) -> bool:
         return bool(self.rows) or self.next_request < len(self.requests)
 
+    @property
+    def programs(self) -> int:
+        """How many programs there are, those that were taken included."""
+        return sum(len(self.wanted[request.index]) for request in self.requests)
+
     def take(self, count: int) -> tuple[Streams, list[Row]]:
         """Take up to `count` waiting programs. Return their streams and rows. The queue must not be empty."""
         streams: Streams | None = None

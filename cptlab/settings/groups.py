@@ -51,8 +51,19 @@ class Decoding:
         ),
     ] = "cptlab"
     token_budget: Annotated[
-        int, Setting("Cached tokens at a time; of Code Llama 7B in half precision 65536 are 32 GB.", at_least=1)
-    ] = 65536
+        int | None,
+        Setting(
+            "Cached tokens at a time; null: 65536 on a CPU (32 GB of Code Llama 7B in half precision), and as many as fit on a GPU.",
+            at_least=1,
+        ),
+    ] = None
+    slots: Annotated[
+        bool | None,
+        Setting(
+            "Whether running programs have slots of fixed size, so that a GPU runs each step as one graph; null: on a GPU. It "
+            "changes programs by rounding only."
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)

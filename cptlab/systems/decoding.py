@@ -23,7 +23,8 @@ class Decoding:
     """How tokens are chosen. `strategy` None: one after the other. `guidance` None: no second stream.
 
     `steering` None: attention as the model has it. `second_try`: programs that fail a public test are drawn once more, with
-    fresh random numbers and, where there is one, with the steering that first tries lack. `token_budget`: cached tokens at a time.
+    fresh random numbers and, where there is one, with the steering that first tries lack. `token_budget`: cached tokens at a time,
+    and `slots`: whether rows run in slots of fixed size (see `decoding.generate`).
     `engine`: what samples, cptlab or vllm. `omega_is_tuned`: the ω of `guidance` is yet to be looked up.
     """
 
@@ -32,7 +33,8 @@ class Decoding:
     guidance: Guidance | None = None
     steering: Steering | None = None
     second_try: bool = DecodingSettings.second_try
-    token_budget: int = DecodingSettings.token_budget
+    token_budget: int | None = DecodingSettings.token_budget
+    slots: bool | None = DecodingSettings.slots
     engine: str = DecodingSettings.engine
     omega_is_tuned: bool = False
 
@@ -69,6 +71,7 @@ class Decoding:
             "steering": None if self.steering is None else repr(self.steering),
             "second_try": self.second_try,
             "engine": self.engine_facts(),
+            "slots": self.slots,
         }
 
     def engine_facts(self) -> str:
@@ -92,6 +95,7 @@ def build_decoding(node: Any, name: str = "decoding", *, tune_omega: bool = Fals
         instantiate(node.steering, f"{name}.steering") if node.get("steering") else None,
         node.get("second_try", DecodingSettings.second_try),
         node.get("token_budget", DecodingSettings.token_budget),
+        node.get("slots", DecodingSettings.slots),
         node.get("engine", DecodingSettings.engine),
         tuned and guidance is not None,
     )

@@ -245,6 +245,7 @@ def _generate(
         seed=seed,
         samples=samples,
         token_budget=decoding.token_budget,
+        slots=decoding.slots,
         ended=ended,
     ):
         pass

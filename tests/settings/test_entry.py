@@ -129,7 +129,7 @@ def test_a_group_without_a_name_is_named(group):
             ],
         ),
         ("evaluate", ["logger", "tags", "extra_disabled", "paths", "paths.cache", "paths.data_dir", "seed", "run"]),
-        ("pairs", ["paths.cache", "experiment_name", "decoding.token_budget"]),
+        ("pairs", ["paths.cache", "experiment_name", "decoding.engine"]),
         ("omega", ["tags", "extra_disabled", "low", "decoding.sampling.stop"]),
         ("dilution", ["compare", "gradient", "paths.data_dir"]),
     ],

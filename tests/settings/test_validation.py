@@ -133,7 +133,7 @@ def test_what_may_be_left_out_can_be_null():
 
 
 def test_a_decoding_of_a_system_has_the_defaults_too():
-    assert prepared("evaluate", "system=[base,spa]").system.spa.decoding.token_budget == 65536
+    assert prepared("evaluate", "system=[base,spa]").system.spa.decoding.token_budget is None
 
 
 def test_any_system_can_be_optimised():

@@ -1,0 +1,95 @@
+"""A cache of fixed size for decoding: every row has a slot, and the token at position p of a row is in column p of its slot.
+
+Nothing grows and nothing moves, so the addresses stay, and a decoding step can be one graph. A position says where to
+write and what to see, so no other book is kept. A prefix takes the columns before the tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicLayer
+
+from cptlab.backbone.decode_state import DecodeState
+
+
+class SlotLayer(DynamicLayer):
+    """The keys and values [R, H, W, D] of one layer.
+
+    `update` writes those of one more token per row at the row's position, and returns the first `cache.width` columns.
+    """
+
+    keys: Tensor
+    values: Tensor
+
+    def __init__(self, cache: SlotCache, keys: Tensor, values: Tensor) -> None:
+        super().__init__()
+        self.cache, self.keys, self.values, self.is_initialized = cache, keys, values, True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
+        rows, positions, width = self.cache.rows, self.cache.positions, self.cache.width
+        self.keys[rows, :, positions] = key_states[:, :, 0]
+        self.values[rows, :, positions] = value_states[:, :, 0]
+        return self.keys[:, :, :width], self.values[:, :, :width]
+
+    def get_seq_length(self) -> int:
+        return self.cache.width - 1
+
+
+class SlotCache(Cache):
+    """The slots of R rows, `capacity` columns each.
+
+    `positions` [R] are those of the tokens that come next, and `prefix` [R] counts the columns of each row's prefix. The
+    model sees the first `width` columns: a position must be less.
+    """
+
+    layers: list[SlotLayer]  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def __init__(self, like: DecodeState, count: int, capacity: int) -> None:
+        """Make `count` empty slots for keys and values such as those in `like`."""
+        super().__init__(layers=[])
+        device = like.real.device
+        self.capacity = self.width = capacity
+        self.rows = torch.arange(count, device=device)
+        self.positions = torch.zeros(count, dtype=torch.long, device=device)
+        self.prefix = torch.zeros_like(self.positions)
+        for layer in like.cache.layers:
+            empty = [
+                tensor.new_zeros(count, tensor.shape[1], capacity, tensor.shape[3])
+                for tensor in (layer.keys, layer.values)
+            ]
+            self.layers.append(SlotLayer(self, *empty))
+
+    def put(self, rows: Tensor, state: DecodeState, taken: Tensor) -> None:
+        """Put the rows `taken` [N] of `state` into the slots `rows` [N]."""
+        real = state.real.index_select(0, taken)
+        length = int(real.sum(1).max())
+        order = (~real).to(torch.int8).argsort(dim=1, stable=True)[:, :length]  # what is real first, in its order
+        for layer, theirs in zip(self.layers, state.cache.layers, strict=True):
+            for slots, tensor in ((layer.keys, theirs.keys), (layer.values, theirs.values)):
+                index = order[:, None, :, None].expand(-1, tensor.shape[1], -1, tensor.shape[3])
+                slots[rows, :, :length] = tensor.index_select(0, taken).gather(2, index)
+        self.positions[rows] = state.next_position.index_select(0, taken)
+        self.prefix[rows] = (real & (state.positions.index_select(0, taken) < 0)).sum(1)
+
+    def keep(self, rows: Tensor) -> None:
+        """Keep these rows alone, in this order."""
+        self._change(lambda tensor: tensor.index_select(0, rows))
+        self.rows = torch.arange(len(rows), device=rows.device)
+
+    def _change(self, change: Callable[[Tensor], Tensor]) -> None:
+        for layer in self.layers:
+            layer.keys, layer.values = change(layer.keys), change(layer.values)
+        self.positions, self.prefix = change(self.positions), change(self.prefix)
+
+
+def slot_mask(cache: SlotCache, window: int | None, dtype: torch.dtype) -> Tensor:
+    """Return the mask [R, 1, 1, width] of one more token per row: 0 where it sees a column, the least number elsewhere."""
+    columns, positions = torch.arange(cache.width, device=cache.positions.device)[None], cache.positions[:, None]
+    visible = columns <= positions
+    if window is not None:
+        visible &= (columns > positions - window) | (columns < cache.prefix[:, None])
+    mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
+    return mask.masked_fill(~visible, torch.finfo(dtype).min)[:, None, None]

@@ -1,0 +1,61 @@
+"""A step as a CUDA graph: its launches are recorded once for each size, and replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from cptlab.decoding.slots.step import SlotStep
+from cptlab.errors import UserError
+
+Run = Callable[[], None]
+
+
+class StepGraphs:
+    """Runs `step` with as many visible columns as asked for: as a graph on a GPU, as it is elsewhere.
+
+    There is one graph for each width. Graphs of rows that are no more must be dropped (`forget`).
+    """
+
+    def __init__(self, step: SlotStep) -> None:
+        self.step = step
+        self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self.pool = None
+
+    def run(self, width: int) -> None:
+        self.step.cache.width = width
+        if self.step.last.device.type != "cuda":
+            self.step()
+            return
+        if width not in self.graphs:
+            self.graphs[width] = self._captured()
+        self.graphs[width].replay()
+
+    def forget(self) -> None:
+        self.graphs.clear()
+        self.pool = None
+
+    def _captured(self) -> torch.cuda.CUDAGraph:
+        """Run the step once, so that libraries make what they need, take back what it changed, and record it."""
+        kept = [tensor.clone() for tensor in self.step.tensors()]
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            self.step()
+        torch.cuda.current_stream().wait_stream(stream)
+        for tensor, before in zip(self.step.tensors(), kept, strict=True):
+            tensor.copy_(before)
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, pool=self.pool):
+                self.step()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # of CUDA, where a layer does what cannot be recorded
+            raise UserError(
+                f"The decoding step of {self.step.backbone.name} cannot be recorded as a CUDA graph "
+                f"({next(iter(str(error).splitlines()), '')}). Set decoding.slots=false."
+            ) from error
+        self.pool = self.pool or graph.pool()
+        return graph
