@@ -9,6 +9,7 @@ Putting a layer together takes all processes, so all of them must run the same p
 
 from __future__ import annotations
 
+from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
@@ -27,4 +28,4 @@ def shard_layers(backbone: Backbone, mesh: DeviceMesh) -> None:
         for layer in layers:
             fully_shard(layer, mesh=mesh)
         fully_shard(body, mesh=mesh, ignored_params=rest)  # holds the layers together: what is fetched ahead, and when
-    backbone.model.to(mesh.device_type)
+    nn.Module.to(backbone.model, mesh.device_type)

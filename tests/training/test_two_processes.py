@@ -1,11 +1,16 @@
 """Two processes train what one does with the doubled batch: DDP, shared-out layers (FSDP2), a backbone of 4 bits."""
 
+import json
+import os
 import signal
+import subprocess
+import sys
 
 import pytest
+import sharded_steps
 import torch
 import training_runs
-from tiny_models import tiny_model, tiny_tokenizer
+from tiny_models import ARCHITECTURES, tiny_model, tiny_tokenizer
 from training_runs import launch
 
 from cptlab.backbone import load_backbone
@@ -70,6 +75,31 @@ def test_layers_shared_out(options, tmp_path):
         largest = max(sum(p.nbytes for p in layer.parameters()) for layer in whole.model.layers)
         assert 4 * outcome["held"] + 2 * largest == pytest.approx(held_weight_bytes(whole, 2), rel=0.01)
     assert_equal_to_one_process(two, tmp_path / "one", 1e-9, 1e-12, double=True, **options)
+
+
+@pytest.mark.slow
+def test_every_architecture_is_shared_out_bit_for_bit(tmp_path):
+    """In float32: a layer that was put together again holds the numbers that it had."""
+    files = [tmp_path / f"rank{rank}.json" for rank in (0, 1)]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, sharded_steps.__file__, str(rank), str(tmp_path / "meeting"), str(file)],
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank, file in enumerate(files)
+    ]
+    try:
+        outputs = [process.communicate(timeout=240)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    for file in files:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        assert found == {arch: dict.fromkeys(("fast", "plain", "checkpointed"), 0) for arch in ARCHITECTURES}
 
 
 def test_what_cannot_be_shared_out_is_refused():
