@@ -7,6 +7,7 @@ prefix = train_stages(backbone, Prefix(backbone), data, directory="run")
 from cptlab.training.loop.callbacks import StageProgress
 from cptlab.training.loop.datamodule import PairDataModule
 from cptlab.training.loop.module import AdapterTraining
+from cptlab.training.loop.sharded_strategy import ShardedLayers, check_sharded
 from cptlab.training.loop.stages import Stages, make_trainer, train_stages
 from cptlab.training.objectives import losses
 from cptlab.training.objectives.base import Objective
@@ -23,8 +24,10 @@ __all__ = [
     "Objective",
     "PairDataModule",
     "StageProgress",
+    "ShardedLayers",
     "Stages",
     "StepMethod",
+    "check_sharded",
     "choose_step",
     "losses",
     "make_trainer",
