@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import sys
@@ -56,7 +57,7 @@ def train(config: DictConfig, fresh: Path) -> float | None:
         return None
     check_mirrors(config.logger, config.tags)
     from cptlab.reporting.curves import last_epochs
-    from cptlab.training import choose_step, fastest_step, make_trainer, train_stages
+    from cptlab.training import ShardedLayers, choose_step, fastest_step, make_trainer, train_stages
 
     compute, stages = instantiate(config.compute, "compute"), instantiate(config.stages, "stages")
     objective = instantiate(config.objective, "objective")
@@ -65,7 +66,10 @@ def train(config: DictConfig, fresh: Path) -> float | None:
     adapter, opposite = adapters[0], adapters[1] if len(adapters) == 2 else None
     callbacks = [instantiate(node, f"callbacks.{name}") for name, node in (config.callbacks or {}).items()]
     trainer = instantiate(config.trainer, "trainer")
-    make_trainer(trainer, logger=False)  # a machine without the devices is found now, not after the pairs
+    # a machine without the devices is found now, not after the pairs
+    sharded = isinstance(make_trainer(trainer, logger=False).strategy, ShardedLayers)
+    if sharded:
+        compute = _for_sharded_layers(config, backbone, adapters, compute)
     content: dict[str, Any] = {"backbone": backbone.fingerprint, "prompts": backbone.prompt_form}
     if mine := config.data.pairs_file:  # with what a user's file holds, so that a corrected one is a new run
         content["pairs"] = hashlib.sha256(_bytes(mine)).hexdigest()
@@ -107,7 +111,8 @@ def train(config: DictConfig, fresh: Path) -> float | None:
             say=say if main_process else _say_what_is_computed,
         )
     kept = run.directory / "training"
-    method = fastest_step(method, backbone, adapters, objective, lambda: data.longest_batch(objective), kept)
+    if not sharded:  # where all processes must go the same way
+        method = fastest_step(method, backbone, adapters, objective, lambda: data.longest_batch(objective), kept)
     loggers = build_loggers(config, run) if main_process else []
     begun = time.monotonic()
     with closed_at_the_end(loggers):
@@ -170,6 +175,21 @@ def _preference(config: DictConfig, backbone: Any, adapter: Any, pairs_file: Pat
     policies = {"tuned": adapter.eval().policy(backbone)}
     found = held_out(pairs_file, backbone, "validation")
     return metrics(preferences(config, backbone, policies, found, adapter.positions)[0]["tuned"], "preference")
+
+
+def _for_sharded_layers(config: DictConfig, backbone: Any, adapters: list[Any], compute: Any) -> Any:
+    """Return `compute` for layers that are shared out over processes. Raises UserError for what such layers cannot do."""
+    from cptlab.training import check_sharded
+
+    check_sharded(backbone, adapters, compute.compile)
+    if str(config.optimized_metric).startswith("preference/"):
+        raise UserError(
+            f"optimized_metric={config.optimized_metric} is measured by one process alone, which layers shared out over "
+            "several cannot do. Choose a metric of the validation."
+        )
+    if compute.reference == "disk":  # which a process would compute alone
+        say("The reference is computed at every step: the layers are shared out over processes.")
+    return dataclasses.replace(compute, reference="recompute")
 
 
 def _say_what_is_computed(text: str) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from cptlab.adapters import Adapter
 from cptlab.backbone import Backbone
-from cptlab.estimate.sizes import parameter_count, weight_bytes
+from cptlab.estimate.sizes import held_weight_bytes, parameter_count, weight_bytes
 from cptlab.estimate.trial import Trial, run_trial
 from cptlab.training.loop.datamodule import PairDataModule, PairSplit
 from cptlab.training.loop.module import STAGES, AdapterTraining
@@ -34,15 +34,18 @@ class Estimate:
 
     `adapter_numbers` are those that the policies compute with, `trained_numbers` those that are trained (a prefix may be
     trained as factors); of all adapters together. `state_bytes`: the trained numbers, their gradient and AdamW's two
-    moments. `pairs_assumed`: there are no pairs yet, and one of assumed lengths stands for all. `epochs` and `seconds` of
-    an epoch by stage; `seconds` of 'training' in all. `peak_bytes`: the measured peak, and AdamW's two moments, which
-    come with the first update. `unknown` says why no step was run, where `trial` is None.
+    moments. `held_bytes`: the weights that each of the `processes` holds, where they share out the layers, else None.
+    `pairs_assumed`: there are no pairs yet, and one of assumed lengths stands for all. `epochs` and `seconds` of an epoch by
+    stage; `seconds` of 'training' in all. `peak_bytes`: the measured peak, and AdamW's two moments, which come with the
+    first update. `unknown` says why no step was run, where `trial` is None.
     """
 
     backbone: str
     parameters: int
     weights: str
     weight_bytes: int
+    processes: int
+    held_bytes: int | None
     adapter: str
     adapter_numbers: int
     trained_numbers: int
@@ -60,7 +63,10 @@ class Estimate:
     unknown: str | None
 
     def short(self) -> list[str]:
-        """Return two lines for the start of a run, whose steps have been tried."""
+        """Return one or two lines for the start of a run."""
+        if self.trial is None:
+            held = self.weight_bytes if self.held_bytes is None else self.held_bytes
+            return [f"Estimate: {readable(held)} of weights in each process; a step was not tried: {self.unknown}"]
         disk = f", {readable(self.reference_bytes)} on disk for the reference" if self.reference_bytes else ""
         each = ", ".join(f"{duration(self.seconds[s])} per epoch ({s})" for s in STAGES if s in self.seconds)
         return [
@@ -79,6 +85,7 @@ class Estimate:
         rows = [
             (f"Backbone: {self.backbone}", f"{self.parameters:,} parameters", "exact"),
             ("  weights", readable(self.weight_bytes), self.weights),
+            *self._held(),
             (f"Adapter: {self.adapter}", f"{self.adapter_numbers:,} numbers", trained),
             ("  with gradient and AdamW's state", readable(self.state_bytes), "exact"),
             ("Pairs", pairs, known),
@@ -88,6 +95,12 @@ class Estimate:
         ]
         first, second = (max(len(row[column]) for row in rows) for column in (0, 1))
         return [f"{name:<{first}}  {value:<{second}}  {how}".rstrip() for name, value, how in rows]
+
+    def _held(self) -> list[tuple[str, str, str]]:
+        if self.held_bytes is None:
+            return []
+        how = "its share, what is not in layers, and two layers whole"
+        return [(f"  held by each of {self.processes} process(es)", readable(self.held_bytes), how)]
 
     def _measured(self) -> list[tuple[str, str, str]]:
         trial = self.trial
@@ -125,13 +138,15 @@ def estimate(
     method: StepMethod,
     compute: Compute,
     processes: int = 1,
+    sharded: bool = False,
     quantization: str | None = None,
     unknown: str | None = None,
 ) -> Estimate:
     """Estimate a run on `processes` devices, as many `adapters` as the objective trains; `data` None: no pairs yet.
 
     `unknown` says why steps cannot be run, as with the backbone of a config alone; `quantization`: how its weights would be
-    rounded then. Raises UserError where a step does not fit into the memory of the GPU, or a pair into the context.
+    rounded then. `sharded`: the processes share out the decoder layers. Raises UserError where a step does not fit into the
+    memory of the GPU, or a pair into the context.
     """
     epochs = {stage: stages.epochs(stage) for stage in STAGES if stages.epochs(stage)}
     if data is None:
@@ -168,6 +183,8 @@ def estimate(
         parameters=parameter_count(backbone.model),
         weights=f"{str(dtype).removeprefix('torch.')}, {how}",
         weight_bytes=weight_bytes(backbone.model, quantization),
+        processes=processes,
+        held_bytes=held_weight_bytes(backbone.model, processes) if sharded else None,
         adapter=adapters[0].kind,
         adapter_numbers=sum(tensor.numel() for adapter in adapters for tensor in adapter.tensors()),
         trained_numbers=sum(parameter.numel() for parameter in trained),

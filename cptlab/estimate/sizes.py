@@ -49,3 +49,11 @@ def weight_bytes(model: PreTrainedModel, quantization: str | None = None) -> int
         return total
     linear = [m.weight for m in decoder_layers(model).modules() if isinstance(m, nn.Linear)]
     return total - sum(weight.nbytes - weight.numel() * BITS[quantization] // 8 for weight in linear)
+
+
+def held_weight_bytes(model: PreTrainedModel, processes: int) -> int:
+    """Return the bytes of the weights that each of `processes` holds that share out the decoder layers: its share, all that
+    is not in layers, and two whole layers, one that runs and one that is fetched ahead."""
+    layers = decoder_layers(model)
+    each = [sum(parameter.nbytes for parameter in layer.parameters()) for layer in layers]
+    return weight_bytes(model) - sum(each) + -(-sum(each) // processes) + 2 * max(each)

@@ -8,6 +8,7 @@ from cptlab.training.loop.calibration import fastest_step
 from cptlab.training.loop.callbacks import StageProgress
 from cptlab.training.loop.datamodule import PairDataModule
 from cptlab.training.loop.module import AdapterTraining
+from cptlab.training.loop.sharded_strategy import ShardedLayers, check_sharded
 from cptlab.training.loop.stages import Stages, make_trainer, train_stages
 from cptlab.training.objectives import losses
 from cptlab.training.objectives.base import Objective
@@ -24,8 +25,10 @@ __all__ = [
     "Objective",
     "PairDataModule",
     "StageProgress",
+    "ShardedLayers",
     "Stages",
     "StepMethod",
+    "check_sharded",
     "choose_step",
     "fastest_step",
     "losses",

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -138,10 +139,11 @@ def test_the_report_is_remade_without_a_model(whole):
     assert before == {path: path.read_bytes() for path in before}
 
 
-def start(where: Path, *overrides: str) -> subprocess.Popen:
+def start(where: Path, *overrides: str, launcher: Sequence[str] = ()) -> subprocess.Popen:
     return subprocess.Popen(
         [
             sys.executable,
+            *launcher,
             "train.py",
             *TINY,
             *QUIET,
@@ -206,6 +208,30 @@ def test_two_processes_train_what_one_does_with_the_doubled_batch(tmp_path):
     tables = [load_prefix(next((tmp_path / name).glob("logs/train/runs/*/prefix"))).table for name in ("one", "two")]
     assert torch.allclose(*tables, atol=2e-4), (tables[0] - tables[1]).abs().max()
     assert len(list((tmp_path / "two").glob("logs/train/runs/*"))) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trainer", ["ddp_cpu", "fsdp_cpu"])
+def test_torchrun_trains_what_lightning_does(trainer, tmp_path):
+    """Its processes start at once, where Lightning's first one starts the others; here with nothing kept before, and
+    stopped once on the way."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    stopped = start(tmp_path, f"trainer={trainer}", launcher=torchrun)
+    while not list(tmp_path.glob("logs/train/runs/*/training/stage1/last.ckpt")):
+        assert stopped.poll() is None, stopped.communicate()[0]
+        time.sleep(0.01)
+    stopped.terminate()
+    stopped.communicate()
+    assert stopped.returncode != 0
+    again = start(tmp_path, f"trainer={trainer}", launcher=torchrun)
+    text = again.communicate()[0]
+    assert again.returncode == 0 and "Going on with the unfinished run" in text, text
+    ours = start(tmp_path / "ours", f"trainer={trainer}", f"paths.cache={tmp_path}/cache")
+    text = ours.communicate()[0]
+    assert ours.returncode == 0, text
+    theirs, found = (next(d.glob("logs/train/runs/*/prefix")) for d in (tmp_path, tmp_path / "ours"))
+    assert torch.equal(load_prefix(theirs).table, load_prefix(found).table)
+    assert len(list(tmp_path.glob("logs/train/runs/*"))) == 1
 
 
 @pytest.mark.slow

@@ -353,6 +353,10 @@ def test_table_and_short_form_say_how_each_number_is_known(tmp_path):
     assert "at most" in at_most.short()[0] and "at most" in "\n".join(at_most.lines())
     unmeasured = dataclasses.replace(found, peak_bytes=None)
     assert "unknown" in unmeasured.short()[0]
+    assert "held by" not in text
+    shared = dataclasses.replace(found, trial=None, unknown="of a reason", processes=4, held_bytes=3 << 20)
+    assert "held by each of 4 process(es)" in "\n".join(shared.lines())
+    assert shared.short() == ["Estimate: 3.0 MiB of weights in each process; a step was not tried: of a reason"]
     plain = json.loads(json.dumps(dataclasses.asdict(found)))
     assert plain["peak_bytes"] == found.peak_bytes and plain["trial"]["flops"] == found.trial.flops
 

@@ -1,20 +1,23 @@
-"""Small training runs for the tests: in this process, in a process that kills itself, or as the script of a DDP run.
+"""Small training runs for the tests: in this process, in a process that kills itself, or in several processes together.
 
-python tests/helpers/training_runs.py <directory> <devices> <batch size> <kind of adapter>
+python tests/helpers/training_runs.py <directory> <options as JSON>
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import os
 import random
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import lightning
 import torch
+from torch.distributed.tensor import DTensor
 
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny_models import tiny_backbone  # noqa: E402
@@ -22,10 +25,10 @@ from tiny_models import tiny_backbone  # noqa: E402
 from cptlab.adapters import Adapter, Prefix  # noqa: E402
 from cptlab.adapters.full import FullFineTuning  # noqa: E402
 from cptlab.adapters.lora import LoRA  # noqa: E402
-from cptlab.backbone import Backbone  # noqa: E402
+from cptlab.backbone import Backbone, load_backbone  # noqa: E402
 from cptlab.pairs import token_masks, write_pairs  # noqa: E402
 from cptlab.records import Pair  # noqa: E402
-from cptlab.training import CPT, PairDataModule, Stages, train_stages  # noqa: E402
+from cptlab.training import CPT, PairDataModule, Stages, StepMethod, train_stages  # noqa: E402
 
 TRAIN, VALIDATION = 7, 3
 CPU = functools.partial(lightning.Trainer, accelerator="cpu", devices=1)
@@ -71,18 +74,19 @@ def train(
     rank=4,
     batch_size=1,
     seed=1,
-    arch="llama_gqa",
+    backbone=None,
     token_budget=150,
     keep=False,
+    checkpointing=False,
     **options,
 ) -> Adapter:
-    """A run of both stages on a tiny backbone in `directory`/run; `options` go to `Stages` and `train_stages`.
+    """A run of both stages in `directory`/run, on a tiny backbone by default; `options` go to `Stages` and `train_stages`.
 
     `keep`: with the reference on disk; what is said of it is appended to `directory`/said.txt.
     """
     torch.set_num_threads(1)
     directory = Path(directory)
-    backbone = tiny_backbone(arch)
+    backbone = backbone or tiny_backbone("llama_gqa")
     if double:
         backbone.model.double()
     adapter = make_adapter(kind, backbone, seed, rank)
@@ -94,6 +98,8 @@ def train(
                 file.write(text + "\n")
 
         data.keep_reference(directory / "cache", backbone, CPT(), say=say)
+    if checkpointing:
+        options["method"] = StepMethod(checkpointing=True)
     return train_stages(backbone, adapter, data, directory=directory / "run", **with_stages(**options))
 
 
@@ -173,10 +179,47 @@ def run_in_child(directory, moment, options) -> None:
     torch.save(adapter.state_dict(), Path(directory) / "adapter.pt")
 
 
+def in_processes(
+    directory: Path, backbone: Backbone, strategy: str, killed=None, accelerator="cpu", devices=2, **options
+) -> None:
+    """The part of this process in a run of `devices` processes, which notes what it ends with in `directory`.
+
+    `killed`: the moment at which the first process is, as for `Killer`.
+    """
+    about = {"accelerator": accelerator, "devices": devices, "strategy": strategy}
+    trainer = functools.partial(lightning.Trainer, **about, inference_mode=strategy == "ddp")
+    first = "LOCAL_RANK" not in os.environ
+    callbacks = [Killer(*killed)] if killed and first else []
+    adapter = train(directory, backbone=backbone, trainer=trainer, callbacks=callbacks, **{"token_budget": 1} | options)
+    parameters = list(backbone.model.parameters())
+    held = [parameter.to_local() if isinstance(parameter, DTensor) else parameter for parameter in parameters]
+    counts = {"all": sum(p.numel() for p in parameters), "held": sum(p.numel() for p in held)}
+    torch.save({"adapter": adapter.cpu().state_dict(), **counts}, directory / f"rank{0 if first else 1}.pt")
+
+
+def launch(directory: Path, **options) -> tuple[int, str]:
+    """Train in `directory` in processes of their own; `options` go to `in_processes`. Return the status of the first, and
+    what was printed."""
+    directory.mkdir(exist_ok=True)
+    write_file(directory)
+    process = subprocess.Popen(
+        [sys.executable, __file__, str(directory), json.dumps(options)],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=240)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    return process.returncode, output
+
+
 if __name__ == "__main__":
-    folder, devices, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    together = functools.partial(lightning.Trainer, accelerator="cpu", devices=devices, strategy="ddp")
-    options = {"kind": sys.argv[4], "trainer": together, "keep": sys.argv[4] == "prefix"}
-    trained = train(folder, double=True, batch_size=size, token_budget=1, **options)
-    name = f"adapter{os.environ.get('LOCAL_RANK', 0)}.pt"
-    torch.save(trained.state_dict(), Path(folder) / name)
+    folder, asked = Path(sys.argv[1]), json.loads(sys.argv[2])
+    path = asked.pop("backbone", None)
+    chosen = load_backbone(path, quantization="4bit") if path else tiny_backbone("llama_gqa")
+    in_processes(folder, chosen, **asked)

@@ -169,6 +169,18 @@ def test_a_step_in_one_row_counts_real_tokens(budget):
     assert all(len(step) <= before for step, before in zip(steps, padded, strict=True))
 
 
+@pytest.mark.parametrize("budget", [1, 150, 400, 10_000])
+def test_processes_get_as_many_batches(budget):
+    """They run the same passes together where the layers are shared out over them."""
+    pairs = make_pairs(train=20)[:20]
+    ranks = [loader_of(pairs, 5, 0, rank, 2, token_budget=budget) for rank in range(2)]
+    for parts in zip(*ranks, strict=True):
+        assert len(parts[0]) == len(parts[1])
+        for step in parts:
+            assert sum(len(batch) for batch in step) == 5
+            assert all(batch.packed.input_ids.numel() <= budget or len(batch) == 1 for batch in step)
+
+
 def test_processes_get_about_as_much_to_do():
     pairs = make_pairs(train=32)[:32]
     ranks = [loader_of(pairs, 4, 0, rank, 2) for rank in range(2)]

@@ -1,9 +1,8 @@
-"""Killed at any moment, the same call ends with the same prefix and curves, bit for bit; two processes equal one."""
+"""Killed at any moment, the same call ends with the same prefix and curves, bit for bit."""
 
 import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 from multiprocessing import forkserver
 from pathlib import Path
@@ -124,39 +123,3 @@ def test_other_adapters_resume(kind, spawn, tmp_path):
         for moment in [*moments, None]:
             assert spawn(directory, moment, kind=kind) == (0 if moment is None else -signal.SIGKILL)
     assert_same(tmp_path / "killed", tmp_path / "whole")
-
-
-@pytest.mark.parametrize("kind", ["prefix", pytest.param("lora", marks=pytest.mark.slow)])
-def test_two_processes_equal_one_with_the_doubled_batch(kind, tmp_path, monkeypatch):
-    """7 pairs, 2 a step: 3 steps an epoch, the odd pair left out alike. In float64, so that only order differs."""
-    two, one = tmp_path / "two", tmp_path / "one"
-    for directory in (two, one):
-        directory.mkdir()
-        training_runs.write_file(directory)
-    script = [sys.executable, training_runs.__file__, str(two), "2", "1", kind]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    process = subprocess.Popen(
-        script, env=environment, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    try:
-        output, _ = process.communicate(timeout=240)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 0, output
-
-    # no process computed what another one did
-    if kind == "prefix":
-        said = (two / "said.txt").read_text()
-        assert said.count("being computed once") == 2 == said.count("found in"), said
-
-    adapter = training_runs.train(one, kind=kind, double=True, batch_size=2)
-    ranks = [torch.load(two / f"adapter{rank}.pt") for rank in (0, 1)]
-    for name, expected in adapter.state_dict().items():
-        assert torch.equal(ranks[0][name], ranks[1][name])
-        torch.testing.assert_close(ranks[0][name], expected, rtol=1e-7, atol=1e-9)
-    for curve in CURVES:
-        rows = [[line.split(",") for line in (d / "run" / curve).read_text().splitlines()] for d in (two, one)]
-        assert rows[0][0] == rows[1][0] and len(rows[0]) == len(rows[1]) == (7 if "steps" in curve else 3)
-        for left, right in zip(rows[0][1:], rows[1][1:], strict=True):
-            assert [float(x) for x in left] == pytest.approx([float(x) for x in right], rel=1e-7, abs=1e-9)

@@ -77,10 +77,19 @@ def say_estimate(config: DictConfig, *parts: Any, **options: Any) -> dict[str, A
 
 
 def _estimate(config: DictConfig, *parts: Any, **options: Any) -> Any:
+    import torch
+
     from cptlab.estimate.estimate import estimate
+    from cptlab.training.loop.sharded_strategy import SHARDED_LAYERS
 
     devices, stages = config.trainer.get("devices", 1), instantiate(config.stages, "stages")
-    return estimate(*parts, stages=stages, processes=devices if type(devices) is int and devices > 0 else 1, **options)
+    if config.trainer.get("accelerator") == "gpu" and devices in ("auto", -1):
+        devices = torch.cuda.device_count()
+    options["processes"] = devices if type(devices) is int and devices > 0 else 1
+    if config.trainer.get("strategy") == SHARDED_LAYERS:
+        options |= {"sharded": True, "unknown": options.get("unknown") or "the layers are shared out over processes"}
+        options["compute"] = dataclasses.replace(options["compute"], reference="recompute")  # as training does
+    return estimate(*parts, stages=stages, **options)
 
 
 def _free_bytes(device: str) -> float:

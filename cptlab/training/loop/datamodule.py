@@ -52,6 +52,20 @@ class PairSplit:
     def batches(self, indices: Sequence[int], objective: Objective | None = None) -> list[Batch]:
         return [self.batch(group, objective) for group in self.groups(indices)]
 
+    def shares(self, indices: Sequence[int], world: int) -> list[list[list[int]]]:
+        """The groups of each of `world` processes, which get every world-th pair.
+
+        All get as many groups: where the layers are shared out, too, a process cannot run one while others do not.
+        """
+        shares = [self.groups(indices[rank::world]) for rank in range(world)]
+        wanted = max(map(len, shares))
+        for groups in shares:
+            while len(groups) < wanted:
+                largest = max(groups, key=len)
+                groups.append(largest[len(largest) // 2 :])
+                del largest[len(largest) // 2 :]
+        return shares
+
     def batch(self, indices: Sequence[int], objective: Objective | None = None) -> Batch:
         """The batch of these pairs, with no more than `objective` needs, if one is named."""
         better_only = objective is not None and objective.better_only
@@ -100,7 +114,8 @@ class PairLoader:
             first = self.position * self.pairs_per_step
             step = sorted(order[first : first + self.pairs_per_step].tolist(), key=lambda i: -self.split.lengths[i])
             self.position += 1
-            yield self.split.batches(step[self.rank :: self.world], self.objective)
+            groups = self.split.shares(step, self.world)[self.rank]
+            yield [self.split.batch(group, self.objective) for group in groups]
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the start of an epoch, unless this is it already."""

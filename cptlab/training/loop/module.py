@@ -14,8 +14,10 @@ from torch import Tensor
 
 from cptlab.adapters.base import Adapter, Policy
 from cptlab.backbone import Backbone
+from cptlab.backbone.sharding import shard_layers
 from cptlab.errors import UserError
 from cptlab.training.loop.displacement import displacement_metrics, displacement_sums, gradient_norm
+from cptlab.training.loop.sharded_strategy import check_sharded
 from cptlab.training.objectives.base import Objective
 from cptlab.training.objectives.cpt import CPT
 from cptlab.training.objectives.nll import NLL
@@ -171,6 +173,12 @@ class AdapterTraining(lightning.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self.log_dict({f"{self.stage}/epoch_{name}": value for name, value in self.epoch_means.items()})
+
+    def configure_model(self) -> None:
+        """Share out the backbone's layers where the strategy has a mesh of devices for that."""
+        if self.device_mesh is not None:
+            check_sharded(self.backbone, self.adapters, self.method.compiled > 0)
+            shard_layers(self.backbone, self.device_mesh["data_parallel"])
 
     def on_fit_start(self) -> None:
         self._move_models()

@@ -229,6 +229,7 @@ def _quiet() -> Iterator[None]:
             r".*GPU available but not used",
             r".*LeafSpec",
             r"Total length of .* is zero",
+            r".*sync_dist=True",  # every process has the values of all
         ):
             warnings.filterwarnings("ignore", message=message)
         for logger in loggers:
