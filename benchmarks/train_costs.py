@@ -114,6 +114,14 @@ def step_flops(
     return Flops(backbone, head, attention)
 
 
+def sequences_attention(size: ModelSize, lengths: Lengths, prefix: int) -> int:
+    """One forward of attention by sequences: the trunk with itself, each branch with the trunk and itself. What a causal
+    kernel skips of it counts."""
+    trunk = lengths.instruction + lengths.common
+    found = size.attention(trunk, prefix + trunk)
+    return found + sum(size.attention(rest, prefix + trunk + rest) for rest in (lengths.rest_a, lengths.rest_b))
+
+
 def naive_flops(size: ModelSize, lengths: Lengths, prefix: int) -> Flops:
     """Four forwards and two backwards, every program by itself, the head at every position."""
     return step_flops(size, lengths, prefix)

@@ -37,6 +37,7 @@ def measure(setting: Setting, names: list[str], rounds: int, memory: bool) -> tu
     steps = {name: step_of(name, backbone, setting) for name in names}
     seconds, values, matmul = in_turn(steps, rounds, setting)
     first, results = names[0], {}
+    unique = setting.pairs * setting.lengths.packed
     for name in names:
         taken, total = statistics.median(seconds[name]), setting.pairs * counted[name].total
         (loss, gradient), (its_loss, its_gradient) = values[name], values[first]
@@ -45,6 +46,7 @@ def measure(setting: Setting, names: list[str], rounds: int, memory: bool) -> tu
         results[name] = {
             "seconds": taken, "all_seconds": seconds[name], "flops": total,
             "tokens_per_second": setting.pairs * sum(setting.lengths.rows) / taken, "of_matmul": total / taken / matmul,
+            "unique_tokens": unique, "of_matmul_unique": 4 * size.parameters * unique / taken / matmul,
             "ratio": ratio, "predicted": predicted, "of_predicted": ratio / predicted, "loss": loss,
             "loss_difference": abs(loss - its_loss) / abs(its_loss),
             "gradient_difference": float((gradient - its_gradient).abs().max() / its_gradient.abs().max()),

@@ -3,6 +3,9 @@
     python benchmarks/train_step.py                                   # everything, on the trial's model
     python benchmarks/train_step.py --json step.json --plot curves.png
     python benchmarks/train_step.py --part step --rounds 3            # the table alone
+    python benchmarks/train_step.py --part step --model 1b --device cuda --dtype bfloat16
+    python benchmarks/train_step.py --part step --model 1b --device cuda --dtype bfloat16 --pairs 11 --no-memory \
+        --variant "reference cached" --variant all --variant "all, by sequences"      # 8,250 unique tokens a step
     python benchmarks/train_step.py --part step --device cuda --dtype bfloat16 --model 1b
 
 step      one step (forward, loss, backward; no optimiser) of every variant of train_variants.py on the same random Llama
@@ -82,12 +85,14 @@ def step_part(setting: Setting, options: argparse.Namespace) -> dict[str, Any]:
     names = ["naive", *(name for name in options.variant or TRICKS if name != "naive")]
     found, matmul = measure(setting, names, options.rounds, not options.no_memory)
     tokens = setting.pairs * sum(setting.lengths.rows)
-    columns = ("seconds", "tokens/s", "of matmul", "ratio", "predicted", "of predicted", "MiB added", "of naive",
+    unique = setting.pairs * setting.lengths.packed
+    columns = ("seconds", "tokens/s", "of matmul", "4N of it", "ratio", "predicted", "of predicted", "MiB added", "of naive",
                "with weights", "of naive", "MiB peak", "of naive", "loss off", "gradient off")  # fmt: skip
     print(f"\nOne step, {setting.pairs} pair(s) of {tokens // setting.pairs} tokens in both programs; a large matrix product "
-          f"does {matmul / 1e9:.0f} GFLOP/s\n{'':36}" + "".join(f"{text:>{len(text) + 2}}" for text in columns))  # fmt: skip
+          f"does {matmul / 1e9:.0f} GFLOP/s; 4N of it: its share at 4 operations for each parameter and each of {unique} unique tokens\n{'':36}" + "".join(f"{text:>{len(text) + 2}}" for text in columns))  # fmt: skip
     for name, one in found.items():
-        cells = [f"{one['seconds']:.3f}", f"{one['tokens_per_second']:.0f}", f"{one['of_matmul']:.0%}", f"{one['ratio']:.2f}",
+        cells = [f"{one['seconds']:.3f}", f"{one['tokens_per_second']:.0f}", f"{one['of_matmul']:.0%}",
+                 f"{one['of_matmul_unique']:.0%}", f"{one['ratio']:.2f}",
                  f"{one['predicted']:.2f}", f"{one['of_predicted']:.0%}"]  # fmt: skip
         for key in MEMORY:
             of = key.replace("_mib", "_ratio")

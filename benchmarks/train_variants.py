@@ -8,6 +8,8 @@ shared                       … but what both programs begin with is computed o
 head where needed            … but the head is applied where the loss asks for it, some rows at a time
 all                          cptlab's fast step: the three together
 all, checkpointed            the same with the activations of every layer recomputed in the backward pass
+all, by sequences            the fast step with attention by sequences, over one row of all pairs: with its kernel on a GPU in
+                             half precision, elsewhere one sequence after the other
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ import sys
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -26,7 +28,7 @@ from peft import PrefixTuningConfig, get_peft_model
 from tokenizers import Tokenizer, models
 from torch import Tensor
 from torch.nn import functional
-from train_costs import VARIANTS, Flops, ModelSize, plain_flops, step_flops
+from train_costs import POLICY_ATTENTION, VARIANTS, Flops, ModelSize, plain_flops, sequences_attention, step_flops
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -34,6 +36,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from cptlab.adapters import Policy, Prefix  # noqa: E402
 from cptlab.backbone import Backbone  # noqa: E402
 from cptlab.backbone.gradient_checkpointing import checkpointed  # noqa: E402
+from cptlab.backbone.sequence_attention import by_sequences  # noqa: E402
 from cptlab.training.objectives import CPT, losses  # noqa: E402
 from cptlab.training.steps.batches import Batch, collate  # noqa: E402
 from cptlab.training.steps.fast import FastOutputs  # noqa: E402
@@ -43,7 +46,8 @@ from cptlab.training.steps.token_pairs import Lengths, TokenPair  # noqa: E402
 
 PREFIX_STD = 0.5  # larger than at the start of training, so that the KL and its gradient are not lost in rounding
 CHECKPOINTED = "all, checkpointed"
-TRICKS = {"naive": {}, "plain": {}} | VARIANTS | {CHECKPOINTED: VARIANTS["all"]}
+BY_SEQUENCES = "all, by sequences"
+TRICKS = {"naive": {}, "plain": {}} | VARIANTS | {CHECKPOINTED: VARIANTS["all"], BY_SEQUENCES: VARIANTS["all"]}
 
 Step = Callable[[], tuple[float, Tensor]]  # the loss, and its gradient [M, width] with respect to the prefix's table
 
@@ -126,6 +130,9 @@ def flops(name: str, setting: Setting, size: ModelSize) -> Flops:
         tokens = setting.lengths.packed
         again = Flops(2 * size.parameters * tokens, 0, size.attention(tokens, setting.prefix + tokens))
         counted = Flops(counted.backbone + again.backbone, counted.head, counted.attention + again.attention)
+    if name == BY_SEQUENCES:
+        attention = POLICY_ATTENTION * sequences_attention(size, setting.lengths, setting.prefix)
+        counted = Flops(counted.backbone, counted.head, attention)
     return counted
 
 
@@ -142,15 +149,19 @@ def step_of(name: str, backbone: Backbone, setting: Setting) -> Step:
     if tricks and not tricks.get("shared"):
         batch = Unshared(*(getattr(batch, field) for field in ("pairs", "pad_id", "tokens", "mask", "code")))
     batch = batch.to(backbone.device)
-    batch.packed if tricks else batch.padded  # noqa: B018 (laid out once, as a data loader would)
+    by = name == BY_SEQUENCES
+    batch.one_row if by else batch.packed if tricks else batch.padded  # noqa: B018 (laid out once, as a loader would)
     if tricks.get("cached"):
         batch = with_reference(backbone, batch)
     outputs = FastOutputs if tricks.get("needed") else EverywhereOutputs if tricks else PlainOutputs
+    if by:
+        outputs = partial(FastOutputs, by_sequences=True)
+    around = {CHECKPOINTED: checkpointed, BY_SEQUENCES: by_sequences}.get(name, nullcontext)
     objective = CPT()
 
     def step() -> tuple[float, Tensor]:
         prefix.table.grad = None
-        with checkpointed(backbone.model) if name == CHECKPOINTED else nullcontext():
+        with around(backbone.model):
             terms = objective.weighted(objective.terms(outputs(backbone, batch, [prefix.policy(backbone)])))
             loss = sum(terms.values()).mean()
             loss.backward()
@@ -247,6 +258,4 @@ class EverywhereOutputs(FastOutputs):
 
 
 def with_reference(backbone: Backbone, batch: Batch) -> Batch:
-    kept = replace(batch, reference=FastOutputs(backbone, batch, []).reference_rows())
-    vars(kept)["packed"] = batch.packed  # not laid out again
-    return kept
+    return batch.with_reference(FastOutputs(backbone, batch, []).reference_rows())

@@ -139,7 +139,7 @@ class Backbone:
         The first real token of each row is at position 0, or at M behind a prefix of M positions. The prefix enters the
         cache as it is, without rotary embedding. Gradients flow to the prefix.
         """
-        cache, length = self._constant_cache(prefix, len(input_ids))
+        cache, length = self.constant_cache(prefix, len(input_ids))
         positions = token_positions(attention_mask, length)
         real, key_positions = with_prefix_keys(attention_mask.bool(), positions, length)
         padded = not bool(attention_mask.all())
@@ -157,7 +157,7 @@ class Backbone:
         `positions` [B, T] are those of the tokens without a prefix. `segments` [B, T] is 0 for tokens that all branches
         of a row see, 1 and up for the tokens of a branch, and -1 for padding. Gradients flow to the prefix.
         """
-        cache, length = self._constant_cache(prefix, len(input_ids))
+        cache, length = self.constant_cache(prefix, len(input_ids))
         pad = torch.nn.functional.pad
         real, key_positions = with_prefix_keys(segments >= 0, positions + length, length)
         branches = (segments, pad(segments, (length, 0))) if bool((segments > 0).any()) else None
@@ -223,7 +223,7 @@ class Backbone:
         state.next_position = state.next_position + 1
         return output.logits[:, -1]
 
-    def _constant_cache(self, prefix: KeyValuePrefix | None, batch: int) -> tuple[Cache | None, int]:
+    def constant_cache(self, prefix: KeyValuePrefix | None, batch: int) -> tuple[Cache | None, int]:
         """Return a cache for one pass, which holds the prefix and never changes, and the prefix's length."""
         if prefix is None:
             return None, 0

@@ -57,7 +57,7 @@ def train(config: DictConfig, fresh: Path) -> float | None:
         return None
     check_mirrors(config.logger, config.tags)
     from cptlab.reporting.curves import last_epochs
-    from cptlab.training import ShardedLayers, choose_step, make_trainer, train_stages
+    from cptlab.training import ShardedLayers, choose_step, fastest_step, make_trainer, train_stages
 
     compute, stages = instantiate(config.compute, "compute"), instantiate(config.stages, "stages")
     objective = instantiate(config.objective, "objective")
@@ -110,6 +110,9 @@ def train(config: DictConfig, fresh: Path) -> float | None:
             first_stage=stages.first_epochs > 0,
             say=say if main_process else _say_what_is_computed,
         )
+    kept = run.directory / "training"
+    if not sharded:  # where all processes must go the same way
+        method = fastest_step(method, backbone, adapters, objective, lambda: data.longest_batch(objective), kept)
     loggers = build_loggers(config, run) if main_process else []
     begun = time.monotonic()
     with closed_at_the_end(loggers):
@@ -120,7 +123,7 @@ def train(config: DictConfig, fresh: Path) -> float | None:
                 data,
                 objective,
                 stages,
-                directory=run.directory / "training",
+                directory=kept,
                 opposite=opposite,
                 method=method,
                 trainer=trainer,

@@ -4,6 +4,7 @@ data = PairDataModule("pairs.jsonl", backbone)
 prefix = train_stages(backbone, Prefix(backbone), data, directory="run")
 """
 
+from cptlab.training.loop.calibration import fastest_step
 from cptlab.training.loop.callbacks import StageProgress
 from cptlab.training.loop.datamodule import PairDataModule
 from cptlab.training.loop.module import AdapterTraining
@@ -29,6 +30,7 @@ __all__ = [
     "StepMethod",
     "check_sharded",
     "choose_step",
+    "fastest_step",
     "losses",
     "make_trainer",
     "train_stages",

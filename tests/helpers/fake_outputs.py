@@ -24,6 +24,10 @@ class FakeOutputs:
     reference: str = "states"
     lengths: list[int] = field(default_factory=list)
 
+    @property
+    def kept(self) -> Tensor:
+        return self.code & ~self.mask
+
     def scores(self, where: Tensor, policy: int = 0) -> Tensor:
         return self._placed(self._token_scores(self.policies[policy], where), where)
 

@@ -154,6 +154,21 @@ def test_a_step_keeps_to_the_token_budget(budget):
         assert len(step) == {1: 8, 10_000: 1}.get(budget, len(step))
 
 
+@pytest.mark.parametrize("budget", [1, 150, 10_000])
+def test_a_step_in_one_row_counts_real_tokens(budget):
+    loader = loader_of(make_pairs(train=16)[:16], 8, 0, token_budget=budget)
+    padded = [len(step) for step in loader]
+    loader.split.one_row = True
+    loader.set_epoch(1)
+    loader.set_epoch(0)
+    steps = list(loader)
+    for step in steps:
+        assert sum(len(batch) for batch in step) == 8
+        sizes = [vars(batch)["one_row"].input_ids.shape[1] for batch in step]  # laid out already
+        assert all(size <= budget or len(batch) == 1 for size, batch in zip(sizes, step, strict=True))
+    assert all(len(step) <= before for step, before in zip(steps, padded, strict=True))
+
+
 @pytest.mark.parametrize("budget", [1, 150, 400, 10_000])
 def test_processes_get_as_many_batches(budget):
     """They run the same passes together where the layers are shared out over them."""
@@ -433,6 +448,17 @@ def test_mixed_precision_trains_about_the_same(method, tmp_path):
     start = Prefix(prefix.shape, length=3, rank=4, seed=1).collapsed().detach()
     moved = tables[0] - start
     assert 0 < (tables[1] - tables[0]).norm() < 0.2 * moved.norm()
+
+
+def test_both_stages_by_sequences_train_the_same(tmp_path):
+    """Batches of several pairs in one row, and validation, in either stage; float32 rounds."""
+    tables = []
+    for name, method in (("mask", StepMethod("fast")), ("sequences", StepMethod("fast", by_sequences=True))):
+        (tmp_path / name).mkdir()
+        prefix = train(tmp_path / name, method=method, batch_size=3, first_epochs=1, second_epochs=1)
+        tables.append(prefix.collapsed().detach())
+    moved = tables[0] - Prefix(prefix.shape, length=3, rank=4, seed=1).collapsed().detach()
+    assert 0 < (tables[1] - tables[0]).norm() < 1e-3 * moved.norm()
 
 
 def test_no_training_pairs(tmp_path):

@@ -21,25 +21,32 @@ from cptlab.training.objectives.base import Objective
 from cptlab.training.reference import Reference, needed_outputs, open_reference
 from cptlab.training.steps.batches import Batch, collate
 from cptlab.training.steps.packing import packed_length, token_budget_groups
+from cptlab.training.steps.step_method import StepMethod
 from cptlab.training.steps.token_pairs import TokenPair, encode_pair
 
 SPLITS = ("train", "validation")
 
 
 class PairSplit:
-    """A split's pairs, and how some of them become batches of at most `token_budget` padded tokens (or one pair)."""
+    """A split's pairs, and how some of them become batches of at most `token_budget` tokens (or one pair).
+
+    Padding counts, unless a batch is one row of all its pairs (`one_row`), which has none. Both programs count in full if
+    nothing is `shared`. `planned`: the sizes of batches are rounded up to a few, for a compiled step.
+    """
 
     def __init__(self, pairs: Sequence[TokenPair], pad_id: int, token_budget: int) -> None:
         self.pairs, self.pad_id, self.token_budget = pairs, pad_id, token_budget
         self.lengths = [packed_length(pair) for pair in pairs]
         self.reference: Reference | None = None
+        self.one_row, self.shared, self.planned = False, True, False
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def groups(self, indices: Sequence[int]) -> list[list[int]]:
         """Which pairs make a batch: of similar length, the longest first."""
-        groups = token_budget_groups([self.lengths[index] for index in indices], self.token_budget)
+        lengths = [self.lengths[index] if self.shared else 2 * self.pairs[index].length for index in indices]
+        groups = token_budget_groups(lengths, self.token_budget, padded=not self.one_row)
         return [[indices[i] for i in group] for group in groups]
 
     def batches(self, indices: Sequence[int], objective: Objective | None = None) -> list[Batch]:
@@ -62,10 +69,13 @@ class PairSplit:
     def batch(self, indices: Sequence[int], objective: Objective | None = None) -> Batch:
         """The batch of these pairs, with no more than `objective` needs, if one is named."""
         better_only = objective is not None and objective.better_only
-        batch = collate([self.pairs[index] for index in indices], self.pad_id, better_only=better_only)
+        pairs = [self.pairs[index] for index in indices]
+        batch = collate(pairs, self.pad_id, better_only=better_only, planned=self.planned)
+        if self.one_row:
+            batch.one_row  # noqa: B018 (laid out here, not in the step)
         if self.reference is None or (objective is not None and objective.reference == "none"):
             return batch
-        return replace(batch, reference=self.reference.rows(indices, batch.tokens.shape[1]))
+        return batch.with_reference(self.reference.rows(indices, batch.tokens.shape[1]))
 
 
 class PairLoader:
@@ -141,7 +151,7 @@ class PairDataModule(lightning.LightningDataModule):
         backbone: Backbone,
         *,
         batch_size: Annotated[int, Setting("Pairs of a step, per process (CPT V-E: 1).", at_least=1)] = 1,
-        token_budget: Annotated[int, Setting("Padded tokens of a batch at most; that of compute.", at_least=1)] = 4096,
+        token_budget: Annotated[int, Setting("Tokens of a batch at most; that of compute.", at_least=1)] = 4096,
         seed: Annotated[int, Setting("Seed of the order of the pairs; that of the run.", at_least=0)] = 0,
         append_eos: Annotated[
             bool, Setting("Whether a program that ended by itself gets the end-of-text token behind it.")
@@ -201,6 +211,18 @@ class PairDataModule(lightning.LightningDataModule):
                     cache, backbone, held.pairs, precision=precision, states=needed == "states", say=say
                 )
 
+    def lay_out(self, method: StepMethod) -> None:
+        """Make batches as this step takes them: see `PairSplit`."""
+        for split in self.splits.values():
+            split.one_row, split.shared = method.by_sequences, method.shared
+            split.planned = method.by_sequences and method.compiled > 0
+
+    def longest_batch(self, objective: Objective) -> Batch:
+        """The first batch of a step of the longest training pairs."""
+        split = self.splits["train"]
+        longest = sorted(range(len(split)), key=lambda index: -split.lengths[index])[: self.batch_size]
+        return split.batches(longest, objective)[0]
+
     @property
     def longest(self) -> int:
         """Tokens of the longest program with its instruction."""
@@ -227,7 +249,8 @@ class PairDataModule(lightning.LightningDataModule):
             groups.append((groups[0][0], False))
 
         def make(item: Any) -> Batch:  # when its turn comes: what is kept of the reference is large
-            return replace(split.batch(item[0]), counted=item[1])
+            batch = split.batch(item[0])
+            return batch if item[1] else replace(batch, counted=False)
 
         share: Any = groups[rank::world]
         return DataLoader(share, batch_size=None, collate_fn=make)

@@ -108,6 +108,7 @@ def train_stages(
             "Give train_stages as many: `opposite` is the second."
         )
     method = method or choose_step(backbone, adapters=adapters)
+    data.lay_out(method)
     mirrors = [one if isinstance(one, Mirror) else Mirror.of(one, str(directory)) for one in loggers]
     steps = 0
     description: dict[str, Any] = {"data": data.description, "backbone": backbone.fingerprint}

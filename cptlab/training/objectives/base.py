@@ -16,11 +16,13 @@ class Outputs(Protocol):
     """What the policies and the reference model say of one batch of B pairs: R = 2B rows, the better programs and then the
     worse in the same order (R = B where the objective is `better_only`), C columns of code tokens.
 
-    `where` is bool [R, C] and says which values are wanted; what comes back is 0 elsewhere. `policy` is the number of one
+    `where` is bool [R, C] and says which values are wanted: `mask`, `kept` or `code`, whose places are known beforehand, or any
+    other, which is slower. What comes back is 0 elsewhere. `policy` is the number of one
     of the objective's policies.
     """
 
     mask: Tensor  # the differences m, bool [R, C]
+    kept: Tensor  # code tokens that are not masked, 1 - m, bool [R, C]
     code: Tensor  # code tokens, not padding, bool [R, C]
 
     def scores(self, where: Tensor, policy: int = 0) -> Tensor:

@@ -53,7 +53,7 @@ class CPT(Objective):
         return {"l_lm": self.w_lm, "l_rank": self.w_rank, "l_kl": self.w_kl, "l_hinge": self.w_hinge}
 
     def terms(self, outputs: Outputs) -> dict[str, Tensor]:
-        mask, kept = outputs.mask, outputs.code & ~outputs.mask
+        mask, kept = outputs.mask, outputs.kept
         scores = outputs.scores(mask)
         better, worse = losses.sequence_score(scores, mask).chunk(2)
         kl_better, kl_worse = losses.kl_loss(outputs.kl(kept, self.kl_direction), kept, self.reduction).chunk(2)

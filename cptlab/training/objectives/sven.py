@@ -53,7 +53,7 @@ class SVEN(Objective):
         return {"l_lm": self.w_lm, "l_contrast": self.w_contrast, "l_kl": self.w_kl}
 
     def terms(self, outputs: Outputs) -> dict[str, Tensor]:
-        mask, kept = outputs.mask, outputs.code & ~outputs.mask
+        mask, kept = outputs.mask, outputs.kept
         better, worse = outputs.scores(mask, policy=0), outputs.scores(mask, policy=1)
         half = len(mask) // 2
         own = torch.cat([better[:half], worse[half:]])

@@ -9,8 +9,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from cptlab.training.steps.packing import Packed, pack
+from cptlab.training.steps.packing import Packed, pack, pack_in_one_row, pack_programs
+from cptlab.training.steps.places import planned_size
 from cptlab.training.steps.token_pairs import TokenPair
+
+LAYOUTS = {"packed", "programs", "one_row"}
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class ReferenceRows:
     scores: Tensor
 
     def to(self, device: torch.device) -> ReferenceRows:
-        return ReferenceRows(self.states.to(device), self.scores.to(device))
+        return ReferenceRows(self.states.to(device, non_blocking=True), self.scores.to(device, non_blocking=True))
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Batch:
 
     `tokens` [R, C] are the code tokens; `mask` (the differences m) and `code` (what is no padding) are bool [R, C].
     A batch that is not `counted` only keeps this process in step with the others. `reference`: what was kept of the
-    backbone alone, if anything.
+    backbone alone, if anything. `planned`: all sizes are rounded up to a few, for a compiled step.
     """
 
     pairs: tuple[TokenPair, ...]
@@ -52,6 +55,7 @@ class Batch:
     reference: ReferenceRows | None = None
     better_only: bool = False
     counted: bool = True
+    planned: bool = False
 
     def __len__(self) -> int:
         """Pairs."""
@@ -62,7 +66,12 @@ class Batch:
         """The better programs alone."""
         if self.better_only:
             return self
-        return collate(self.pairs, self.pad_id, better_only=True).to(self.tokens.device)
+        return collate(self.pairs, self.pad_id, better_only=True, planned=self.planned).to(self.tokens.device)
+
+    @cached_property
+    def kept(self) -> Tensor:
+        """The code tokens that are not masked, 1 - m, bool [R, C]."""
+        return self.code & ~self.mask
 
     @cached_property
     def padded(self) -> Padded:
@@ -82,29 +91,58 @@ class Batch:
 
     @cached_property
     def packed(self) -> Packed:
+        """A row for each pair."""
         return pack(self.pairs, self.pad_id, self.better_only).to(self.tokens.device)
 
+    @cached_property
+    def programs(self) -> Packed:
+        """A row for each program."""
+        return pack_programs(self.pairs, self.pad_id, self.better_only).to(self.tokens.device)
+
+    @cached_property
+    def one_row(self) -> Packed:
+        """All pairs in one row."""
+        return pack_in_one_row(self.pairs, self.pad_id, self.better_only, self.planned).to(self.tokens.device)
+
     def to(self, device: torch.device, **_) -> Batch:
-        """The same batch on another device (Lightning calls this)."""
+        """The same batch on another device, with what was laid out already (Lightning calls this)."""
         if self.tokens.device == torch.device(device):
             return self
-        moved = {name: getattr(self, name).to(device) for name in ("tokens", "mask", "code")}
-        return replace(self, **moved, reference=self.reference and self.reference.to(device))
+        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in ("tokens", "mask", "code")}
+        batch = replace(self, **moved, reference=self.reference and self.reference.to(device))
+        for name in vars(self).keys() & LAYOUTS:
+            vars(batch)[name] = vars(self)[name].to(device)
+        return batch
+
+    def with_reference(self, reference: ReferenceRows) -> Batch:
+        """The same batch with what was kept of the backbone alone."""
+        if self.planned:
+            missing = planned_size(len(reference.states)) - len(reference.states)
+            states = torch.nn.functional.pad(reference.states, (0, 0, 0, missing))
+            reference = ReferenceRows(states, reference.scores)
+        batch = replace(self, reference=reference)
+        vars(batch).update({name: vars(self)[name] for name in vars(self).keys() & LAYOUTS})
+        return batch
 
 
 def collate(
-    pairs: Sequence[TokenPair], pad_id: int, reference: ReferenceRows | None = None, better_only: bool = False
+    pairs: Sequence[TokenPair],
+    pad_id: int,
+    reference: ReferenceRows | None = None,
+    better_only: bool = False,
+    planned: bool = False,
 ) -> Batch:
     """The batch of these pairs; see `Batch` for its layout."""
     programs = [program for side in _sides(pairs, better_only) for program in side]
     width = max(len(ids) for ids, _ in programs)
+    width = planned_size(width) if planned else width
     tokens = torch.full((len(programs), width), pad_id)
     mask, code = torch.zeros((2, len(programs), width), dtype=torch.bool)
     for row, (ids, differs) in enumerate(programs):
         tokens[row, : len(ids)] = torch.tensor(ids)
         mask[row, : len(ids)] = torch.tensor(differs, dtype=torch.bool)
         code[row, : len(ids)] = True
-    return Batch(tuple(pairs), pad_id, tokens, mask, code, reference, better_only)
+    return Batch(tuple(pairs), pad_id, tokens, mask, code, reference, better_only, planned=planned)
 
 
 def _sides(pairs: Sequence[TokenPair], better_only: bool) -> list[list[tuple[list[int], list[int]]]]:

@@ -18,7 +18,11 @@ class Compute:
         Setting("Fast, or the readable plain step that the fast one is checked against.", choices=("fast", "plain")),
     ] = "fast"
     token_budget: Annotated[
-        int, Setting("Padded tokens in memory at once; a step of more pairs adds up their gradients.", at_least=1)
+        int,
+        Setting(
+            "Tokens in memory at once, with padding where there is any; a step of more pairs adds up their gradients.",
+            at_least=1,
+        ),
     ] = 4096
     reference: Annotated[
         str,

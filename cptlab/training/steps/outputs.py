@@ -19,7 +19,7 @@ class BatchOutputs:
 
     def __init__(self, backbone: Backbone, batch: Batch, policies: Sequence[Policy]) -> None:
         self.backbone, self.batch, self.policies = backbone, batch, policies
-        self.mask, self.code = batch.mask, batch.code
+        self.mask, self.kept, self.code = batch.mask, batch.kept, batch.code
         self._of_policies: dict[int, Tensor] = {}
 
     def _run(self, policy: Policy) -> Tensor:

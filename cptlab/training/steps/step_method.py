@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,6 +16,7 @@ from cptlab.adapters.prefix import Prefix
 from cptlab.backbone import Backbone
 from cptlab.backbone.foreign_errors import raised_outside
 from cptlab.backbone.gradient_checkpointing import checkpointed, decoder_layers
+from cptlab.backbone.sequence_attention import by_sequences, why_no_kernel, why_not_by_sequences
 from cptlab.errors import UserError
 from cptlab.training.objectives import losses
 from cptlab.training.steps.batches import Batch, collate
@@ -23,7 +25,6 @@ from cptlab.training.steps.fast import FastOutputs
 from cptlab.training.steps.plain import PlainOutputs
 from cptlab.training.steps.token_pairs import TokenPair
 
-STEPS = {"fast": FastOutputs, "plain": PlainOutputs}
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.2, torch.float16: 0.1}
 PREFIX_ONLY = "the fast one trains a prefix only"
 COMPILED_VERSIONS = 8  # of a layer: with and without prefix and gradients, and of several dtypes
@@ -32,20 +33,48 @@ COMPILED_VERSIONS = 8  # of a layer: with and without prefix and gradients, and 
 @dataclass(frozen=True)
 class StepMethod:
     """How steps are computed. `name` is 'fast' or 'plain'; `reason` says why the plain one is used where the fast one was
-    asked for. `compiled`: how many layers were compiled, each by itself."""
+    asked for. `compiled`: how many layers were compiled, each by itself.
+
+    `by_sequences`: the fast step's attention goes by sequences, over one row of all pairs of a batch; otherwise it has a
+    dense mask, and `mask_reason` says why on a device where it could be otherwise. Not `shared`: with a mask, every program
+    is a row of its own. `seconds` are those of a step in each of these ways, where they were measured.
+    """
 
     name: str = "fast"
     reason: str | None = None
     checkpointing: bool = False
     compiled: int = 0
+    by_sequences: bool = False
+    mask_reason: str | None = None
+    shared: bool = True
+    seconds: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def way(self) -> str:
+        """How the fast step is computed, in words."""
+        return "by sequences" if self.by_sequences else "mask" if self.shared else "mask, nothing shared"
+
+    def ways(self) -> list[StepMethod]:
+        """This fast step in all ways that agree with the plain one."""
+        masks: list[StepMethod] = [replace(self, by_sequences=False, shared=shared) for shared in (True, False)]
+        return [self, *masks] if self.by_sequences else masks
+
+    def fastest(self, seconds: Mapping[str, float]) -> StepMethod:
+        """The fastest of these ways, given the seconds of each by its name; this one where none has any."""
+        ways = [way for way in self.ways() if way.way in seconds] or [self]
+        chosen = min(ways, key=lambda way: seconds.get(way.way, 0))
+        return replace(chosen, seconds=tuple(seconds.items()))
 
     def outputs(self, backbone: Backbone, batch: Batch, policies: Sequence[Policy]) -> FastOutputs | PlainOutputs:
         """Return the outputs of these policies and of the reference model, `backbone` alone, on a batch."""
-        return STEPS[self.name](backbone, batch, policies)
+        if self.name == "plain":
+            return PlainOutputs(backbone, batch, policies)
+        return FastOutputs(backbone, batch, policies, self.by_sequences, self.shared)
 
     @contextlib.contextmanager
     def running(self, backbone: Backbone, policies: Sequence[Policy]) -> Iterator[None]:
-        """Within it, run a step, forward and backward: with checkpointing and compiled layers where they were asked for."""
+        """Within it, run a step, forward and backward: with checkpointing and compiled layers where they were asked for, and
+        attention by sequences where it is used."""
         models = _models(backbone, policies)
         with contextlib.ExitStack() as stack:
             if self.compiled:
@@ -53,11 +82,18 @@ class StepMethod:
             if self.checkpointing:
                 for model in models:
                     stack.enter_context(checkpointed(model))
+            if self.by_sequences:
+                for model in models:
+                    stack.enter_context(by_sequences(model))
             yield
 
-    def facts(self) -> dict[str, str]:
+    def facts(self) -> dict[str, Any]:
         """Return what metrics.json says of the step."""
-        return {"step": self.name} | ({"step_reason": self.reason} if self.reason else {})
+        found: dict[str, Any] = {"step": self.name, "step_reason": self.reason}
+        if self.by_sequences or self.mask_reason or self.seconds:
+            found |= {"step_attention": self.way, "step_attention_reason": self.mask_reason}
+            found |= {"step_seconds": dict(self.seconds)}
+        return {name: value for name, value in found.items() if value}
 
 
 def choose_step(backbone: Backbone, compute: Compute | None = None, adapters: Sequence[Adapter] = ()) -> StepMethod:
@@ -72,7 +108,11 @@ def choose_step(backbone: Backbone, compute: Compute | None = None, adapters: Se
     if compute.step == "fast" and not reason:
         with _compile_limits(compiled) if compiled else contextlib.nullcontext():
             reason = _why_not_fast(backbone)
-    return StepMethod("plain" if reason else compute.step, reason, compute.checkpointing, compiled)
+    method = StepMethod("plain" if reason else compute.step, reason, compute.checkpointing, compiled)
+    if method.name == "plain" or backbone.device.type == "cpu":  # where a mask costs little
+        return method
+    mask_reason = why_not_by_sequences(backbone) or why_no_kernel(backbone) or _why_with_mask(backbone)
+    return replace(method, by_sequences=mask_reason is None, mask_reason=mask_reason)
 
 
 def step_reason(backbone: Backbone, adapters: Sequence[Adapter]) -> str | None:
@@ -139,11 +179,29 @@ def _why_not_fast(backbone: Backbone) -> str | None:
         return f"{kind} cannot run it ({reason})"
     if not _head_makes_the_logits(backbone, head, batch):
         return f"the logits of {kind} are not its head's alone"
+    return _difference(backbone, batch, prefix, StepMethod("fast"))
+
+
+def _why_with_mask(backbone: Backbone) -> str | None:
+    """Return why the fast step needs a mask with this backbone; None where attention by sequences agrees with the plain step."""
+    batch, prefix = _trial(backbone)
+    try:
+        return _difference(backbone, batch, prefix, StepMethod("fast", by_sequences=True))
+    except Exception as error:
+        if not raised_outside(error):
+            raise
+        return f"a {backbone.config.model_type} model cannot attend by sequences ({_in_one_line(error)})"
+
+
+def _difference(backbone: Backbone, batch: Batch, prefix: Prefix, method: StepMethod) -> str | None:
+    """Return in what a step differs from the plain one; None where it does not."""
     policies = [prefix.policy(backbone)]
-    plain, fast = (_loss_and_gradient(step(backbone, batch, policies), prefix) for step in (PlainOutputs, FastOutputs))
-    for what, wanted, found in zip(("loss", "gradient"), plain, fast, strict=True):
-        if not bool((found - wanted).norm() <= TOLERANCE[head.weight.dtype] * wanted.norm()):  # NaN differs
-            return f"with {kind} its {what} differs from the plain step's"
+    plain = _loss_and_gradient(PlainOutputs(backbone, batch, policies), prefix)
+    with method.running(backbone, policies):
+        found = _loss_and_gradient(method.outputs(backbone, batch, policies), prefix)
+    for what, wanted, own in zip(("loss", "gradient"), plain, found, strict=True):
+        if not bool((own - wanted).norm() <= TOLERANCE[backbone.head.weight.dtype] * wanted.norm()):  # NaN differs
+            return f"with a {backbone.config.model_type} model its {what} differs from the plain step's"
     return None
 
 
@@ -154,6 +212,7 @@ def _cannot_branch(backbone: Backbone, batch: Batch, prefix: Prefix) -> str | No
     error in the steps is a mistake of ours, and ends the run.
     """
     packed = batch.packed
+    assert packed.segments is not None
     try:
         states = backbone.hidden_states(packed.input_ids, packed.positions, packed.segments, prefix)
         torch.autograd.grad(states.float().mean(), [prefix.table])
@@ -194,9 +253,9 @@ def _trial(backbone: Backbone) -> tuple[Batch, Prefix]:
 def _loss_and_gradient(outputs: FastOutputs | PlainOutputs, prefix: Prefix) -> tuple[torch.Tensor, torch.Tensor]:
     with torch.enable_grad():
         scores = outputs.scores(outputs.mask)
-        kept = outputs.code & ~outputs.mask
         loss = (
-            torch.stack([outputs.kl(kept, direction).sum() for direction in losses.KL_DIRECTIONS]).sum() - scores.sum()
+            torch.stack([outputs.kl(outputs.kept, direction).sum() for direction in losses.KL_DIRECTIONS]).sum()
+            - scores.sum()
         )
         (gradient,) = torch.autograd.grad(loss, [prefix.table])
     return loss.detach(), gradient
