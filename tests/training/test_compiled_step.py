@@ -17,6 +17,7 @@ from cptlab.training.steps.fast import FastOutputs
 @pytest.fixture
 def fresh_compiler():
     torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()  # other tests compile, too
     yield
     torch._dynamo.reset()
 
