@@ -120,7 +120,6 @@ class Run(StepGraphs):
         self.step.cache.width = width
         key = (self.step.rows, width)
         if key not in self.graphs:
-            torch._dynamo.reset()
             Run.sizes.append(key)
             self.graphs[key] = torch.compile(self.step.__call__, fullgraph=True, dynamic=False, backend=counting)
         self.graphs[key]()
@@ -156,7 +155,9 @@ def compiled_run(guided, monkeypatch, prompts=PROMPTS, sampling=WARM):
     Run.made, Run.sizes = [], []
     guidance = GUIDED[: len(prompts)] if guided else None
     budget = 8 * 2**guided * 90
-    return list(generate(backbone, prompts, 6, sampling, slots=True, guidance=guidance, token_budget=budget))
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(recompile_limit=100):  # each size is a version of the one step
+        return list(generate(backbone, prompts, 6, sampling, slots=True, guidance=guidance, token_budget=budget))
 
 
 @pytest.mark.parametrize("guided", [pytest.param(False, marks=pytest.mark.slow), True])
