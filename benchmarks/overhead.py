@@ -24,6 +24,7 @@ import json
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -45,14 +46,16 @@ SHORT, LONG = 24, 40  # new tokens
 SIDES = ("bare", "plain", "slots")
 
 
-class Operators(TorchDispatchMode):
-    """Count the operator calls within the context."""
+class OperatorCalls(TorchDispatchMode):
+    """Within it, `calls` counts the operators by name."""
 
-    count = 0
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Counter[str] = Counter()
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None) -> Any:
-        self.count += 1
-        return function(*args, **(kwargs or {}))
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None) -> Any:
+        self.calls[func.__name__.partition(".")[0]] += 1
+        return func(*args, **(kwargs or {}))
 
 
 def main(arguments: list[str]) -> None:
@@ -106,9 +109,9 @@ def measured(backbone: Backbone, side: str, rows: int, guided: bool, rounds: int
 
 
 def operators_of(run: Callable[[int], None], tokens: int) -> int:
-    with Operators() as operators:
+    with OperatorCalls() as operators:
         run(tokens)
-    return operators.count
+    return operators.calls.total()
 
 
 def calls_of(run: Callable[[int], None], tokens: int) -> int:

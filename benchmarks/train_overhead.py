@@ -24,7 +24,6 @@ import json
 import statistics
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import fields, replace
@@ -33,8 +32,8 @@ from typing import Any
 from unittest import mock
 
 import torch
+from overhead import OperatorCalls
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from train_variants import Setting, random_examples, random_llama
 
 from cptlab.adapters import Prefix
@@ -50,18 +49,6 @@ TINY = Setting(layers=2, hidden=64, intermediate=96, heads=4, kv_heads=2, vocabu
 PACKED = 4  # pairs of the row "packed pairs"
 VIEWS = {"view", "_unsafe_view", "t", "transpose", "permute", "expand", "slice", "select", "unsqueeze", "squeeze", "split",
          "split_with_sizes", "detach", "alias", "as_strided", "_reshape_alias", "unbind", "lift_fresh"}  # fmt: skip
-
-
-class OperatorCalls(TorchDispatchMode):
-    """Within it, `calls` counts the operators by name."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.calls[func.__name__.partition(".")[0]] += 1
-        return func(*args, **(kwargs or {}))
 
 
 class _StandIn(torch.autograd.Function):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from typing import cast
@@ -18,14 +16,13 @@ from cptlab.backbone.attention_mask import additive_mask, token_positions, with_
 from cptlab.backbone.chat_format import chat_format
 from cptlab.backbone.cpu_linear import use_cpu_linear
 from cptlab.backbone.decode_state import PREFIX_POSITION, DecodeState
+from cptlab.backbone.fingerprint import model_fingerprint
 from cptlab.backbone.kv_cache import BufferedCache, PrefixLayer
 from cptlab.backbone.prefix_shape import KeyValuePrefix, context_length, prefix_shape, sliding_window, text_config
 from cptlab.backbone.special_tokens import eos_ids_of, mask_id_of, token_id
 from cptlab.backbone.text_tokens import TextTokens
 from cptlab.errors import UserError
 from cptlab.tasks.prompting import ChatFormat
-
-SAMPLED = 1 << 16  # numbers of each weight tensor that the fingerprint reads
 
 
 class Backbone:
@@ -59,7 +56,7 @@ class Backbone:
         self.hidden_size: int = self.config.hidden_size
         self.shape = prefix_shape(self.config)
         self.context_length, self.context_note = context_length(self.config)
-        self.window, self.mixed_windows = sliding_window(self.config)
+        self.window, self._mixed = sliding_window(self.config)
         self.eos_ids = eos_ids_of(model, tokenizer)
         self.eos_id, pad_id = token_id(tokenizer.eos_token_id), token_id(tokenizer.pad_token_id)
         self.pad_id: int = next(i for i in (pad_id, self.eos_id, 0) if i is not None)
@@ -264,16 +261,10 @@ class Backbone:
             )
         queries, keys = positions.shape[1], key_positions.shape[1]
         windowed = self.window is not None and keys > self.window
-
-        def mask(window: int | None) -> torch.Tensor:
-            return additive_mask(positions, key_positions, real, window, self.dtype, segments)
-
         if segments is None and not padded and not windowed and queries in (1, keys):
             attention = None  # causal, so the model can use its fastest kernel
-        elif self.mixed_windows:
-            attention = {"full_attention": mask(None), "sliding_attention": mask(self.window)}
         else:
-            attention = mask(self.window)
+            attention = self.masks(positions, key_positions, real, segments)
         return {
             "attention_mask": attention,
             "position_ids": positions,
@@ -281,19 +272,17 @@ class Backbone:
             "use_cache": cache is not None,
         }
 
+    def masks(self, positions, key_positions, real, segments=None) -> torch.Tensor | dict[str, torch.Tensor]:
+        """Return the mask of `additive_mask`, or one for each kind of layer where some attend in a window and some do not."""
+
+        def mask(window: int | None) -> torch.Tensor:
+            return additive_mask(positions, key_positions, real, window, self.dtype, segments)
+
+        if self._mixed:
+            return {"full_attention": mask(None), "sliding_attention": mask(self.window)}
+        return mask(self.window)
+
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over config, vocabulary and weights.
-
-        At most 65,536 numbers of each weight tensor are read, evenly spaced: enough to tell apart models that were trained
-        differently. The dtype counts, the place of the files does not.
-        """
-        digest = hashlib.sha256()
-        config = {k: v for k, v in self.config.to_dict().items() if k not in ("_name_or_path", "transformers_version")}
-        digest.update(json.dumps(config, sort_keys=True, default=str).encode())
-        digest.update(json.dumps(sorted(self.tokenizer.get_vocab().items())).encode())
-        for name, tensor in sorted(self.model.state_dict().items()):
-            sample = tensor.flatten()[:: max(1, tensor.numel() // SAMPLED)].contiguous().cpu()
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(sample.view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        """SHA-256 of `model_fingerprint`."""
+        return model_fingerprint(self.model, self.config, self.tokenizer)

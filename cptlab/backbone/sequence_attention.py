@@ -13,8 +13,7 @@ The attention is registered with transformers, under `NAME`, and used within `by
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,7 +22,8 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel
 
-from cptlab.backbone.prefix_shape import KeyValuePrefix, sliding_window, text_config
+from cptlab.backbone.own_attention import asks_for_more, attending
+from cptlab.backbone.prefix_shape import KeyValuePrefix, sliding_window
 
 if TYPE_CHECKING:
     from cptlab.backbone.model import Backbone
@@ -37,7 +37,6 @@ KERNEL_OPTIONS = frozenset(inspect.signature(varlen_attn).parameters if varlen_a
 NAME = "cptlab_sequences"
 HALF = (torch.float16, torch.bfloat16)
 MAX_HEAD_DIM = 256  # of the kernel, which also wants a multiple of 8
-UNKNOWN = ("softcap", "s_aux", "position_bias")  # what the kernel does not compute: soft caps, sinks, biases
 
 
 @dataclass(frozen=True)
@@ -137,15 +136,9 @@ def why_no_kernel(backbone: Backbone) -> str | None:
     return None
 
 
-@contextmanager
-def by_sequences(model: PreTrainedModel) -> Iterator[None]:
+def by_sequences(model: PreTrainedModel) -> AbstractContextManager[None]:
     """Within it, the attention of `model` is the one of this module. Layers that are computed again need it, too."""
-    config = text_config(model.config)
-    before, config._attn_implementation = config._attn_implementation, NAME
-    try:
-        yield
-    finally:
-        config._attn_implementation = before
+    return attending(model, NAME)
 
 
 def _attention(
@@ -159,7 +152,7 @@ def _attention(
     **options: Any,
 ) -> tuple[Tensor, None]:
     """What transformers calls: `query` [1, H, T, D], keys and values [1, G, M + T, D]. Returns [1, T, H, D]."""
-    if sequences is None or any(options.get(name) is not None for name in UNKNOWN):
+    if sequences is None or asks_for_more(options):
         raise NotImplementedError(f"{type(module).__name__} asks for an attention that is not by sequences alone")
     keys, values = (tensor[0].transpose(0, 1).index_select(0, sequences.keys) for tensor in (key, value))
     return attend(query[0].transpose(0, 1), keys, values, sequences, scaling)[None], None

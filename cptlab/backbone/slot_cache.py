@@ -6,13 +6,11 @@ write and what to see, so no other book is kept. A prefix takes the columns befo
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
-from cptlab.backbone.decode_state import DecodeState
+from cptlab.backbone.decode_state import PREFIX_POSITION, DecodeState
 
 
 class SlotLayer(DynamicLayer):
@@ -76,20 +74,12 @@ class SlotCache(Cache):
 
     def keep(self, rows: Tensor) -> None:
         """Keep these rows alone, in this order."""
-        self._change(lambda tensor: tensor.index_select(0, rows))
+        for layer in self.layers:
+            layer.keys, layer.values = layer.keys.index_select(0, rows), layer.values.index_select(0, rows)
+        self.positions, self.prefix = self.positions.index_select(0, rows), self.prefix.index_select(0, rows)
         self.rows = torch.arange(len(rows), device=rows.device)
 
-    def _change(self, change: Callable[[Tensor], Tensor]) -> None:
-        for layer in self.layers:
-            layer.keys, layer.values = change(layer.keys), change(layer.values)
-        self.positions, self.prefix = change(self.positions), change(self.prefix)
-
-
-def slot_mask(cache: SlotCache, window: int | None, dtype: torch.dtype) -> Tensor:
-    """Return the mask [R, 1, 1, width] of one more token per row: 0 where it sees a column, the least number elsewhere."""
-    columns, positions = torch.arange(cache.width, device=cache.positions.device)[None], cache.positions[:, None]
-    visible = columns <= positions
-    if window is not None:
-        visible &= (columns > positions - window) | (columns < cache.prefix[:, None])
-    mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
-    return mask.masked_fill(~visible, torch.finfo(dtype).min)[:, None, None]
+    def key_positions(self) -> Tensor:
+        """Return the positions [R, width] of the columns that the model sees, those of a prefix included."""
+        columns = torch.arange(self.width, device=self.positions.device)
+        return torch.where(columns < self.prefix[:, None], PREFIX_POSITION, columns)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from cptlab.backbone.model import Backbone
-from cptlab.backbone.slot_cache import SlotCache, slot_mask
+from cptlab.backbone.own_attention import asks_for_more, attending
+from cptlab.backbone.slot_cache import SlotCache
 
 ATTENTION = "cptlab_one_token"
 
@@ -25,7 +26,7 @@ def one_token_attention(
 
     The heads that share keys are queries of one head, so no keys are copied. Returns [R, 1, H, D].
     """
-    if any(options.get(name) is not None for name in ("softcap", "s_aux", "position_bias")):
+    if asks_for_more(options):
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
     rows, heads, _, size = query.shape
     grouped = query.reshape(rows, key.shape[1], heads // key.shape[1], size)
@@ -36,18 +37,10 @@ def one_token_attention(
 AttentionInterface.register(ATTENTION, one_token_attention)
 
 
-@contextmanager
-def slot_attention(backbone: Backbone) -> Iterator[None]:
+def slot_attention(backbone: Backbone) -> AbstractContextManager[None]:
     """Within it, the layers of a model that attends with SDPA use `one_token_attention`."""
-    config = backbone.model.config
-    if config._attn_implementation != "sdpa":
-        yield
-        return
-    config._attn_implementation = ATTENTION
-    try:
-        yield
-    finally:
-        config._attn_implementation = "sdpa"
+    sdpa = backbone.config._attn_implementation == "sdpa"
+    return attending(backbone.model, ATTENTION) if sdpa else nullcontext()
 
 
 def slot_logits(backbone: Backbone, tokens: Tensor, cache: SlotCache) -> Tensor:
@@ -55,15 +48,10 @@ def slot_logits(backbone: Backbone, tokens: Tensor, cache: SlotCache) -> Tensor:
 
     Writes into the cache and leaves its positions. Must be run within `slot_attention`, and without gradients.
     """
-    if backbone.mixed_windows:
-        mask: Any = {
-            "full_attention": slot_mask(cache, None, backbone.dtype),
-            "sliding_attention": slot_mask(cache, backbone.window, backbone.dtype),
-        }
-    else:
-        mask = slot_mask(cache, backbone.window, backbone.dtype)
+    positions, keys = cache.positions[:, None], cache.key_positions()
+    mask = backbone.masks(positions, keys, torch.ones_like(keys, dtype=torch.bool))
     output = backbone.model(
-        input_ids=tokens[:, None], attention_mask=mask, position_ids=cache.positions[:, None], past_key_values=cache,
+        input_ids=tokens[:, None], attention_mask=mask, position_ids=positions, past_key_values=cache,
         use_cache=True,
     )  # fmt: skip
     return output.logits[:, -1]

@@ -9,6 +9,7 @@ decoding at no extra cost, whatever gate and rule.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Protocol
 
@@ -70,3 +71,12 @@ class Guidance:
                 "prefix, or choose another negative."
             )
         return None if self.omega == 1 else self.negative.stream(backbone, prompt)
+
+
+def kinds_of(guidances: Sequence[Guidance | None]) -> list[tuple[Gate, Rule]]:
+    """Return the different (gate, rule) of these guidances."""
+    kinds: list[tuple[Gate, Rule]] = []
+    for one in guidances:
+        if one is not None and (one.gate, one.rule) not in kinds:
+            kinds.append((one.gate, one.rule))
+    return kinds

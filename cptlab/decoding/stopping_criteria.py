@@ -25,7 +25,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from cptlab.backbone import Backbone
@@ -43,7 +42,7 @@ def ended_by_token(tokens: Tensor, eos: Tensor, lengths: Tensor | int, limits: T
 
     `eos` holds the end-of-text tokens, `lengths` the number of new tokens of each row, the last one included.
     """
-    return torch.isin(tokens, eos) | (lengths >= limits)
+    return (tokens[:, None] == eos).any(-1) | (lengths >= limits)
 
 
 class Cut(NamedTuple):

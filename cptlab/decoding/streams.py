@@ -7,12 +7,12 @@ the prompt's cache.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from cptlab.backbone import AttentionBias, Backbone, DecodeState, KeyValuePrefix
+from cptlab.decoding.guidance import kinds_of
 from cptlab.decoding.request import Request
 from cptlab.decoding.token_healing import Rest, get_healer
 from cptlab.errors import UserError
@@ -163,17 +163,10 @@ class Streams:
         """Group the rows that are mixed alike, and mix. Must be called when rows have changed."""
         if self.requests and self.requests[0].steering is not None:
             self.bias = attention_bias([self.requests[i] for i in self.request_of.tolist()], raw.device)
-        alike: list[tuple[Any, Any, list[int]]] = []
         guidances = [self.requests[request].guidance for request in self.request_of[self.guided].tolist()]
-        for place, guidance in enumerate(guidances):
-            for gate, rule, places in alike:
-                if gate == guidance.gate and rule == guidance.rule:
-                    places.append(place)
-                    break
-            else:
-                alike.append((guidance.gate, guidance.rule, [place]))
         self.mixtures = []
-        for gate, rule, places in alike:
+        for gate, rule in kinds_of(guidances):
+            places = [place for place, one in enumerate(guidances) if (one.gate, one.rule) == (gate, rule)]
             at = torch.tensor(places, device=raw.device)
             omegas = torch.tensor([guidances[place].omega for place in places], dtype=torch.float64, device=raw.device)
             self.mixtures.append(

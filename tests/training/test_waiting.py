@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from operator_calls import NoWaiting, WaitsForTheDevice
+from no_waiting import NoWaiting, WaitsForTheDevice
 from step_agreement import pairs, prefixes_of
 from tiny_models import double
 

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from cptlab.backbone import Backbone
+from cptlab.decoding.guidance import kinds_of
 from cptlab.decoding.request import Request
 from cptlab.decoding.running_batch import STOP_INTERVAL, Row, RunningBatch
 from cptlab.decoding.sampling import Sampling
 from cptlab.decoding.slots.graph import StepGraphs
-from cptlab.decoding.slots.step import Choose, SlotStep, kinds_of
+from cptlab.decoding.slots.step import Choose, SlotStep
 from cptlab.decoding.streams import Streams
 
 WIDTH = 64  # visible columns are a multiple of it, so that there are few sizes

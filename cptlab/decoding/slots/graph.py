@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 
 from cptlab.decoding.slots.step import SlotStep
 from cptlab.errors import UserError
-
-Run = Callable[[], None]
 
 
 class StepGraphs:

@@ -13,8 +13,9 @@ from torch import Tensor
 from cptlab.backbone import Backbone, DecodeState
 from cptlab.backbone.slot_cache import SlotCache
 from cptlab.backbone.slot_step import slot_logits
-from cptlab.decoding.guidance import Gate, Guidance, Rule
+from cptlab.decoding.guidance import Gate, Rule
 from cptlab.decoding.sampling import Sampling
+from cptlab.decoding.stopping_criteria import ended_by_token
 
 Choose = Callable[[Tensor, Sampling, Tensor | None], Tensor]
 
@@ -72,8 +73,7 @@ class SlotStep:
         self.cache.positions += torch.cat([active, active]) if self.kinds else active
         self.written += active
         self.last.copy_(tokens)
-        ends = (tokens[:, None] == self.eos).any(-1) | (self.written >= self.limit)
-        self.active.logical_and_(~ends)
+        self.active.logical_and_(~ended_by_token(tokens, self.eos, self.written, self.limit))
 
     def _mixed(self, raw: Tensor) -> Tensor:
         if not self.kinds:
@@ -91,12 +91,3 @@ class SlotStep:
         self.cache.keep(torch.cat([rows, rows + self.rows]) if self.kinds else rows)
         for name in ("last", "written", "limit", "healed", "active", "kind", "omega", "output", "numbers"):
             setattr(self, name, getattr(self, name).index_select(0, rows))
-
-
-def kinds_of(guidances: Sequence[Guidance | None]) -> list[tuple[Gate, Rule]]:
-    """Return the different (gate, rule) of these guidances."""
-    kinds: list[tuple[Gate, Rule]] = []
-    for one in guidances:
-        if one is not None and (one.gate, one.rule) not in kinds:
-            kinds.append((one.gate, one.rule))
-    return kinds

@@ -1,6 +1,4 @@
-"""What a piece of work asks of the device, operator by operator, seen on a CPU."""
-
-from collections import Counter
+"""Operators that the host would have to wait for, seen on a CPU."""
 
 import torch
 from torch import Tensor
@@ -24,16 +22,4 @@ class NoWaiting(TorchDispatchMode):
         )
         if by_mask or name.startswith(WAITING):
             raise WaitsForTheDevice(str(func))
-        return func(*args, **(kwargs or {}))
-
-
-class OperatorCalls(TorchDispatchMode):
-    """Within it, `calls` counts the operators by name; those that only look at a tensor in another way (views) too."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.calls[func.__name__] += 1
         return func(*args, **(kwargs or {}))
