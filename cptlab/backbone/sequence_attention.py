@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import inspect
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -55,10 +55,6 @@ class Sequences:
     lengths: tuple[tuple[int, int], ...]
     longest: tuple[int, int]
     prefix: int = 0
-
-    def to(self, device: torch.device) -> Sequences:
-        names = ("keys", "starts", "key_starts")
-        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
 
     def behind(self, length: int) -> Sequences:
         """The same with the keys of a prefix of `length` positions before the row, which every sequence sees.

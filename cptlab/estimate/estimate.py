@@ -153,6 +153,8 @@ def estimate(
         train, validation = (PairSplit(pairs, backbone.pad_id, compute.token_budget) for pairs in ([ASSUMED], []))
     else:
         train, validation = data.splits["train"], data.splits["validation"]
+    for split in (train, validation):
+        split.lay_out(method)
     on_disk = compute.reference == "disk" and method.name == "fast"
     kept = needed_outputs(objective, stages.first_epochs > 0) if on_disk else {}
     dtype = next(backbone.head.parameters()).dtype

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -112,7 +112,7 @@ def _batch(
     batch = split.batch(indices, objective)
     if on_disk and (objective is None or objective.reference != "none"):
         states = torch.zeros(len(batch.packed.predicting), module.backbone.hidden_size, dtype=module.backbone.dtype)
-        batch = replace(batch, reference=ReferenceRows(states, torch.zeros(batch.tokens.shape)))
+        batch = batch.with_reference(ReferenceRows(states, torch.zeros(batch.tokens.shape)))
     return batch.to(module.backbone.device)
 
 
@@ -130,8 +130,13 @@ def _time_steps(module: AdapterTraining, split: PairSplit, chosen: Sequence[int]
 
 
 def _largest(split: PairSplit, indices: Sequence[int]) -> list[int]:
-    """Return the batch of these pairs that has the most padded tokens."""
-    return max(split.groups(indices), key=lambda group: len(group) * max(split.lengths[index] for index in group))
+    """Return the batch of these pairs that has the most tokens, padding included."""
+
+    def tokens(group: list[int]) -> int:
+        lengths = [split.lengths[index] for index in group]
+        return sum(lengths) if split.one_row else len(lengths) * max(lengths)
+
+    return max(split.groups(indices), key=tokens)
 
 
 def _peak_bytes(device: torch.device, reset: bool = False) -> int | None:

@@ -187,6 +187,14 @@ def test_the_largest_batch_comes_first_and_then_pairs_near_the_median():
     assert len(steps) == 3 and found.lengths == (100,)
 
 
+@pytest.mark.parametrize(("by_sequences", "largest"), [(True, [25] * 6), (False, [30, 25, 25, 25, 25])])
+def test_the_largest_batch_is_that_of_the_step_which_will_be_used(by_sequences, largest):
+    """Of at most 150 tokens: in one row 100 + 30 or 6 · 25, padded 100, 5 · 30 or 2 · 25."""
+    split = PairSplit([pair_of(length - 10, 2, 5, 5) for length in (100, 30, *[25] * 6)], 0, 150)
+    split.lay_out(StepMethod("fast", by_sequences=by_sequences))
+    assert [split.lengths[index] for index in module._largest(split, range(8))] == largest
+
+
 def test_no_more_pairs_are_timed_where_a_step_takes_long(monkeypatch):
     monkeypatch.setattr(module, "PATIENCE", 0.0)
     found, _ = tried([pair_of(10 * n, 2, 5, 5) for n in (1, 2, 3)])

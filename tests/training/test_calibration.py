@@ -2,6 +2,8 @@
 
 import json
 import math
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from step_agreement import assert_agree, exact_norms, pairs, step_of
@@ -52,6 +54,22 @@ def test_the_fastest_is_taken_and_kept(seconds, chosen, tmp_path):
     assert found.way == chosen and found.checkpointing and json.loads(kept.read_text()) == finite
     assert found.facts()["step_attention"] == chosen and found.facts().get("step_seconds", {}) == finite
     assert choose_by_time(method, lambda way: pytest.fail("measured again"), kept) == found
+
+
+def test_processes_of_a_run_measure_once_and_go_the_same_way(tmp_path):
+    """Threads here, each with its own lock file, as processes have."""
+    measured = []
+
+    def seconds(way):
+        measured.append(way.way)
+        time.sleep(0.1)
+        return {"by sequences": 3.0, "mask": 2.0 + len(measured)}.get(way.way, 9.0)
+
+    with ThreadPoolExecutor(3) as pool:
+        found = list(
+            pool.map(lambda _: choose_by_time(SEQUENCES, seconds, tmp_path / "run" / "seconds.json"), range(3))
+        )
+    assert len(measured) == 3 and found[0] == found[1] == found[2]
 
 
 def test_without_a_kernel_there_are_two_ways():

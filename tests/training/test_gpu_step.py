@@ -8,6 +8,7 @@ from tiny_models import tiny_backbone
 from cptlab.adapters import Prefix
 from cptlab.backbone.sequence_attention import HALF, _one_by_one, attend, why_no_kernel
 from cptlab.training import CPT, AdapterTraining, StepMethod, choose_step
+from cptlab.training.loop.datamodule import PairLoader, PairSplit
 from cptlab.training.steps.batches import collate
 from cptlab.training.steps.fast import FastOutputs
 
@@ -61,6 +62,19 @@ def test_the_step_goes_by_sequences_and_agrees_with_the_plain_one(dtype):
     for other_loss, other in others:
         torch.testing.assert_close(other_loss, loss, rtol=0.05, atol=0.05)
         assert (other - gradient).norm() <= 0.2 * gradient.norm()
+
+
+def test_steps_are_read_ahead_into_pinned_memory():
+    split = PairSplit(pairs(), 257, 60)
+    split.lay_out(StepMethod("fast", by_sequences=True))
+    plain = list(PairLoader(split, 2, 7))
+    ahead = list(PairLoader(split, 2, 7, ahead=True))
+    for step, other in zip(plain, ahead, strict=True):
+        for batch, pinned in zip(step, other, strict=True):
+            for name in ("tokens", "mask", "code"):
+                assert getattr(pinned, name).is_pinned() and torch.equal(getattr(pinned, name), getattr(batch, name))
+            assert pinned.one_row.input_ids.is_pinned() and pinned.one_row.sequences.keys.is_pinned()
+            assert torch.equal(pinned.to(torch.device("cuda")).one_row.input_ids.cpu(), batch.one_row.input_ids)
 
 
 def test_the_host_never_waits_in_a_step():

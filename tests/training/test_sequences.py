@@ -13,6 +13,7 @@ from cptlab.training import CPT, StepMethod
 from cptlab.training.loop.module import AdapterTraining
 from cptlab.training.objectives import NLL, SVEN
 from cptlab.training.steps.batches import collate
+from cptlab.training.steps.map_tensors import to_device
 
 SEQUENCES = StepMethod("fast", by_sequences=True)
 ABLE = [name for name in ARCHITECTURES if name not in ("codegen", "mistral", "starcoder2")]
@@ -131,7 +132,7 @@ def test_the_kernel_of_this_torch_takes_what_it_is_given():
     """Its shapes alone, on torch's meta device, forward and backward: there is no such kernel on a CPU."""
     shapes = (13, 6, 16), (26, 2, 16), (26, 2, 16)
     inputs = [torch.empty(*shape, device="meta", dtype=torch.bfloat16, requires_grad=True) for shape in shapes]
-    sequences = random_sequences()[3].to(torch.device("meta"))
+    sequences = to_device(random_sequences()[3], torch.device("meta"))
     found = sequence_attention._by_kernel(*inputs, sequences, 0.3)
     gradients = torch.autograd.grad(found.sum(), inputs)
     assert [found.shape, *(gradient.shape for gradient in gradients)] == [shapes[0], *shapes]

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import lightning
 import numpy as np
+import torch
 from torch.utils.data import DataLoader
 
 from cptlab.backbone import Backbone
@@ -17,6 +18,7 @@ from cptlab.errors import UserError
 from cptlab.pairs import read_pairs
 from cptlab.settings.setting import Setting, check_settings
 from cptlab.training.loop.module import AdapterTraining
+from cptlab.training.loop.read_ahead import read_ahead
 from cptlab.training.objectives.base import Objective
 from cptlab.training.reference import Reference, needed_outputs, open_reference
 from cptlab.training.steps.batches import Batch, collate
@@ -39,6 +41,11 @@ class PairSplit:
         self.lengths = [packed_length(pair) for pair in pairs]
         self.reference: Reference | None = None
         self.one_row, self.shared, self.planned = False, True, False
+
+    def lay_out(self, method: StepMethod) -> None:
+        """Make batches as this step takes them."""
+        self.one_row, self.shared = method.by_sequences, method.shared
+        self.planned = method.by_sequences and method.compiled > 0
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -87,6 +94,8 @@ class PairLoader:
     of that epoch (others in the next one).
 
     The state is (epoch, position), which Lightning keeps in its checkpoints: a run resumes at the next batch.
+
+    `ahead`: the next step is laid out and its reference read while one runs, into pinned memory where there is CUDA.
     """
 
     def __init__(
@@ -97,8 +106,9 @@ class PairLoader:
         rank: int = 0,
         world: int = 1,
         objective: Objective | None = None,
+        ahead: bool = False,
     ) -> None:
-        self.split, self.seed, self.objective = split, seed, objective
+        self.split, self.seed, self.objective, self.ahead = split, seed, objective, ahead
         self.rank, self.world, self.pairs_per_step = rank, world, batch_size * world
         self.epoch = self.position = 0
         self.sampler = self  # Lightning calls sampler.set_epoch before every epoch
@@ -110,12 +120,21 @@ class PairLoader:
         if self.position == len(self):
             self.set_epoch(self.epoch + 1)
         order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.split))
-        while self.position < len(self):
-            first = self.position * self.pairs_per_step
-            step = sorted(order[first : first + self.pairs_per_step].tolist(), key=lambda i: -self.split.lengths[i])
-            self.position += 1
-            groups = self.split.shares(step, self.world)[self.rank]
-            yield [self.split.batch(group, self.objective) for group in groups]
+        steps = range(self.position, len(self))
+
+        def make(step: int) -> list[Batch]:
+            return self._step(order[step * self.pairs_per_step : (step + 1) * self.pairs_per_step].tolist())
+
+        for batches in read_ahead(make, steps) if self.ahead else map(make, steps):
+            self.position += 1  # of what is in use, whatever was read ahead
+            yield batches
+
+    def _step(self, pairs: list[int]) -> list[Batch]:
+        ordered = sorted(pairs, key=lambda index: -self.split.lengths[index])
+        groups = self.split.shares(ordered, self.world)[self.rank]
+        batches = [self.split.batch(group, self.objective) for group in groups]
+        pinned = self.ahead and torch.cuda.is_available()
+        return [batch.pin_memory() for batch in batches] if pinned else batches
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the start of an epoch, unless this is it already."""
@@ -214,8 +233,7 @@ class PairDataModule(lightning.LightningDataModule):
     def lay_out(self, method: StepMethod) -> None:
         """Make batches as this step takes them: see `PairSplit`."""
         for split in self.splits.values():
-            split.one_row, split.shared = method.by_sequences, method.shared
-            split.planned = method.by_sequences and method.compiled > 0
+            split.lay_out(method)
 
     def longest_batch(self, objective: Objective) -> Batch:
         """The first batch of a step of the longest training pairs."""
@@ -232,7 +250,7 @@ class PairDataModule(lightning.LightningDataModule):
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         module = self.trainer.lightning_module if self.trainer else None
         objective = module.objective if isinstance(module, AdapterTraining) else None  # the stages differ in it
-        loader = PairLoader(self.splits["train"], self.batch_size, self.seed, rank, world, objective)
+        loader = PairLoader(self.splits["train"], self.batch_size, self.seed, rank, world, objective, self._on_gpu)
         if len(loader) == 0:
             raise UserError(
                 f"A step takes {loader.pairs_per_step} pairs, but the training split has "
@@ -253,7 +271,11 @@ class PairDataModule(lightning.LightningDataModule):
             return batch if item[1] else replace(batch, counted=False)
 
         share: Any = groups[rank::world]
-        return DataLoader(share, batch_size=None, collate_fn=make)
+        return DataLoader(share, batch_size=None, collate_fn=make, pin_memory=self._on_gpu)
+
+    @property
+    def _on_gpu(self) -> bool:
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
     def probe(self, count: int) -> list[Batch]:
         """The first `count` validation pairs (training pairs where there are none), the same in every epoch.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from cptlab.training.steps.map_tensors import map_tensors, to_device
 from cptlab.training.steps.packing import Packed, pack, pack_in_one_row, pack_programs
 from cptlab.training.steps.places import planned_size
 from cptlab.training.steps.token_pairs import TokenPair
@@ -23,9 +24,6 @@ class ReferenceRows:
 
     states: Tensor
     scores: Tensor
-
-    def to(self, device: torch.device) -> ReferenceRows:
-        return ReferenceRows(self.states.to(device, non_blocking=True), self.scores.to(device, non_blocking=True))
 
 
 @dataclass(frozen=True)
@@ -108,11 +106,13 @@ class Batch:
         """The same batch on another device, with what was laid out already (Lightning calls this)."""
         if self.tokens.device == torch.device(device):
             return self
-        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in ("tokens", "mask", "code")}
-        batch = replace(self, **moved, reference=self.reference and self.reference.to(device))
-        for name in vars(self).keys() & LAYOUTS:
-            vars(batch)[name] = vars(self)[name].to(device)
-        return batch
+        return self._laid_out(to_device(self, device), lambda packed: to_device(packed, device))
+
+    def pin_memory(self) -> Batch:
+        """The same batch in pinned memory, with what was laid out already: copies to a GPU then wait for nothing."""
+        return self._laid_out(
+            map_tensors(self, Tensor.pin_memory), lambda packed: map_tensors(packed, Tensor.pin_memory)
+        )
 
     def with_reference(self, reference: ReferenceRows) -> Batch:
         """The same batch with what was kept of the backbone alone."""
@@ -120,8 +120,11 @@ class Batch:
             missing = planned_size(len(reference.states)) - len(reference.states)
             states = torch.nn.functional.pad(reference.states, (0, 0, 0, missing))
             reference = ReferenceRows(states, reference.scores)
-        batch = replace(self, reference=reference)
-        vars(batch).update({name: vars(self)[name] for name in vars(self).keys() & LAYOUTS})
+        return self._laid_out(replace(self, reference=reference), lambda packed: packed)
+
+    def _laid_out(self, batch: Batch, change: Callable[[Packed], Packed]) -> Batch:
+        """Give `batch` what was laid out here already."""
+        vars(batch).update({name: change(vars(self)[name]) for name in vars(self).keys() & LAYOUTS})
         return batch
 
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from cptlab.backbone.sequence_attention import Sequences
+from cptlab.training.steps.map_tensors import to_device
 from cptlab.training.steps.places import Layout, Region, planned_size
 from cptlab.training.steps.token_pairs import Lengths, TokenPair, common_length
 
@@ -47,17 +48,11 @@ class Packed:
     layout: Layout
 
     def to(self, device: torch.device) -> Packed:
-        if self.input_ids.device == torch.device(device):
-            return self
-        moved = {
-            name: value.to(device, non_blocking=True) for name, value in vars(self).items() if isinstance(value, Tensor)
-        }
-        regions = {name: region.to(device) for name, region in self.regions.items()}
-        return replace(self, **moved, sequences=self.sequences and self.sequences.to(device), regions=regions)
+        return self if self.input_ids.device == torch.device(device) else to_device(self, device)
 
     def region(self, where: Tensor) -> Region:
         """The places of a mask that has no name, bool [R, C]. The host waits for it."""
-        return Region.of(where.cpu().numpy(), self.layout).to(where.device)
+        return to_device(Region.of(where.cpu().numpy(), self.layout), where.device)
 
 
 def packed_length(pair: TokenPair) -> int:

@@ -29,9 +29,6 @@ class Places:
     targets: Tensor
     spread: Tensor
 
-    def to(self, device: torch.device) -> Places:
-        return Places(**{name: tensor.to(device, non_blocking=True) for name, tensor in vars(self).items()})
-
     def spread_out(self, values: Tensor, shape: torch.Size) -> Tensor:
         """Return `values` [U] at the code tokens [R, C] that they belong to, and 0 elsewhere."""
         return torch.nn.functional.pad(values, (0, 1)).index_select(0, self.spread).view(shape)
@@ -51,9 +48,6 @@ class Region:
         columns = chosen, layout.state[where], tokens
         base = int(layout.tokens.max(initial=0)) + 1
         return cls(*(_places(keys, columns, where, planned) for keys in (chosen * base + tokens, chosen)))
-
-    def to(self, device: torch.device) -> Region:
-        return Region(self.scores.to(device), self.kl.to(device))
 
 
 @dataclass(frozen=True)
