@@ -27,13 +27,14 @@ from typing import Any
 from cptlab.errors import UserError
 from cptlab.storage.atomic import write_lines, write_text
 from cptlab.storage.damaged import set_aside, usable_place
-from cptlab.storage.journal import Journal
+from cptlab.storage.journal import Journal, read_journal
 from cptlab.storage.jsonl import from_json, to_json
 from cptlab.storage.locks import locked
 
 FORMAT = 2  # of the files; another one has other directories
 MANIFEST = "manifest.json"
 LOCK_SUFFIX = ".lock"
+JOURNAL_SUFFIX = ".journal"
 
 
 class ChunkStore:
@@ -50,7 +51,7 @@ class ChunkStore:
         assert len(set(keys)) == len(keys)
         self.kind, self.work = kind, work
         self.keys = list(keys)
-        self._files = {key: f"{i:05d}.jsonl" for i, key in enumerate(self.keys)}
+        self._files = {key: chunk_file(i) for i, key in enumerate(self.keys)}
         content = {"format": FORMAT, "kind": kind.__name__, "work": work, "keys": self.keys}
         self._manifest = json.dumps(content, sort_keys=True) + "\n"
         self.fingerprint = hashlib.sha256(self._manifest.encode()).hexdigest()
@@ -129,7 +130,7 @@ class ChunkStore:
             (self.directory / name).unlink(missing_ok=True)
 
     def _journal_path(self, key: str) -> Path:
-        return self.path(key).with_suffix(".journal")
+        return self.path(key).with_suffix(JOURNAL_SUFFIX)
 
     def _damage(self) -> dict[Path, str]:
         """Return the files that are not what they should be, each with the reason."""
@@ -158,15 +159,39 @@ class ChunkStore:
             digest.update(line.encode() + b"\n")
             count += 1
             yield line
-        yield self._seal(count, digest.hexdigest())
-
-    def _seal(self, count: int, checksum: str) -> str:
-        return json.dumps({"work": self.fingerprint, "records": count, "sha256": checksum})
+        yield _seal(self.fingerprint, count, digest.hexdigest())
 
     def _read(self, path: Path) -> list[Any]:
         """Return the records of a file. Raises ValueError where its seal does not fit."""
-        *lines, seal, rest = [b"", *path.read_bytes().split(b"\n")]
-        checksum = hashlib.sha256(b"".join(line + b"\n" for line in lines[1:])).hexdigest()
-        if rest or seal != self._seal(len(lines) - 1, checksum).encode():
-            raise ValueError("it is not as it was written")
-        return [from_json(self.kind, line.decode()) for line in lines[1:]]
+        return _sealed_records(path, self.fingerprint, self.kind)
+
+
+def chunk_file(number: int) -> str:
+    """Return the file name of a chunk's records."""
+    return f"{number:05d}.jsonl"
+
+
+def kept_records(directory: Path, work: str, number: int, kind: type) -> list[Any]:
+    """Return the records that a store of the fingerprint `work` keeps of a chunk, finished or not, and change nothing.
+
+    What is not there, damaged or another user's own counts as none.
+    """
+    path = directory / chunk_file(number)
+    try:
+        return (
+            _sealed_records(path, work, kind) if path.exists() else read_journal(path.with_suffix(JOURNAL_SUFFIX), kind)
+        )
+    except (OSError, ValueError):
+        return []
+
+
+def _seal(work: str, count: int, checksum: str) -> str:
+    return json.dumps({"work": work, "records": count, "sha256": checksum})
+
+
+def _sealed_records(path: Path, work: str, kind: type) -> list[Any]:
+    *lines, seal, rest = [b"", *path.read_bytes().split(b"\n")]
+    checksum = hashlib.sha256(b"".join(line + b"\n" for line in lines[1:])).hexdigest()
+    if rest or seal != _seal(work, len(lines) - 1, checksum).encode():
+        raise ValueError("it is not as it was written")
+    return [from_json(kind, line.decode()) for line in lines[1:]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,11 @@ class Journal:
         self._file.seek(0)
         self._end, damaged = 0, False
         for line in self._file:
-            row = self._row_of(line)
-            if row is None:
+            entry = _entry(line, self.kind)
+            if entry is None:
                 damaged = line.endswith(b"\n")
                 break
-            self._places[row] = self._end
+            self._places[entry[0]] = self._end
             self._end += len(line)
         if damaged:
             self._file.seek(0)
@@ -79,13 +80,20 @@ class Journal:
         self._file.seek(self._places[row])
         return dump_line(json.loads(self._file.readline())["record"])
 
-    def _row_of(self, line: bytes) -> int | None:
-        """Return the row that a line belongs to; None for a line that is torn or damaged."""
-        try:
-            entry = json.loads(line) if line.endswith(b"\n") else None
-            if not isinstance(entry, dict) or set(entry) != {"row", "record"} or type(entry["row"]) is not int:
-                return None
-            from_json(self.kind, json.dumps(entry["record"]))
-        except ValueError:
+
+def read_journal(path: Path, kind: type) -> list[Any]:
+    """Return the records of a journal, which may be in use, up to a torn or damaged line; the file stays as it is."""
+    with open(path, "rb") as file:
+        entries = takewhile(lambda entry: entry is not None, (_entry(line, kind) for line in file))
+        return [entry[1] for entry in entries if entry is not None]
+
+
+def _entry(line: bytes, kind: type) -> tuple[int, Any] | None:
+    """Return the row and the record of a line; None for one that is torn or damaged."""
+    try:
+        entry = json.loads(line) if line.endswith(b"\n") else None
+        if not isinstance(entry, dict) or set(entry) != {"row", "record"} or type(entry["row"]) is not int:
             return None
-        return entry["row"]
+        return entry["row"], from_json(kind, json.dumps(entry["record"]))
+    except ValueError:
+        return None

@@ -10,7 +10,6 @@ from the same random numbers: the same programs up to rounding (decoding/samplin
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict
@@ -22,6 +21,7 @@ from cptlab.storage.chunk_store import ChunkStore
 from cptlab.storage.jsonl import from_json
 from cptlab.systems.chunks import Stage, TaskChunks
 from cptlab.systems.code_digest import code_digest, folder_digest, judging_digest
+from cptlab.systems.earlier_answers import EarlierAnswers, choice
 from cptlab.systems.judge import Judge, digest_of_tests
 from cptlab.systems.judged_programs import Cost, JudgedPrograms
 from cptlab.systems.judging_stages import Judging
@@ -151,13 +151,11 @@ class SystemPrograms:
             "backbone": backbone.fingerprint,
             "dtype": str(backbone.dtype),
             "adapter": system.adapter_digest,
-            "prompts": hashlib.sha256(repr(list(self.prompts.values())).encode()).hexdigest(),
             "sampling": asdict(decoding.sampling),
             "guidance": repr(guidance),
             "strategy": repr(strategy),
-            "n": chunks.programs,
             "seed": seed,
-            "tasks": [task.id for task in chunks.tasks],
+            **choice(chunks, self.prompts),
         }
         if guidance is not None:
             work["mask"] = backbone.mask_id
@@ -177,6 +175,7 @@ class SystemPrograms:
                 work["feedback"] = [repr(feedback), code_digest(feedback), folder_digest("systems/feedback")]
                 work["scores"] = judge.scorer.identity()
         store = ChunkStore(judge.cache / "completions", Completion, work, chunks.keys)
+        others = EarlierAnswers(store) if self.first is None and strategy is None else None
 
         def sample(key: str, advance: Callable[[int], None]) -> list[Completion]:
             tasks = chunks.tasks_of(key)
@@ -199,6 +198,11 @@ class SystemPrograms:
                     made[row] = completion
                     advance(1)
 
+                for one in others.of([task.id for task in tasks], chunks.programs) if others else ():
+                    row = first_row[one.task_id] + one.sample
+                    if row not in made:
+                        journal.add(row, one)
+                        made[row] = one
                 advance(len(made))
                 stored, started = len(made), time.monotonic()
                 missing = [
