@@ -97,6 +97,13 @@ class MixedPairs:
     seed: Annotated[
         int, Setting("Seed of the choice of pairs where a recipe gives more than its share.", at_least=0)
     ] = 0
+    n: Annotated[int, Setting("Programs per task for the sampled part that pairs=mixed names.", at_least=2)] = 100
+    train_tasks: Annotated[
+        int | None, Setting("Tasks of split train for the parts that pairs=mixed names; null: all.", at_least=1)
+    ] = None
+    validation_tasks: Annotated[
+        int | None, Setting("Tasks of split validation for those parts; null: all.", at_least=1)
+    ] = None
 
     def __post_init__(self) -> None:
         check_settings(self)

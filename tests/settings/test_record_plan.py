@@ -126,3 +126,11 @@ def test_mistakes_are_said(names, scale, given, said):
 def test_a_table_is_no_experiment_of_one_command():
     with pytest.raises(UserError, match="cptlab record"):
         prepare(compose_config("train", "experiment=cpt_table_8"))
+
+
+def test_a_mixture_hands_its_numbers_to_its_parts():
+    parts = compose_config(
+        "pairs", "pairs=mixed", "pairs.train_tasks=9", "pairs.validation_tasks=3", "pairs.n=4"
+    ).pairs.parts
+    assert parts.sampled.n == 4 and {part.train_tasks for part in parts.values()} == {9}
+    assert {part.validation_tasks for part in parts.values()} == {3}
