@@ -1,7 +1,10 @@
 """The fastest way of a step is taken, by measured time; all ways agree with the plain step."""
 
+import contextlib
 import json
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from step_agreement import assert_agree, exact_norms, pairs, step_of
@@ -52,6 +55,24 @@ def test_the_fastest_is_taken_and_kept(seconds, chosen, tmp_path):
     assert found.way == chosen and found.checkpointing and json.loads(kept.read_text()) == finite
     assert found.facts()["step_attention"] == chosen and found.facts().get("step_seconds", {}) == finite
     assert choose_by_time(method, lambda way: pytest.fail("measured again"), kept) == found
+
+
+def test_processes_that_start_together_go_the_same_way(tmp_path):
+    """As under torchrun. Validation is shared out by batches, which depend on the way: pairs would be left out, or count twice."""
+    method, together, measured = StepMethod("fast"), threading.Barrier(2), []
+
+    def seconds(number, way):
+        measured.append(number)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            together.wait(1)  # for the other one, should it measure at the same time
+        return [1.0, 2.0][(way.way == "mask") ^ number]
+
+    def choose(number):
+        return choose_by_time(method, lambda way: seconds(number, way), tmp_path / "step_seconds.json")
+
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(choose, (0, 1))
+    assert one == other and len(set(measured)) == 1
 
 
 def test_without_a_kernel_there_are_two_ways():

@@ -18,6 +18,7 @@ import torch
 from cptlab.adapters.base import Adapter
 from cptlab.backbone import Backbone
 from cptlab.storage.atomic import write_json
+from cptlab.storage.locks import locked
 from cptlab.training.loop.module import AdapterTraining
 from cptlab.training.objectives.base import Objective
 from cptlab.training.steps.batches import Batch
@@ -50,12 +51,13 @@ def fastest_step(
 def choose_by_time(method: StepMethod, seconds: Callable[[StepMethod], float], kept: Path) -> StepMethod:
     """Return the way of `method` that takes the fewest `seconds`, which are read from the file `kept` if it is there.
 
-    A way that needs too much memory, with infinite seconds, is left out.
+    A way that needs too much memory, with infinite seconds, is left out. Of several processes that start together, one
+    measures: they share out the same batches, so all of them must go the same way.
     """
-    if not kept.exists():
-        found = {way.way: seconds(way) for way in method.ways()}
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        write_json(kept, {name: value for name, value in found.items() if math.isfinite(value)})
+    with locked(kept.parent):
+        if not kept.exists():
+            found = {way.way: seconds(way) for way in method.ways()}
+            write_json(kept, {name: value for name, value in found.items() if math.isfinite(value)})
     return method.fastest(json.loads(kept.read_text()))
 
 
