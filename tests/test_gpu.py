@@ -174,7 +174,8 @@ def test_a_backbone_of_few_bits(kind, device, tmp_path):
 @gpu
 @pytest.mark.parametrize("strategy", ["ddp", "sharded_layers"])
 def test_several_gpus_train_what_the_cpu_does(strategy, tmp_path):
-    """On as many as there are, at most two; one GPU alone takes the same path."""
+    """On as many as there are, at most two; one GPU alone takes the same path. Norms and rotary embeddings are float32, whose last
+    bit AdamW makes 4e-7 of the adapter; a gradient that was not averaged would be far from it."""
     count = min(2, torch.cuda.device_count())
     options = {"accelerator": "gpu", "devices": count, "strategy": strategy}
     code, output = training_runs.launch(tmp_path / "gpu", double=True, **options)
@@ -184,7 +185,7 @@ def test_several_gpus_train_what_the_cpu_does(strategy, tmp_path):
     for rank in range(count):
         found = torch.load(tmp_path / "gpu" / f"rank{rank}.pt")
         for name, tensor in expected.items():
-            assert_close(found["adapter"][name], tensor, 1e-7)
+            assert_close(found["adapter"][name], tensor, 1e-5)
     assert found["held"] < found["all"] if count > 1 and strategy == "sharded_layers" else True
 
 

@@ -14,26 +14,15 @@ from cptlab.backbone.decode_state import PREFIX_POSITION, DecodeState
 
 
 class SlotLayer(DynamicLayer):
-    """The keys and values [R, H, W, D] of one layer.
-
-    `update` writes those of one more token per row at the row's position, and returns the first `cache.width` columns.
-    """
+    """The keys and values [R, H, capacity, D] of one layer. It does not know its cache: two objects that refer to each other
+    would hold the memory until Python looks for such rings, which may be long after decoding."""
 
     keys: Tensor
     values: Tensor
 
-    def __init__(self, cache: SlotCache, keys: Tensor, values: Tensor) -> None:
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
         super().__init__()
-        self.cache, self.keys, self.values, self.is_initialized = cache, keys, values, True
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
-        rows, positions, width = self.cache.rows, self.cache.positions, self.cache.width
-        self.keys[rows, :, positions] = key_states[:, :, 0]
-        self.values[rows, :, positions] = value_states[:, :, 0]
-        return self.keys[:, :, :width], self.values[:, :, :width]
-
-    def get_seq_length(self) -> int:
-        return self.cache.width - 1
+        self.keys, self.values, self.is_initialized = keys, values, True
 
 
 class SlotCache(Cache):
@@ -58,7 +47,19 @@ class SlotCache(Cache):
                 tensor.new_zeros(count, tensor.shape[1], capacity, tensor.shape[3])
                 for tensor in (layer.keys, layer.values)
             ]
-            self.layers.append(SlotLayer(self, *empty))
+            self.layers.append(SlotLayer(*empty))
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args, **kwargs
+    ) -> tuple[Tensor, Tensor]:
+        """Write the keys and values of one more token per row at the row's position; return the first `width` columns."""
+        layer = self.layers[layer_idx]
+        layer.keys[self.rows, :, self.positions] = key_states[:, :, 0]
+        layer.values[self.rows, :, self.positions] = value_states[:, :, 0]
+        return layer.keys[:, :, : self.width], layer.values[:, :, : self.width]
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return self.width - 1
 
     def put(self, rows: Tensor, state: DecodeState, taken: Tensor) -> None:
         """Put the rows `taken` [N] of `state` into the slots `rows` [N]."""

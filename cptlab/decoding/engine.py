@@ -23,6 +23,7 @@ from cptlab.decoding.negatives.stream import Stream
 from cptlab.decoding.request import Request
 from cptlab.decoding.running_batch import RunningBatch
 from cptlab.decoding.sampling import Sampling
+from cptlab.decoding.slots.batch import cached_tokens as slot_tokens
 from cptlab.decoding.slots.decode import decode_in_slots, fits_slots
 from cptlab.decoding.steering import Steering
 from cptlab.decoding.streams import Streams
@@ -210,7 +211,11 @@ def _batched(
 ) -> Iterator[list[Completion]]:
     """Sample the programs of all prompts, as many at a time as the token budget allows."""
     behind = 0 if prefix is None else prefix.length
-    costs = [_cached_tokens(request, behind) for request in requests if wanted[request.index]]
+    asked = [request for request in requests if wanted[request.index]]
+    if slots and asked:
+        costs = [slot_tokens(asked, behind)]
+    else:
+        costs = [_cached_tokens(request, behind) for request in asked]
     budget = default_token_budget(backbone, costs) if token_budget is None else token_budget
     most = max(1, budget // max(costs, default=1))  # programs at a time
     queue = WaitingQueue(backbone, requests, wanted, prefix, most)

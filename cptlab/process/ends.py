@@ -75,12 +75,19 @@ def code_of(error: Exception) -> int:
 
 
 def sentence_of(error: BaseException) -> str | None:
-    """Return what to tell the user of an error that is not our mistake: the user's, or a disk's. None for any other."""
+    """Return what to tell the user of an error that is not our mistake: the user's, a disk's or a GPU's. None for any other."""
     if isinstance(error, UserError):
         return str(error)
     again = "What is finished is kept: once that is mended, the same command goes on."
     if isinstance(error, OSError) and error.errno in (*_FULL, *_FORBIDDEN):
         return f"{error.strerror}{f': {error.filename}' if error.filename else ''}. {again}"
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, by name: most commands need no torch
+        return (
+            f"The memory of the GPU does not suffice ({str(error).partition('. ')[0]}). Set decoding.token_budget for sampling, "
+            "or a smaller compute.token_budget, compute.checkpointing=true or fewer pairs a step (data.loader.batch_size) for "
+            "training; backbone.dtype=bfloat16 and backbone.quantization=4bit make the weights small. What is finished is "
+            "kept."
+        )
     earlier = error.__cause__ or error.__context__
     while earlier is not None:  # torch says something else of a full disk
         if isinstance(earlier, OSError) and earlier.errno in _FULL:

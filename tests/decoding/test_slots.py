@@ -1,7 +1,9 @@
 """Decoding in slots against the plain loop; the step as one graph; few sizes in a batch's whole life."""
 
 import dataclasses
+import gc
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -9,13 +11,16 @@ import torch
 from tiny_models import SLIDING, double, tiny_backbone
 
 from cptlab.adapters import Prefix
+from cptlab.backbone.kv_cache import BufferedCache
 from cptlab.backbone.prefix_shape import TESTED
+from cptlab.backbone.slot_cache import SlotCache
 from cptlab.decoding import Guidance, Masked, Sampling, engine, generate
 from cptlab.decoding.gates.entropy import Entropy
 from cptlab.decoding.rules.plausible import Plausible
 from cptlab.decoding.sampling import choose, choose_without_looking
 from cptlab.decoding.slots import batch as slot_batch
 from cptlab.decoding.slots import decode as slots_decode
+from cptlab.decoding.slots.decode import fits_slots
 from cptlab.decoding.slots.graph import StepGraphs
 from cptlab.decoding.token_budget import default_token_budget
 from cptlab.records import Prompt, Span
@@ -99,6 +104,53 @@ def test_a_token_budget_fits_into_the_memory():
         rows = budget / cost
         taken = 1.25 * budget * backbone.shape.width * 4 + 48 * rows * backbone.vocab_size
         assert budget == 1 or 0.75 * free < taken <= 0.8 * free
+
+
+@pytest.mark.parametrize("guided", [False, True])
+def test_the_slots_fit_into_the_token_budget(guided, monkeypatch):
+    """Also where the longest prompt has one stream and a short one has two: all rows of a batch have as many slots."""
+    tokens, make = [], slot_batch.SlotBatch
+
+    def noted(*arguments):
+        batch = make(*arguments)
+        count, _, columns, _ = batch.step.cache.layers[0].keys.shape
+        tokens.append(count * columns)
+        return batch
+
+    monkeypatch.setattr(slots_decode, "SlotBatch", noted)
+    prompts = [("long", Prompt("y" * 150)), ("short", Prompt("x" * 9, spans=(Span("nl", 0, 5),)))]
+    guidance, budget = Guidance(Masked(("nl",)), 1.5) if guided else None, 2000
+    sampling = Sampling(max_new_tokens=20)
+    rows = list(generate(double("llama"), prompts, 20, sampling, slots=True, guidance=guidance, token_budget=budget))
+    assert sum(map(len, rows)) == 40
+    assert len(tokens) == 1 and budget / 2 < tokens[0] <= budget
+
+
+@pytest.mark.parametrize("slots", [False, True])
+def test_the_cache_is_freed_with_the_last_program(slots, monkeypatch):
+    """At once, as the next call takes the memory that is free, and Python may look for rings of objects long after."""
+    caches = []
+    for kind in (SlotCache, BufferedCache):
+
+        def made(self, *arguments, make=kind.__init__):
+            make(self, *arguments)
+            caches.append(weakref.ref(self))
+
+        monkeypatch.setattr(kind, "__init__", made)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in generate(tiny_backbone("llama_gqa"), PROMPTS, 3, WARM, slots=slots, guidance=GUIDED):
+            pass
+        assert len(caches) > 2 and not [cache for cache in caches if cache() is not None]
+    finally:
+        gc.enable()
+
+
+def test_changing_frequencies_run_in_the_plain_loop():
+    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
+    assert fits_slots(tiny_backbone("llama"), None)
+    assert not fits_slots(tiny_backbone("llama", rope_parameters=rope), None)
 
 
 def test_tokens_are_the_same_without_looking():

@@ -1,14 +1,27 @@
 """Decoding in slots on a GPU, where each step is a CUDA graph: the CPU's programs, and no wait within a step."""
 
+import contextlib
+
 import pytest
 import torch
 from test_slots import ENDS, GUIDED, PROMPTS, WARM
 from tiny_models import double, random_prefix, tiny_backbone
 
 from cptlab.decoding import generate
+from cptlab.decoding.slots.batch import SlotBatch
 from cptlab.decoding.slots.graph import StepGraphs
 
 pytestmark = pytest.mark.gpu
+
+
+@contextlib.contextmanager
+def no_waits():
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
 
 
 def programs(device, guidance=None, dtype=torch.float64, **options):
@@ -26,6 +39,21 @@ def test_programs_equal_the_plain_loop_on_a_cpu(guidance):
         assert programs("cuda", guidance, token_budget=budget) == plain
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU at most")
+def test_the_model_need_not_be_on_the_current_gpu():
+    assert torch.cuda.current_device() == 0
+    assert programs("cuda:1", GUIDED) == programs("cpu", GUIDED, slots=False)
+
+
+def test_the_memory_is_free_once_the_programs_are_there():
+    """So that the next call has as much; twice, as libraries keep what they made in the first."""
+    held = []
+    for _ in range(3):
+        programs("cuda", GUIDED)
+        held.append(torch.cuda.memory_allocated())
+    assert held[2] == held[1]
+
+
 def test_the_same_call_gives_the_same_bits_in_bfloat16():
     first = programs("cuda", GUIDED, torch.bfloat16)
     assert programs("cuda", GUIDED, torch.bfloat16) == first
@@ -37,12 +65,23 @@ def test_a_step_waits_for_nothing(monkeypatch):
 
     def run(self, width):
         self.step.cache.width = width
-        before = torch.cuda.get_sync_debug_mode()
-        torch.cuda.set_sync_debug_mode("error")
-        try:
+        with no_waits():
             self.step()
-        finally:
-            torch.cuda.set_sync_debug_mode(before)
 
     monkeypatch.setattr(StepGraphs, "run", run)
     assert sum(map(len, programs("cuda", GUIDED))) == 6 * len(PROMPTS)
+
+
+def test_a_look_waits_for_nothing_but_what_it_looks_at(monkeypatch):
+    look, ended = SlotBatch.look, []
+
+    def waiting_for_nothing(self, at):
+        with no_waits():
+            found = list(look(self, at))
+        ended.extend(found)
+        return iter(found)
+
+    monkeypatch.setattr(SlotBatch, "look", waiting_for_nothing)
+    assert sum(map(len, programs("cuda", GUIDED))) == 6 * len(PROMPTS)
+    limit = WARM.max_new_tokens
+    assert any(len(ids) < limit and ids[-1] not in ENDS for _, _, ids in ended)  # a stop text, seen by a look

@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+import torch
 
 from cptlab.errors import UserError
 from cptlab.process.ends import Stopped, command, sentence_of
@@ -127,6 +128,11 @@ def with_context(error, context):
             with_context(RuntimeError("unexpected pos"), OSError(errno.ENOSPC, "No space left on device")),
             1,
             "error: No sp",
+        ),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has …"),
+            1,
+            "error: The memory of the GPU does not suffice (CUDA out of memory). Set decoding.token_budget",
         ),
         (KeyboardInterrupt(), 130, "Interrupted. Kept.\n"),
     ],

@@ -7,6 +7,7 @@ the device never waits. A program is cut where it ends, so this changes none.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,6 +64,25 @@ def _sent(tensor: Tensor) -> Tensor:
     return torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor, non_blocking=True)
 
 
+def _on_its_way(numbers: list[int], device: torch.device) -> Tensor:
+    """Return the place on the device to which numbers are on their way."""
+    if device.type != "cuda":
+        return torch.tensor(numbers, device=device)
+    return torch.tensor(numbers, pin_memory=True).to(device, non_blocking=True)
+
+
+def columns(requests: Sequence[Request], behind: int) -> int:
+    """How many columns a slot has, in which each of these fits behind a prefix of `behind` positions."""
+    tokens = max(behind + max(len(one.ids), len(one.second.ids) if one.second else 0) + one.limit for one in requests)
+    return -(-tokens // WIDTH) * WIDTH
+
+
+def cached_tokens(requests: Sequence[Request], behind: int) -> int:
+    """How many tokens a row takes of the cache, whichever of these it runs: if one has a second stream, all rows have two
+    slots."""
+    return columns(requests, behind) * (2 if any(request.second is not None for request in requests) else 1)
+
+
 class SlotBatch:
     """R rows, some of them free."""
 
@@ -72,13 +92,9 @@ class SlotBatch:
         self.backbone = backbone
         kinds = kinds_of([request.guidance if request.second is not None else None for request in requests])
         behind = int((like.state.real & (like.state.positions < 0)).sum(1).max())
-        tokens = max(
-            behind + max(len(one.ids), len(one.second.ids) if one.second else 0) + one.limit for one in requests
-        )
-        capacity = -(-tokens // WIDTH) * WIDTH
         longest = max(request.limit for request in requests)
         self.kinds = kinds
-        self.step = SlotStep(backbone, like.state, rows, capacity, longest, sampling, kinds, choose)
+        self.step = SlotStep(backbone, like.state, rows, columns(requests, behind), longest, sampling, kinds, choose)
         self.graphs = StepGraphs(self.step)
         self.occupants: list[Occupant | None] = [None] * rows
         self.reach = np.zeros(rows, dtype=np.int64)  # no position of a row is beyond
@@ -113,11 +129,13 @@ class SlotBatch:
 
     def advance(self) -> Snapshot:
         """Run the next steps, and return what the rows then hold."""
-        cache = self.step.cache
-        for _ in range(STOP_INTERVAL):
-            self.reach += 1
-            self.graphs.run(min(cache.capacity, -(-int(self.reach.max()) // WIDTH) * WIDTH))
-        return Snapshot.of(self.step, self.occupants)
+        cache, device = self.step.cache, self.step.last.device
+        # streams, graphs and events are those of the current device, which need not be the model's
+        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+            for _ in range(STOP_INTERVAL):
+                self.reach += 1
+                self.graphs.run(min(cache.capacity, -(-int(self.reach.max()) // WIDTH) * WIDTH))
+            return Snapshot.of(self.step, self.occupants)
 
     def look(self, at: Snapshot) -> Iterator[Ended]:
         """Free the rows whose programs have ended, and yield these."""
@@ -134,8 +152,8 @@ class SlotBatch:
             if active:
                 stopped.append(place)
             yield one.row.request, one.row.sample, ids
-        if stopped:
-            self.step.active[torch.tensor(stopped, device=self.step.last.device)] = False
+        if stopped:  # an index and a number as `x[index] = number` takes them would wait for the steps that run now
+            self.step.active.index_fill_(0, _on_its_way(stopped, self.step.last.device), False)
 
     def _shows_its_end(self, one: Occupant, ids: list[int]) -> bool:
         request = one.row.request

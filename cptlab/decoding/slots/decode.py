@@ -23,10 +23,12 @@ GROUPS = 4  # rows are filled in as many groups, as each is held twice while it 
 def fits_slots(backbone: Backbone, steering: Steering | None) -> bool:
     """Return whether decoding can run in slots: for tested architectures, where attention is not steered.
 
-    Mixtures of experts look at their numbers within a step.
+    Mixtures of experts look at their numbers within a step, and so does a rotary embedding of changing frequencies.
     """
-    dense = backbone.config.model_type in TESTED and getattr(backbone.config, "num_experts_per_tok", None) is None
-    return dense and steering is None
+    config = backbone.config
+    dense = config.model_type in TESTED and getattr(config, "num_experts_per_tok", None) is None
+    fixed = "dynamic" not in (getattr(config, "rope_parameters", None) or {}).get("rope_type", "")
+    return dense and fixed and steering is None
 
 
 @torch.inference_mode()

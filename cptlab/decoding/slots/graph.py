@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 
 from cptlab.decoding.slots.step import SlotStep
 from cptlab.errors import UserError
+
+
+@functools.cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """The stream in which steps are recorded, and run once before: each stream that multiplies keeps a workspace."""
+    return torch.cuda.Stream(device)
 
 
 class StepGraphs:
@@ -35,7 +43,7 @@ class StepGraphs:
     def _captured(self) -> torch.cuda.CUDAGraph:
         """Run the step once, so that libraries make what they need, take back what it changed, and record it."""
         kept = [tensor.clone() for tensor in self.step.tensors()]
-        stream = torch.cuda.Stream()
+        stream = _side_stream(self.step.last.device)
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             self.step()
@@ -44,11 +52,13 @@ class StepGraphs:
             tensor.copy_(before)
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, pool=self.pool):
+            with torch.cuda.graph(graph, pool=self.pool, stream=stream):
                 self.step()
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:  # of CUDA, where a layer does what cannot be recorded
+            if isinstance(error.__context__, torch.OutOfMemoryError):  # in whose place the end of the recording raised
+                raise error.__context__ from None
             raise UserError(
                 f"The decoding step of {self.step.backbone.name} cannot be recorded as a CUDA graph "
                 f"({next(iter(str(error).splitlines()), '')}). Set decoding.slots=false."

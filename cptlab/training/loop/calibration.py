@@ -51,8 +51,8 @@ def fastest_step(
 def choose_by_time(method: StepMethod, seconds: Callable[[StepMethod], float], kept: Path) -> StepMethod:
     """Return the way of `method` that takes the fewest `seconds`, which are read from the file `kept` if it is there.
 
-    A way that needs too much memory, with infinite seconds, is left out. The processes of a run measure once, and all go
-    the same way.
+    A way that needs too much memory, with infinite seconds, is left out. Of several processes that start together, one
+    measures: they share out the same batches, so all of them must go the same way.
     """
     with locked(kept.parent, name=f"{kept.name}.lock"):
         if not kept.exists():
