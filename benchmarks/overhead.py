@@ -8,7 +8,7 @@ is a Llama of `--layers` layers, so narrow that its products take little time.
 
     bare      the model alone, one more token per row, with transformers' own cache
     plain     the plain loop: the model behind masks, the choice of tokens, and what is kept of every row
-    slots     the same in slots of fixed size, which a GPU records as one graph and replays
+    slots     the same in slots of fixed size, as a GPU records it as one graph and replays it: tokens are chosen without a look
     guided    with a second stream for every row, as Selective Prompt Anchoring has it; bare: twice as many rows
 
 Everything is divided by steps: what a run of 40 new tokens takes more than one of 24, over 16. So reading the prompts does not
@@ -26,9 +26,11 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -38,7 +40,9 @@ from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, PreTrained
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from cptlab.backbone import Backbone  # noqa: E402
-from cptlab.decoding import Guidance, Masked, Sampling, generate  # noqa: E402
+from cptlab.decoding import Guidance, Masked, Sampling, engine, generate  # noqa: E402
+from cptlab.decoding.sampling import choose_without_looking  # noqa: E402
+from cptlab.decoding.slots.decode import decode_in_slots  # noqa: E402
 from cptlab.records import Prompt, Span  # noqa: E402
 
 WORDS, PROMPT = 300, 16
@@ -154,10 +158,13 @@ def our_run(backbone: Backbone, rows: int, guided: bool, slots: bool) -> Callabl
     prompt = Prompt(text, spans=(Span("nl", 0, len(text) // 2),))
     guidance = Guidance(Masked(("nl",)), 1.5) if guided else None
 
+    as_on_a_gpu = partial(decode_in_slots, choose=choose_without_looking, ahead=True, likeliest=WORDS)
+
     def run(tokens: int) -> None:
         sampling = Sampling(0.8, 0.95, max_new_tokens=tokens, function_end=False, heal=False)
-        for _ in generate(backbone, [("task", prompt)], rows, sampling, guidance=guidance, slots=slots):
-            pass
+        with mock.patch.object(engine, "decode_in_slots", as_on_a_gpu):
+            for _ in generate(backbone, [("task", prompt)], rows, sampling, guidance=guidance, slots=slots):
+                pass
 
     return run
 

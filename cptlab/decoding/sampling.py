@@ -21,6 +21,7 @@ from cptlab.errors import UserError
 from cptlab.records import Prompt
 from cptlab.settings.setting import Setting, check_settings
 
+LIKELIEST = 256  # tokens among which a step without looks searches: larger nuclei cost a step of their own
 _NUCLEUS_GUESS = 64  # a nucleus is rarely larger; rows where it is are sorted in full
 _BLOCK = 128  # tokens of which one maximum is taken
 _IN_CACHE = 1 << 21  # numbers, 8 MB in float32, that a CPU samples from at a time
@@ -173,12 +174,27 @@ def _sample(logits: Tensor, sampling: Sampling, uniform: Tensor) -> Tensor:
     if sampling.top_p == 1:
         return draw(probabilities(logits, sampling), uniform)
     probs = _before_top_p(logits, sampling)
-    likeliest, ids = _likeliest(probs, min(_NUCLEUS_GUESS, probs.shape[-1]))
-    smallest = _last_before(likeliest, sampling.top_p)
-    ids, order = ids.sort(-1)
-    nucleus = likeliest.masked_fill(likeliest < smallest, 0).gather(1, order)
-    tokens = ids.gather(1, draw(nucleus, uniform)[:, None])[:, 0]
-    wide = (likeliest[:, -1] >= smallest[:, 0]).nonzero()[:, 0]
+    tokens, sure = _drawn_among(probs, sampling.top_p, uniform, _NUCLEUS_GUESS)
+    wide = (~sure).nonzero()[:, 0]
     if len(wide):
         tokens[wide] = draw(_nucleus(probs[wide], sampling.top_p), uniform[wide])
     return tokens
+
+
+def choose_among_likeliest(
+    logits: Tensor, sampling: Sampling, uniform: Tensor, likeliest: int = LIKELIEST
+) -> tuple[Tensor, Tensor]:
+    """Choose the same tokens [B] as `choose_without_looking`, in the same manner, where the second result [B] is True: where
+    the `likeliest` tokens hold the nucleus. No vocabulary is sorted for it. For 0 < top_p < 1 and a temperature above 0.
+    """
+    return _drawn_among(_before_top_p(logits, sampling), sampling.top_p, uniform, likeliest)
+
+
+def _drawn_among(probs: Tensor, top_p: float, uniform: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Draw from the nucleus of probs [B, V] among the `size` highest entries; tell where it is known to be all there."""
+    likeliest, ids = _likeliest(probs, min(size, probs.shape[-1]))
+    smallest = _last_before(likeliest, top_p)
+    ids, order = ids.sort(-1)
+    nucleus = likeliest.masked_fill(likeliest < smallest, 0).gather(1, order)
+    tokens = ids.gather(1, draw(nucleus, uniform)[:, None])[:, 0]
+    return tokens, likeliest[:, -1] < smallest[:, 0]

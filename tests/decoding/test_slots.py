@@ -17,7 +17,7 @@ from cptlab.backbone.slot_cache import SlotCache
 from cptlab.decoding import Guidance, Masked, Sampling, engine, generate
 from cptlab.decoding.gates.entropy import Entropy
 from cptlab.decoding.rules.plausible import Plausible
-from cptlab.decoding.sampling import choose, choose_without_looking
+from cptlab.decoding.sampling import choose, choose_among_likeliest, choose_without_looking, probabilities
 from cptlab.decoding.slots import batch as slot_batch
 from cptlab.decoding.slots import decode as slots_decode
 from cptlab.decoding.slots.decode import fits_slots
@@ -36,15 +36,16 @@ ENDS = range(0, 6)  # tokens that end a text, so that rows end at all times
 GUIDED = [Guidance(Masked(("nl",)), 1.5), Guidance(Masked(("nl",)), 0.7), None, Guidance(Masked(("nl",)), 1.2, Entropy(3.0), Plausible(0.01)), None]  # fmt: skip
 
 
-@pytest.fixture(params=["looks", "looks ahead"])
+@pytest.fixture(params=["looks", "looks ahead", "among the likeliest"])
 def ahead(request, monkeypatch):
-    """As on a CPU; and as on a GPU: the host looks one time later, and no choice looks at the numbers."""
+    """As on a CPU; and as on a GPU: the host looks one time later, and no choice looks at the numbers, or only at the likeliest
+    tokens, which are so few here that rows wait for the whole vocabulary now and then."""
     if request.param == "looks":
         return
-    decode = engine.decode_in_slots
+    decode, likeliest = engine.decode_in_slots, 100 if request.param == "among the likeliest" else None
 
     def later(*arguments):
-        return decode(*arguments, choose_without_looking, True)
+        return decode(*arguments, choose_without_looking, True, likeliest)
 
     monkeypatch.setattr(engine, "decode_in_slots", later)
 
@@ -162,19 +163,57 @@ def test_tokens_are_the_same_without_looking():
         assert torch.equal(found, choose(logits, sampling, uniform))
 
 
+def test_among_the_likeliest_a_token_is_the_same_or_not_sure():
+    torch.manual_seed(0)
+    logits, uniform = 3 * torch.randn(200, 1000), torch.rand(200, dtype=torch.float64)
+    logits[::2] /= 10
+    logits[1::4] = logits[1::4].round()  # ties
+    wanted = choose_without_looking(logits, WARM, uniform)
+    for size in (1, 10, 100, 300, 1000):
+        found, sure = choose_among_likeliest(logits, WARM, uniform, size)
+        assert torch.equal(found[sure], wanted[sure])
+        sizes = (probabilities(logits, WARM) > 0).sum(-1)
+        assert torch.equal(sure, sizes < size), "not sure only where the nucleus does not end among them"
+
+
+def test_rows_wait_for_the_whole_vocabulary(monkeypatch):
+    """And the others go on meanwhile: few steps look at all of it."""
+    backbone, steps = double("llama_gqa", eos=ENDS), []
+    run = StepGraphs.run
+
+    def noted(self, width, whole):
+        steps.append(whole)
+        unsure.append(bool(self.step.unsure.any()))
+        run(self, width, whole)
+
+    unsure: list[bool] = []
+    monkeypatch.setattr(StepGraphs, "run", noted)
+    decode = engine.decode_in_slots
+    for size in (100, 257):
+        steps.clear()
+        unsure.clear()
+        monkeypatch.setattr(
+            engine, "decode_in_slots", lambda *a, size=size: decode(*a, choose_without_looking, True, size)
+        )
+        slots, plain = both(backbone, sampling=WARM)
+        assert slots == plain
+        assert any(steps) and any(unsure) if size == 100 else not any(unsure)
+        assert sum(steps) <= len(steps) / 8
+
+
 class Run(StepGraphs):
     """Compile the step for each width, as one graph, where a GPU captures it. `made` counts graphs of all batches."""
 
     made: list = []
     sizes: list = []
 
-    def run(self, width):
+    def run(self, width, whole):
         self.step.cache.width = width
-        key = (self.step.rows, width)
+        key = (self.step.rows, width, whole)
         if key not in self.graphs:
             Run.sizes.append(key)
             self.graphs[key] = torch.compile(self.step.__call__, fullgraph=True, dynamic=False, backend=counting)
-        self.graphs[key]()
+        self.graphs[key](whole)
 
 
 def counting(graph, examples):
@@ -188,7 +227,7 @@ def test_a_batch_has_few_graphs_in_its_life(guided, ahead, monkeypatch):
     """Rows end, are refilled, and become fewer: one graph without a break for each planned size, and none twice."""
     rows = compiled_run(guided, monkeypatch)
     assert sum(map(len, rows)) == 30
-    sizes = 4 * 3  # 8, 4, 2 or 1 rows; 32, 64 or 96 columns
+    sizes = 4 * 3 * 2  # 8, 4, 2 or 1 rows; 32, 64 or 96 columns; the likeliest tokens or all
     assert 3 <= len(Run.sizes) <= sizes and len(set(Run.sizes)) == len(Run.sizes) == len(Run.made)
 
 

@@ -8,6 +8,7 @@ from test_slots import ENDS, GUIDED, PROMPTS, WARM
 from tiny_models import double, random_prefix, tiny_backbone
 
 from cptlab.decoding import generate
+from cptlab.decoding.slots import decode as slots_decode
 from cptlab.decoding.slots.batch import SlotBatch
 from cptlab.decoding.slots.graph import StepGraphs
 
@@ -31,9 +32,12 @@ def programs(device, guidance=None, dtype=torch.float64, **options):
     return list(generate(backbone, PROMPTS, 6, WARM, prefix=prefix, guidance=guidance, seed=3, **options))
 
 
+@pytest.mark.parametrize("likeliest", [100, slots_decode.LIKELIEST])
 @pytest.mark.parametrize("guidance", [None, GUIDED])
-def test_programs_equal_the_plain_loop_on_a_cpu(guidance):
-    """In float64; with a small budget rows are refilled, and at the end there are fewer and fewer."""
+def test_programs_equal_the_plain_loop_on_a_cpu(guidance, likeliest, monkeypatch):
+    """In float64; with a small budget rows are refilled, and at the end there are fewer and fewer. With 100 likeliest tokens, rows
+    wait for the whole vocabulary now and then."""
+    monkeypatch.setattr(slots_decode, "LIKELIEST", likeliest)
     plain = programs("cpu", guidance, slots=False)
     for budget in (800, None):
         assert programs("cuda", guidance, token_budget=budget) == plain
@@ -63,10 +67,10 @@ def test_the_same_call_gives_the_same_bits_in_bfloat16():
 def test_a_step_waits_for_nothing(monkeypatch):
     """Run as it is, not as a graph, a step makes no call that waits for the device."""
 
-    def run(self, width):
+    def run(self, width, whole):
         self.step.cache.width = width
         with no_waits():
-            self.step()
+            self.step(whole)
 
     monkeypatch.setattr(StepGraphs, "run", run)
     assert sum(map(len, programs("cuda", GUIDED))) == 6 * len(PROMPTS)

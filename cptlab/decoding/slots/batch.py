@@ -43,25 +43,24 @@ class Snapshot:
 
     occupants: list[Occupant | None]
     active: Tensor
+    unsure: Tensor
     written: Tensor
     output: Tensor
     arrived: torch.cuda.Event | None
 
     @staticmethod
     def of(step: SlotStep, occupants: Sequence[Occupant | None]) -> Snapshot:
-        active, written, output = step.active, step.written, step.output
-        if active.device.type != "cuda":
-            copies = [tensor.to("cpu", copy=True) for tensor in (active, written, output)]
-            return Snapshot(list(occupants), copies[0], copies[1], copies[2], None)
-        snapshot = Snapshot(list(occupants), _sent(active), _sent(written), _sent(output), torch.cuda.Event())
-        assert snapshot.arrived is not None
-        snapshot.arrived.record()
-        return snapshot
+        on_gpu = step.active.device.type == "cuda"
+        copies = [_sent(tensor, on_gpu) for tensor in (step.active, step.unsure, step.written, step.output)]
+        arrived = torch.cuda.Event() if on_gpu else None
+        if arrived is not None:
+            arrived.record()
+        return Snapshot(list(occupants), *copies, arrived)
 
 
-def _sent(tensor: Tensor) -> Tensor:
+def _sent(tensor: Tensor, on_gpu: bool) -> Tensor:
     """Return the place on the host to which a tensor is on its way."""
-    return torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor, non_blocking=True)
+    return torch.empty_like(tensor, device="cpu", pin_memory=on_gpu).copy_(tensor, non_blocking=on_gpu)
 
 
 def _on_its_way(numbers: list[int], device: torch.device) -> Tensor:
@@ -87,14 +86,24 @@ class SlotBatch:
     """R rows, some of them free."""
 
     def __init__(
-        self, backbone: Backbone, like: Streams, requests: Sequence[Request], rows: int, sampling: Sampling, choose: Choose
-    ) -> None:  # fmt: skip
+        self,
+        backbone: Backbone,
+        like: Streams,
+        requests: Sequence[Request],
+        rows: int,
+        sampling: Sampling,
+        choose: Choose,
+        likeliest: int | None = None,
+    ) -> None:
         self.backbone = backbone
         kinds = kinds_of([request.guidance if request.second is not None else None for request in requests])
         behind = int((like.state.real & (like.state.positions < 0)).sum(1).max())
         longest = max(request.limit for request in requests)
         self.kinds = kinds
-        self.step = SlotStep(backbone, like.state, rows, columns(requests, behind), longest, sampling, kinds, choose)
+        self.step = SlotStep(
+            backbone, like.state, rows, columns(requests, behind), longest, sampling, kinds, choose, likeliest
+        )
+        self.whole = False  # whether the next step looks at the whole vocabulary, as a row needs it
         self.graphs = StepGraphs(self.step)
         self.occupants: list[Occupant | None] = [None] * rows
         self.reach = np.zeros(rows, dtype=np.int64)  # no position of a row is beyond
@@ -113,6 +122,7 @@ class SlotBatch:
         step.cache.put(to, streams.state, torch.cat([streams.first, streams.second]))
         for name in ("last", "limit", "healed", "active"):
             getattr(step, name)[rows] = getattr(written, name)
+        step.unsure[rows] = False
         step.written[rows] = written.position
         step.output[rows, : step.longest] = written.output[:, : step.longest]
         if not step.sampling.greedy:
@@ -132,9 +142,10 @@ class SlotBatch:
         cache, device = self.step.cache, self.step.last.device
         # streams, graphs and events are those of the current device, which need not be the model's
         with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-            for _ in range(STOP_INTERVAL):
+            for number in range(STOP_INTERVAL):
                 self.reach += 1
-                self.graphs.run(min(cache.capacity, -(-int(self.reach.max()) // WIDTH) * WIDTH))
+                width = min(cache.capacity, -(-int(self.reach.max()) // WIDTH) * WIDTH)
+                self.graphs.run(width, self.whole and number == 0)
             return Snapshot.of(self.step, self.occupants)
 
     def look(self, at: Snapshot) -> Iterator[Ended]:
@@ -142,6 +153,7 @@ class SlotBatch:
         if at.arrived is not None:
             at.arrived.synchronize()
         stopped, output, lengths = [], at.output.numpy(), at.written.tolist()
+        self.whole = bool(at.unsure.any())
         for place, (one, active) in enumerate(zip(at.occupants, at.active.tolist(), strict=True)):
             if one is None or one.ended:
                 continue

@@ -10,7 +10,7 @@ from cptlab.backbone import Backbone
 from cptlab.backbone.prefix_shape import TESTED
 from cptlab.backbone.slot_step import slot_attention
 from cptlab.decoding.running_batch import RunningBatch
-from cptlab.decoding.sampling import Sampling, choose_without_looking
+from cptlab.decoding.sampling import LIKELIEST, Sampling, choose_without_looking
 from cptlab.decoding.sampling import choose as look_and_choose
 from cptlab.decoding.slots.batch import Ended, SlotBatch, Snapshot
 from cptlab.decoding.slots.step import Choose
@@ -39,15 +39,21 @@ def decode_in_slots(
     seed: int,
     choose: Choose | None = None,
     ahead: bool | None = None,
+    likeliest: int | None = None,
 ) -> Iterator[Ended]:
     """Yield (request, sample, new token ids) as programs end: up to the first end-of-text token or the request's limit.
 
     `choose` chooses tokens (default: on a GPU without a look at them). With `ahead` (default: on a GPU), the host looks at the
-    rows while the next steps run on the device.
+    rows while the next steps run on the device. `likeliest` (default: some on a GPU): among how many tokens a usual step searches
+    the nucleus.
     """
     on_gpu = backbone.device.type == "cuda"
     choose = choose or (choose_without_looking if on_gpu else look_and_choose)
     ahead = on_gpu if ahead is None else ahead
+    if sampling.greedy or sampling.top_p == 1:
+        likeliest = None  # nothing to search
+    elif on_gpu and likeliest is None:
+        likeliest = LIKELIEST
     batch: SlotBatch | None = None
     waiting: Snapshot | None = None
     while True:
@@ -58,7 +64,9 @@ def decode_in_slots(
             if streams is None:
                 continue
             if batch is None:
-                batch = SlotBatch(backbone, streams, queue.requests, min(queue.most, queue.programs), sampling, choose)
+                batch = SlotBatch(
+                    backbone, streams, queue.requests, min(queue.most, queue.programs), sampling, choose, likeliest
+                )
             batch.put(streams, written)
         if batch is None or not any(batch.occupants):
             return

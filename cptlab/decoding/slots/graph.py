@@ -19,41 +19,41 @@ def _side_stream(device: torch.device) -> torch.cuda.Stream:
 class StepGraphs:
     """Runs `step` with as many visible columns as asked for: as a graph on a GPU, as it is elsewhere.
 
-    There is one graph for each width. Graphs of rows that are no more must be dropped (`forget`).
+    There is one graph for each width, and another where the `whole` vocabulary is looked at. Graphs of rows that are no more must be dropped (`forget`).
     """
 
     def __init__(self, step: SlotStep) -> None:
         self.step = step
-        self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self.graphs: dict[tuple[int, bool], torch.cuda.CUDAGraph] = {}
         self.pool = None
 
-    def run(self, width: int) -> None:
+    def run(self, width: int, whole: bool) -> None:
         self.step.cache.width = width
         if self.step.last.device.type != "cuda":
-            self.step()
+            self.step(whole)
             return
-        if width not in self.graphs:
-            self.graphs[width] = self._captured()
-        self.graphs[width].replay()
+        if (width, whole) not in self.graphs:
+            self.graphs[width, whole] = self._captured(whole)
+        self.graphs[width, whole].replay()
 
     def forget(self) -> None:
         self.graphs.clear()
         self.pool = None
 
-    def _captured(self) -> torch.cuda.CUDAGraph:
+    def _captured(self, whole: bool) -> torch.cuda.CUDAGraph:
         """Run the step once, so that libraries make what they need, take back what it changed, and record it."""
         kept = [tensor.clone() for tensor in self.step.tensors()]
         stream = _side_stream(self.step.last.device)
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            self.step()
+            self.step(whole)
         torch.cuda.current_stream().wait_stream(stream)
         for tensor, before in zip(self.step.tensors(), kept, strict=True):
             tensor.copy_(before)
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph, pool=self.pool, stream=stream):
-                self.step()
+                self.step(whole)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:  # of CUDA, where a layer does what cannot be recorded
