@@ -198,12 +198,10 @@ class SystemPrograms:
                     made[row] = completion
                     advance(1)
 
-                for one in others.of([task.id for task in tasks], chunks.programs) if others else ():
-                    row = first_row[one.task_id] + one.sample
-                    if row not in made:
-                        journal.add(row, one)
-                        made[row] = one
                 advance(len(made))
+                for one in others.of([task.id for task in tasks], chunks.programs) if others else ():
+                    if first_row[one.task_id] + one.sample not in made:
+                        ended(one)
                 stored, started = len(made), time.monotonic()
                 missing = [
                     [one for one in some if first_row[task_id] + one not in made]
