@@ -1,5 +1,6 @@
 """Decoding in slots against the plain loop; the step as one graph; few sizes in a batch's whole life."""
 
+import contextlib
 import dataclasses
 import gc
 import sys
@@ -180,6 +181,54 @@ class Run(StepGraphs):
 def counting(graph, examples):
     Run.made.append(len(graph.graph.nodes))
     return graph
+
+
+class Stream:
+    """Stands for a stream of a GPU."""
+
+    def __init__(self, *_):
+        pass
+
+    def wait_stream(self, other):
+        pass
+
+
+class Recorded(StepGraphs):
+    """Goes the way of a GPU: a step runs once, is taken back, is recorded, which runs nothing, and is run as recorded."""
+
+    def run(self, width):
+        self.step.cache.width = width
+        if width not in self.graphs:
+            self.graphs[width] = self._captured()
+        self.graphs[width].replay()
+
+    @contextlib.contextmanager
+    def recording(self, graph, pool, stream):
+        tensors = [*vars(self.step).values(), *vars(self.step.cache).values()]
+        tensors += [tensor for layer in self.step.cache.layers for tensor in (layer.keys, layer.values)]
+        kept = [(tensor, tensor.clone()) for tensor in tensors if isinstance(tensor, torch.Tensor)]
+        yield
+        for tensor, before in kept:
+            tensor.copy_(before)
+        graph.replay, graph.pool = self.step.__call__, lambda: (0, 1)
+
+
+@pytest.mark.parametrize("guidance", [None, GUIDED])
+def test_a_recorded_step_changes_nothing_but_when_it_runs(guidance, ahead, monkeypatch):
+    made = []
+
+    def graphs(step):
+        made.append(Recorded(step))
+        monkeypatch.setattr(torch.cuda, "graph", made[-1].recording)
+        return made[-1]
+
+    monkeypatch.setattr(slot_batch, "StepGraphs", graphs)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", type("Graph", (), {}))
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+    slots, plain = both(double("llama_gqa", eos=ENDS), sampling=WARM, guidance=guidance, token_budget=900)
+    assert slots == plain and len(made) == 1 and made[0].graphs
 
 
 @pytest.mark.slow
