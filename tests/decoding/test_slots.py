@@ -24,6 +24,7 @@ from cptlab.decoding.slots import decode as slots_decode
 from cptlab.decoding.slots.decode import fits_slots
 from cptlab.decoding.slots.graph import StepGraphs
 from cptlab.decoding.token_budget import default_token_budget
+from cptlab.errors import UserError
 from cptlab.records import Prompt, Span
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
@@ -213,6 +214,55 @@ class Recorded(StepGraphs):
         graph.replay, graph.pool = self.step.__call__, lambda: (0, 1)
 
 
+def as_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", type("Graph", (), {}))
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+
+
+@pytest.mark.parametrize(
+    "inside, at_the_end, expected",
+    [
+        (
+            RuntimeError("operation not permitted when stream is capturing\nmore"),
+            None,
+            "capturing[)]. Set decoding.slots",
+        ),
+        (
+            RuntimeError("not permitted"),
+            RuntimeError("failed due to a previous error"),
+            "permitted[)]. Set decoding.slots",
+        ),
+        (torch.OutOfMemoryError("CUDA out of memory."), None, "out of memory"),
+        (torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("the recording failed"), "CUDA out of memory"),
+        (None, RuntimeError("CUDA error: out of memory\nmore"), "out of memory$"),
+    ],
+)
+def test_a_step_that_cannot_be_recorded(inside, at_the_end, expected, monkeypatch):
+    """What cannot be recorded runs in the plain loop, if the user says so; for want of memory that would not help."""
+
+    @contextlib.contextmanager
+    def recording(graph, pool, stream):
+        try:
+            if inside is not None:
+                raise inside
+            yield
+        finally:
+            if at_the_end is not None:
+                raise at_the_end
+
+    def graphs(step):
+        monkeypatch.setattr(torch.cuda, "graph", recording)
+        return Recorded(step)
+
+    monkeypatch.setattr(slot_batch, "StepGraphs", graphs)
+    as_on_a_gpu(monkeypatch)
+    wanted = UserError if "slots" in expected else torch.OutOfMemoryError
+    with pytest.raises(wanted, match=expected):
+        list(generate(tiny_backbone("llama"), PROMPTS, 1, WARM, slots=True))
+
+
 @pytest.mark.parametrize("guidance", [None, GUIDED])
 def test_a_recorded_step_changes_nothing_but_when_it_runs(guidance, ahead, monkeypatch):
     made = []
@@ -223,10 +273,7 @@ def test_a_recorded_step_changes_nothing_but_when_it_runs(guidance, ahead, monke
         return made[-1]
 
     monkeypatch.setattr(slot_batch, "StepGraphs", graphs)
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", type("Graph", (), {}))
-    monkeypatch.setattr(torch.cuda, "Stream", Stream)
-    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
-    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+    as_on_a_gpu(monkeypatch)
     slots, plain = both(double("llama_gqa", eos=ENDS), sampling=WARM, guidance=guidance, token_budget=900)
     assert slots == plain and len(made) == 1 and made[0].graphs
 
