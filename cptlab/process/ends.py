@@ -81,9 +81,10 @@ def sentence_of(error: BaseException) -> str | None:
     again = "What is finished is kept: once that is mended, the same command goes on."
     if isinstance(error, OSError) and error.errno in (*_FULL, *_FORBIDDEN):
         return f"{error.strerror}{f': {error.filename}' if error.filename else ''}. {again}"
-    if type(error).__name__ == "OutOfMemoryError":  # torch's, by name: most commands need no torch
+    # torch's, by name, as most commands need no torch; CUDA says so itself where another program has all of the memory
+    if type(error).__name__ == "OutOfMemoryError" or str(error).startswith("CUDA error: out of memory"):
         return (
-            f"The memory of the GPU does not suffice ({str(error).partition('. ')[0]}). Set decoding.token_budget for sampling, "
+            f"The memory of the GPU does not suffice ({str(error).splitlines()[0].partition('. ')[0]}). Set decoding.token_budget for sampling, "
             "or a smaller compute.token_budget, compute.checkpointing=true or fewer pairs a step (data.loader.batch_size) for "
             "training; backbone.dtype=bfloat16 and backbone.quantization=4bit make the weights small. What is finished is "
             "kept."

@@ -1,5 +1,6 @@
 """Decoding in slots against the plain loop; the step as one graph; few sizes in a batch's whole life."""
 
+import contextlib
 import dataclasses
 import gc
 import sys
@@ -23,6 +24,7 @@ from cptlab.decoding.slots import decode as slots_decode
 from cptlab.decoding.slots.decode import fits_slots
 from cptlab.decoding.slots.graph import StepGraphs
 from cptlab.decoding.token_budget import default_token_budget
+from cptlab.errors import UserError
 from cptlab.records import Prompt, Span
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
@@ -219,6 +221,100 @@ class Run(StepGraphs):
 def counting(graph, examples):
     Run.made.append(len(graph.graph.nodes))
     return graph
+
+
+class Stream:
+    """Stands for a stream of a GPU."""
+
+    def __init__(self, *_):
+        pass
+
+    def wait_stream(self, other):
+        pass
+
+
+class Recorded(StepGraphs):
+    """Goes the way of a GPU: a step runs once, is taken back, is recorded, which runs nothing, and is run as recorded."""
+
+    def run(self, width):
+        self.step.cache.width = width
+        if width not in self.graphs:
+            self.graphs[width] = self._captured()
+        self.graphs[width].replay()
+
+    @contextlib.contextmanager
+    def recording(self, graph, pool, stream):
+        tensors = [*vars(self.step).values(), *vars(self.step.cache).values()]
+        tensors += [tensor for layer in self.step.cache.layers for tensor in (layer.keys, layer.values)]
+        kept = [(tensor, tensor.clone()) for tensor in tensors if isinstance(tensor, torch.Tensor)]
+        yield
+        for tensor, before in kept:
+            tensor.copy_(before)
+        graph.replay, graph.pool = self.step.__call__, lambda: (0, 1)
+
+
+def as_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", type("Graph", (), {}))
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+
+
+@pytest.mark.parametrize(
+    "inside, at_the_end, expected",
+    [
+        (
+            RuntimeError("operation not permitted when stream is capturing\nmore"),
+            None,
+            "capturing[)]. Set decoding.slots",
+        ),
+        (
+            RuntimeError("not permitted"),
+            RuntimeError("failed due to a previous error"),
+            "permitted[)]. Set decoding.slots",
+        ),
+        (torch.OutOfMemoryError("CUDA out of memory."), None, "out of memory"),
+        (torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("the recording failed"), "CUDA out of memory"),
+        (None, RuntimeError("CUDA error: out of memory\nmore"), "out of memory$"),
+    ],
+)
+def test_a_step_that_cannot_be_recorded(inside, at_the_end, expected, monkeypatch):
+    """What cannot be recorded runs in the plain loop, if the user says so; for want of memory that would not help."""
+
+    @contextlib.contextmanager
+    def recording(graph, pool, stream):
+        try:
+            if inside is not None:
+                raise inside
+            yield
+        finally:
+            if at_the_end is not None:
+                raise at_the_end
+
+    def graphs(step):
+        monkeypatch.setattr(torch.cuda, "graph", recording)
+        return Recorded(step)
+
+    monkeypatch.setattr(slot_batch, "StepGraphs", graphs)
+    as_on_a_gpu(monkeypatch)
+    wanted = UserError if "slots" in expected else torch.OutOfMemoryError
+    with pytest.raises(wanted, match=expected):
+        list(generate(tiny_backbone("llama"), PROMPTS, 1, WARM, slots=True))
+
+
+@pytest.mark.parametrize("guidance", [None, GUIDED])
+def test_a_recorded_step_changes_nothing_but_when_it_runs(guidance, ahead, monkeypatch):
+    made = []
+
+    def graphs(step):
+        made.append(Recorded(step))
+        monkeypatch.setattr(torch.cuda, "graph", made[-1].recording)
+        return made[-1]
+
+    monkeypatch.setattr(slot_batch, "StepGraphs", graphs)
+    as_on_a_gpu(monkeypatch)
+    slots, plain = both(double("llama_gqa", eos=ENDS), sampling=WARM, guidance=guidance, token_budget=900)
+    assert slots == plain and len(made) == 1 and made[0].graphs
 
 
 @pytest.mark.slow

@@ -134,6 +134,11 @@ def with_context(error, context):
             1,
             "error: The memory of the GPU does not suffice (CUDA out of memory). Set decoding.token_budget",
         ),
+        (
+            RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported later"),
+            1,
+            "error: The memory of the GPU does not suffice (CUDA error: out of memory). Set",
+        ),
         (KeyboardInterrupt(), 130, "Interrupted. Kept.\n"),
     ],
 )

@@ -57,11 +57,14 @@ class StepGraphs:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:  # of CUDA, where a layer does what cannot be recorded
-            if isinstance(error.__context__, torch.OutOfMemoryError):  # in whose place the end of the recording raised
-                raise error.__context__ from None
+            # the end of the recording raises, too, and its error hides the one that came first
+            first = error.__context__ if isinstance(error.__context__, RuntimeError) else error
+            reason = next(iter(str(first).splitlines()), "")
+            if isinstance(first, torch.OutOfMemoryError) or "out of memory" in reason:
+                raise torch.OutOfMemoryError(reason) from error
             raise UserError(
-                f"The decoding step of {self.step.backbone.name} cannot be recorded as a CUDA graph "
-                f"({next(iter(str(error).splitlines()), '')}). Set decoding.slots=false."
+                f"The decoding step of {self.step.backbone.name} cannot be recorded as a CUDA graph ({reason}). "
+                "Set decoding.slots=false."
             ) from error
         self.pool = self.pool or graph.pool()
         return graph
