@@ -120,7 +120,7 @@ def grpo(config: DictConfig, fresh: Path) -> None:
     shown = ", ".join(f"{name.split('/')[-1]} {value:.3f}" for name, value in metrics.items())
     print(f"Mean of the last {min(AVERAGED, len(history))} steps: {shown}")
     print(f"LoRA: {run.directory / adapter.kind}")
-    print(f"Evaluate it with: python evaluate.py run={run.directory}")
+    print(f"Evaluate it with: cptlab evaluate run={run.directory}")
 
 
 def _numbers(metrics: Any) -> dict[str, float]:

@@ -73,7 +73,9 @@ def main(arguments: list[str] | None = None) -> int:
 def chosen_scorer(name: str, settings: list[str], disabled: list[str]) -> Scorer:
     """Return a scorer of conf/scorer with these settings, such as scorer.select=[F]. Raises UserError."""
     if name == "pylint" and not settings:
-        return Pylint(disabled)
+        scorer = Pylint(disabled)
+        scorer.check()
+        return scorer
     from hydra.errors import HydraException  # takes a while to import, and is not needed for the papers' score
     from omegaconf.errors import OmegaConfBaseException
 

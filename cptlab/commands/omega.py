@@ -2,7 +2,7 @@
 
     cptlab omega run=null backbone=kata_lm benchmark=kata
     cptlab omega system=[tuned] decoding=spa 'decoding.negative.spans=[nl,tests]'
-    python evaluate.py decoding=spa decoding.omega=tuned            (uses what was stored)
+    cptlab evaluate decoding=spa decoding.omega=tuned            (uses what was stored)
 
 A killed command goes on where it was.
 """

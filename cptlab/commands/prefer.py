@@ -22,6 +22,7 @@ from cptlab.commands.shared.common import METRICS_FILE, ROOT, TOO_LONG, begin, f
 from cptlab.commands.shared.preference import held_out, preferences
 from cptlab.commands.shared.systems import DEVICE, prompted
 from cptlab.errors import UserError
+from cptlab.judging.lint.pylint_checks import check_names
 from cptlab.process.ends import exit_with
 from cptlab.settings.entry import hydra_command
 from cptlab.settings.instantiate import instantiate
@@ -35,6 +36,7 @@ DATA_FILE = "preference.json"
 def prefer(config: DictConfig, fresh: Path) -> float | None:
     """Print the table, and return the value of `optimized_metric`."""
     started = time.monotonic()
+    check_names(config.extra_disabled)
     trained = None if config.run is None else training_run(config.run, Path(config.paths.logs))
     source: Any = config if trained is None else OmegaConf.load(trained / "config.yaml")
     node = config.get("backbone") or source.get("backbone")

@@ -164,7 +164,7 @@ def train(config: DictConfig, fresh: Path) -> float | None:
             logger.log_outcome(training_outcome(run, metrics, pairs_file))
     run.finish()
     print(f"{adapter.kind.capitalize()}: {run.directory / adapter.kind}")
-    print(f"Evaluate it with: python evaluate.py run={run.directory}")
+    print(f"Evaluate it with: cptlab evaluate run={run.directory}")
     return optimized(config, metrics)
 
 

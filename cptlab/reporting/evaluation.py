@@ -21,7 +21,7 @@ from cptlab.metrics.summary import Summary, compare, summarise
 from cptlab.records import DIFFICULTIES, Completion, Message, Quality, Task, Verdict
 from cptlab.storage.jsonl import from_json, is_stored, open_lines, read_jsonl, read_placed
 
-REMAKE = "Give the directory of an evaluation run, or remake it with `python evaluate.py run=<train run directory>`."
+REMAKE = "Give the directory of an evaluation run, or remake it with `cptlab evaluate run=<train run directory>`."
 RECORDS = {"completions": Completion, "quality": Quality, "verdicts": Verdict}  # the files of a system
 COMPUTED = ("systems", "results", "differences", "answers", "cost")  # the keys of metrics.json that are no provenance
 

@@ -17,7 +17,7 @@ from cptlab.metrics.summary import compare
 from cptlab.reporting.evaluation import read_evaluation, system_names
 from cptlab.storage.run_directory import CONFIG_FILE, INCIDENTAL, RUN_FILE
 
-SWEEP = "Make them with `python evaluate.py -m decoding=spa decoding.omega=1,1.1,1.2`."
+SWEEP = "Make them with `cptlab evaluate -m decoding=spa decoding.omega=1,1.1,1.2`."
 GUIDANCE = "decoding.guidance"
 FACTS = ("benchmark", "benchmark_fingerprint", "backbone", "backbone_fingerprint", "training_run", "split", "n", "seed")
 TASKS = "tasks.jsonl"

@@ -23,7 +23,7 @@ from cptlab.process.ends import code_of, command
 from cptlab.progress import is_main_process
 from cptlab.settings.config_source import config_directory, use_declared_defaults
 from cptlab.settings.debug import shrink
-from cptlab.settings.explanations import explain, refused_group
+from cptlab.settings.explanations import explain, refused_group, refused_option
 from cptlab.settings.launchers import is_death_of_a_job, share_cores
 from cptlab.settings.output_directory import check_paths
 from cptlab.settings.sweep import Sweep
@@ -86,6 +86,8 @@ def entry(main: Callable[[], Any], command: str) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra hands its errors on instead of printing them
     use_declared_defaults()
     try:
+        if refused := refused_option(sys.argv[1:], command):
+            raise UserError(refused)
         main()
     except (UserError, HydraException, OmegaConfBaseException) as error:
         if os.environ.get("CPTLAB_TRACEBACK"):

@@ -6,13 +6,15 @@ import difflib
 import re
 import shlex
 
+from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import InterpolationKeyError
 
 from cptlab.errors import UserError
 from cptlab.settings.commands import COMMANDS
-from cptlab.settings.listing import groups, names_of, options
+from cptlab.settings.contradictions import TRAINERS
+from cptlab.settings.listing import groups, names_of, options, owners_of
 
 EXTRAS = {  # the files of Hydra's plugins, and the extra that installs them
     "hydra/launcher/joblib": "joblib",
@@ -50,6 +52,18 @@ def explain(error: BaseException, command: str) -> str:
         name, user = missing.groups()
         return f"{user} refers to a setting {name} that is not there. Put it back, or correct {user}."
     return " ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def refused_option(arguments: list[str], command: str) -> str | None:
+    """What is wrong where an argument looks like an option, such as --limit 2, and Hydra has none of that name."""
+    _, unknown = get_args_parser().parse_known_args(arguments)
+    flag = next((one for one in unknown if one.startswith("-") and one != "-"), None)
+    if flag is None:
+        return None
+    name, _, value = flag.lstrip("-").replace("-", "_").partition("=")
+    behind = arguments[arguments.index(flag) + 1 :]
+    value = value or next((one for one in behind[:1] if "=" not in one and not one.startswith("-")), "…")
+    return f"cptlab {command} has no option {flag}: settings are given as name=value. Write {name}={value}."
 
 
 def refused_group(arguments: list[str]) -> str:
@@ -145,8 +159,17 @@ def _no_setting(name: str, command: str) -> str:
     users = [f"cptlab {other}" for other in COMMANDS if name in names_of(other)]
     if users and f"cptlab {command}" not in users:
         return f"cptlab {command} has no {name}: it belongs to {' and '.join(users)}. Leave it out."
-    near = difflib.get_close_matches(name, names_of(command), 1)
-    hint = f"Did you mean {near[0]}?" if near and near[0] != name else "`cptlab settings` lists them."
+    names = names_of(command)
+    if "trainer" in names and name.startswith("trainer."):
+        argument = name.removeprefix("trainer.")
+        remedy = TRAINERS.get(argument, f"Lightning's Trainer may have it: write +{name}=…")
+        return f"There is no setting {name!r} here. {remedy}."
+    owners = [] if name not in names else [f"{group}={option}" for group, option in owners_of(name)]
+    if owners:
+        some = ", ".join(owners[:4]) + (", …" if len(owners) > 4 else "")
+        return f"{name} belongs to {some}, and no such file is chosen here. Name one, too, or leave {name} out."
+    near = sorted(one for one in names if one.endswith(f".{name}"))[:3] or difflib.get_close_matches(name, names, 1)
+    hint = f"Did you mean {' or '.join(near)}?" if near and near[0] != name else "`cptlab settings` lists them."
     return f"There is no setting {name!r} here. {hint}"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,15 @@ class Option:
 
 
 def command_rows(command: str) -> list[Row]:
-    """The settings at the top of a command's config."""
-    return [Row(name, one) for name, one in declarations(COMMANDS[command]).items()]
+    """The settings at the top of a command's config, and of what it builds itself, such as the stages of training."""
+    content = OmegaConf.load(config_directory() / f"{command}.yaml")
+    values = dict(leaves(OmegaConf.to_container(content)))
+    own = [
+        Row(row.name, replace(row.declaration, default=values.get(row.name, row.declaration.default)))
+        for rows in _targets(values).values()
+        for row in rows
+    ]
+    return [Row(name, one) for name, one in declarations(COMMANDS[command]).items()] + own
 
 
 def node_rows() -> dict[str, list[Row]]:
@@ -73,30 +80,55 @@ def options(group: str) -> list[Option]:
     return [_option(group, path) for path in sorted((config_directory() / group).glob("*.yaml"))]
 
 
-def all_rows() -> Iterator[Row]:
-    """Every setting once for each meaning that it has."""
-    seen = set()
-    for rows in (
-        *(command_rows(command) for command in COMMANDS),
-        *node_rows().values(),
-        *(rows for group in groups() for option in options(group) for rows in option.targets.values()),
-    ):
-        for row in rows:
-            if row.line not in seen:
-                seen.add(row.line)
-                yield row
+def all_rows() -> Iterator[tuple[str, Row]]:
+    """Every setting of every command, group and file of a group, with where it is, such as `benchmark=jsonl`."""
+    yield from ((f"cptlab {command}", row) for command in COMMANDS for row in command_rows(command))
+    yield from ((group, row) for group, rows in node_rows().items() for row in rows)
+    for group in groups():
+        for option in options(group):
+            yield from ((f"{group}={option.name}", row) for rows in option.targets.values() for row in rows)
 
 
 def names_of(command: str) -> set[str]:
     """The names of all settings and groups that a command has."""
     own = {field.name for field in fields(COMMANDS[command])}
-    return own | {row.name for row in all_rows() if row.name.split(".")[0] in own}
+    return own | {row.name for _, row in all_rows() if row.name.split(".")[0] in own}
+
+
+def owners_of(name: str) -> list[tuple[str, str]]:
+    """The files of groups that have a setting of this name, each as its group and its own name."""
+    places = [place for place, row in all_rows() if row.name == name]
+    return [(group, option) for group, equals, option in (place.partition("=") for place in places) if equals]
 
 
 def lines(name: str | None = None) -> list[str]:
-    """One line for each setting whose name has the parts of `name` in it, such as `objective` or `sampling.top_p`."""
-    wanted = f".{name}." if name else "."
-    return [row.line for row in all_rows() if wanted in f".{row.name}."]
+    """One line for each setting and meaning, with where it is.
+
+    `name`: only those that have its parts in their name, such as `objective` or `sampling.top_p`; or all of a file of that
+    name, such as `jsonl`; or else those that have it within their name, such as `epochs`.
+    """
+    found: dict[str, list[str]] = {}
+    rows = list(all_rows())
+    for matches in (
+        lambda place, row: f".{name}." in f".{row.name}.",
+        lambda place, row: place.rpartition("=")[2] == name,
+        lambda place, row: str(name) in row.name,
+    ):
+        for place, row in rows:
+            if name is None or matches(place, row):
+                found.setdefault(row.line, []).append(place)
+        if found:
+            break
+    return [f"{line} [{_places(places)}]" for line, places in found.items()]
+
+
+def _places(places: list[str]) -> str:
+    """`cptlab train, evaluate; benchmark=apps, jsonl`: what is said of several with one heading is written once."""
+    by_heading: dict[str, list[str]] = {}
+    for place in dict.fromkeys(places):
+        heading, sign, last = place.rpartition("=" if "=" in place else " ")
+        by_heading.setdefault(heading + sign, []).append(last)
+    return "; ".join(heading + ", ".join(names) for heading, names in by_heading.items())
 
 
 def markdown() -> str:
@@ -137,13 +169,18 @@ def _option(group: str, path: Path) -> Option:
         return Option(path.stem, f"`{comments[0]}`: {' '.join(comments[1:])}", {}, {})
     values = dict(leaves(OmegaConf.to_container(content), prefix))
     settings = {name: value for name, value in values.items() if not name.rpartition(".")[2].startswith("_")}
+    return Option(path.stem, " ".join(comments[1:]), settings, _targets(values))
+
+
+def _targets(values: dict[str, Any]) -> dict[str, list[Row]]:
+    """The settings of what the `_target_` nodes among the values of a file build."""
     targets = {}
     for name, target in values.items():
         found = declared(target) if name.rpartition(".")[2] == "_target_" else None
         if found is not None and found.settings:
             place = name.removesuffix("_target_")
             targets[target] = [Row(place + setting, one) for setting, one in found.settings.items()]
-    return Option(path.stem, " ".join(comments[1:]), settings, targets)
+    return targets
 
 
 def _options_table(group: str, found: list[Option]) -> str:

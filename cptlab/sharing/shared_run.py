@@ -96,7 +96,7 @@ def named_evaluation(run: Path, directory: Path) -> dict[str, Path]:
     """Return an evaluation that the user names, by its benchmark. Raises UserError where it is none of this run."""
     facts = _facts(directory)
     if not facts.get("parts"):
-        raise UserError(f"{directory} holds no finished evaluation. Give the directory that python evaluate.py named.")
+        raise UserError(f"{directory} holds no finished evaluation. Give the directory that cptlab evaluate named.")
     names = {Path(part["run"]).name for part in facts["parts"].values() if part.get("run")}
     if run.name not in names:
         raise UserError(

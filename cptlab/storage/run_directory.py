@@ -150,13 +150,13 @@ def training_run(run: str, logs: Path, adapters: Sequence[str] = ADAPTER_KINDS) 
             if adapter_kind(directory, adapters):
                 return directory.resolve()
         raise UserError(
-            f"There is no finished training run with an adapter ({wanted}) below {logs / 'train'}. Run python train.py "
+            f"There is no finished training run with an adapter ({wanted}) below {logs / 'train'}. Run cptlab train "
             "first, or give run=DIR."
         )
     directory = Path(run)
     if not (directory / CONFIG_FILE).is_file():
         raise UserError(
-            f"{directory} is no finished training run: it has no {CONFIG_FILE}. Give run=<directory that python train.py "
+            f"{directory} is no finished training run: it has no {CONFIG_FILE}. Give run=<directory that cptlab train "
             "named>, or run=latest."
         )
     if not adapter_kind(directory, adapters):

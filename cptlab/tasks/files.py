@@ -66,25 +66,37 @@ def find_file(data_dir: str | os.PathLike | None, name: str) -> Path | None:
 
 def file_rows(path: Path) -> Iterator[Row]:
     """Yield the rows of a .jsonl file, or of a .json file with a list; either may be compressed (.gz)."""
+    opened = gzip.open if path.suffix == ".gz" else open
     try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8") as file:
+        with opened(path, "rt", encoding="utf-8-sig") as file:  # some editors put a byte order mark in front
             if ".jsonl" in path.suffixes:
                 for number, line in enumerate(file, 1):
                     if line.strip():
                         yield _row(f"{path}, line {number}", line)
-            else:
-                for number, row in enumerate(json.load(file)):
-                    yield _row(f"{path}, row {number}", row)
-    except (OSError, EOFError, UnicodeDecodeError, json.JSONDecodeError) as error:
+                return
+            rows = _parsed(str(path), file.read())
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8. Save it as UTF-8, or take a fresh copy of that file.") from None
+    except (OSError, EOFError) as error:
         raise UserError(f"{path} cannot be read ({error}). Take a fresh copy of that file.") from None
+    if not isinstance(rows, list):
+        raise UserError(
+            f"{path} is not a list of objects. Put [ ] around them, or write one a line into a .jsonl file."
+        )
+    for number, row in enumerate(rows):
+        yield _row(f"{path}, row {number}", row)
+
+
+def _parsed(where: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:  # not JSON, or a number or a nesting that Python does not read
+        raise UserError(f"{where} is not JSON ({error}). Correct or delete it, or take a fresh copy.") from None
 
 
 def _row(where: str, content: Any) -> Row:
     if isinstance(content, str):
-        try:
-            content = json.loads(content)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{where} is not JSON ({error}). Correct or delete it, or take a fresh copy.") from None
+        content = _parsed(where, content)
     if not isinstance(content, dict):
         raise UserError(f"{where} is not an object with named fields. Correct or delete it, or take a fresh copy.")
     return where, content

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -70,7 +71,7 @@ def jsonl(
                     "field split: some rows have a split and some have none. Give one to all rows or to none"
                 )
         except ValueError as error:
-            raise UserError(f"{where}, {error}.") from None
+            raise UserError(f"{where}, {error}{'' if str(error).endswith('?') else '.'}") from None
         tasks[task.id] = task
     if not tasks:
         raise UserError(f"{file} holds no task. Write one JSON object a line (docs/benchmarks.md).")
@@ -114,6 +115,11 @@ def _task(row: dict[str, Any], benchmark: str) -> Task:
     if kind == "check":
         assert entry_point is not None
         imports, names = needed_of_program(public, hidden, setup, entry_point, prompt.code, program)
+    if entry_point is not None and not re.search(rf"\b{entry_point}\b", prompt.text):
+        raise ValueError(
+            f"field entry_point: nothing tells the model the name {entry_point}. Say it in prompt, give the signature in code, or "
+            "show a test in tests"
+        )
     return Task(
         id=str(row["id"]),
         benchmark=benchmark,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import builtins
 import difflib
+import io
 import json
 import symtable
 import sys
+import tokenize
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,7 +53,7 @@ def shown_tests(tests: Sequence[Test], entry_point: str | None) -> str:
     if not tests:
         return ""
     if tests[0].code is not None:
-        return "\n".join(str(test.code) for test in tests)
+        return "\n".join(_by_name(str(test.code), entry_point) for test in tests)
     if tests[0].stdin is None:
         return "\n".join(
             f"assert {entry_point}({', '.join(map(repr, test.args))}) == {test.expected!r}" for test in tests
@@ -143,8 +145,24 @@ def _read(place: str, test: Any) -> tuple[str, Test]:
         return "call", Test(args=tuple(test["args"]), expected=test["expected"])
     for name in ("stdin", "expected"):
         if not isinstance(test[name], str):
-            raise ValueError(f'field {place}.{name}: it must be a text. Write "{test[name]}"')
+            value = test[name]
+            lines = isinstance(value, list) and all(isinstance(line, str) for line in value)
+            text = "\n".join(value) if lines else str(value)
+            raise ValueError(f"field {place}.{name}: it must be a text. Write {json.dumps(text, ensure_ascii=False)}")
     return "stdin", Test(stdin=test["stdin"], expected=test["expected"])
+
+
+def _by_name(code: str, entry_point: str | None) -> str:
+    """Return a test that says the entry point's own name, which the model cannot guess from `candidate`."""
+    lines = code.splitlines(keepends=True)
+    if entry_point is None or CANDIDATE not in _free_names(code):
+        return code
+    for token in reversed(list(tokenize.generate_tokens(io.StringIO(code).readline))):
+        if token.type == tokenize.NAME and token.string == CANDIDATE:
+            line, column = token.start
+            text = lines[line - 1]
+            lines[line - 1] = text[:column] + entry_point + text[column + len(CANDIDATE) :]
+    return "".join(lines)
 
 
 def _called(code: str) -> str:

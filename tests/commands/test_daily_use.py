@@ -170,6 +170,13 @@ def test_lint_agrees_with_the_judge(made, tmp_path, capsys):
     assert (found["all"]["min"], found["all"]["max"]) == (min(scores), max(scores))
 
 
+def test_lint_refuses_a_check_that_pylint_does_not_have(tmp_path, capsys):
+    file = tmp_path / "given.py"
+    file.write_text(UNTIDY)
+    assert lint.main(["--extra-disabled", "W9999", str(file)]) == 2
+    assert "extra_disabled has W9999, and pylint has no such message" in capsys.readouterr().err
+
+
 def test_lint_agrees_with_the_pylint_command(tmp_path, capsys):
     """Behind a pragma that is not obeyed: the command gets the program with `pylint:` made harmless."""
     given, plain = tmp_path / "given.py", tmp_path / "plain.py"

@@ -72,7 +72,7 @@ BASE = ["run=null", "backbone=kata_lm", "benchmark=kata", "limit=2"]
         ("evaluate", [*BASE, "decoding=paper", "decoding/gate=entropy"], "error: "),
         ("train", ["decoding=spa"], "this decoding is for evaluate.py"),
         ("train", ["decoding=second_try"], "this decoding is for evaluate.py"),
-        ("evaluate", [], "python train.py"),
+        ("evaluate", [], "Run cptlab train first"),
     ],
 )
 def test_one_sentence(name, overrides, expected, tmp_path, capsys):

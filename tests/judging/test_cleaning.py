@@ -216,6 +216,15 @@ def test_scripts_keep_everything_that_runs():
     assert cleaned("print 1\nfor", SCRIPT_TASK) == "print 1\nfor"
 
 
+@pytest.mark.parametrize("last", ["return total", "else:", "break", "raise ValueError", "pass  # done", "assert total"])
+def test_a_part_of_a_broken_script_is_no_program(last):
+    """The line in front of what Python can read is no prose, so the script is not what stands behind it."""
+    broken = f"n = int(input())\n    total = 0\n    {last}\nfor i in range(len(result)):\n    print(result[i] ** 2)\nprint(1)\n"
+    assert cleaned(broken, SCRIPT_TASK) == broken
+    behind = f"for i in range(3):\n    print(i)\nprint(input())\n{last}\n    n = = 2\n"
+    assert cleaned(behind, SCRIPT_TASK) == behind
+
+
 CHAT = (
     "{p}",
     "Sure! Here's a solution:\n\n```python\n{p}```\n\nThis works because it's O(n). For example, f(1) returns 2.",

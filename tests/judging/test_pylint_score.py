@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from cptlab.errors import UserError
 from cptlab.judging.lint import pylint_checks, pylint_score
 from cptlab.judging.lint.pylint_checks import pylint_flags
 from cptlab.judging.lint.pylint_score import (
@@ -24,6 +25,7 @@ from cptlab.judging.lint.pylint_score import (
     score_programs,
     score_stream,
 )
+from cptlab.judging.scorers.pylint import Pylint
 from cptlab.judging.workers.server_pool import ServerPool
 from cptlab.records import Message
 
@@ -231,6 +233,13 @@ def test_extra_disabled_checks_leave_out_their_messages():
     (with_it,), (without,) = score_programs([program]), score_programs([program], extra_disabled=("E0602",))
     assert [m.id for m in with_it.messages] == ["E0602"] and with_it.score == 0
     assert without.messages == () and without.score == 10
+
+
+@pytest.mark.parametrize("name", ["W9999", "all", "W", "nope"])
+def test_extra_disabled_checks_are_those_of_pylint(name):  # an unknown one would be charged to every program, as W0012
+    with pytest.raises(UserError, match=f"extra_disabled has {name}, and pylint has no such message"):
+        Pylint(["E0602", name]).check()
+    Pylint(["E0602", "unused-variable"]).check()
 
 
 def test_equal_programs_are_checked_once_and_progress_counts_all():

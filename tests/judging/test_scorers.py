@@ -282,6 +282,10 @@ def test_a_mistake_is_one_sentence(linter, monkeypatch):
         (lambda: Command("ruff check"), "FILES once"),
         (lambda: Command(f"{sys.executable} {linter} json FILES", fields={"row": "x"}), "no part of a message"),
         (lambda: Command(f"{sys.executable} -c 1 FILES --x", format="sarif").check(), "command does not run"),
+        (
+            lambda: Command(f"{sys.executable} -c 'print(1, 2)' FILES").check(),
+            r"what its linter prints cannot be read \(1 2\)",
+        ),
         (lambda: Command("mylint FILES", label="pylint"), "the name of a scorer of cptlab"),
         (lambda: AllOf({"pylint": Pylint()}), "one of the two"),
         (lambda: AllOf({"pylint": Pylint()}, base="no/such").check(), "no/such"),

@@ -12,9 +12,11 @@ import pytest
 from omegaconf import OmegaConf
 
 from cptlab.errors import UserError
+from cptlab.settings.commands import COMMANDS
 from cptlab.settings.config_source import compose_config, config_directory
+from cptlab.settings.debug import leaves
 from cptlab.settings.declared import PACKAGE, declared
-from cptlab.settings.listing import markdown
+from cptlab.settings.listing import lines, markdown
 from cptlab.settings.setting import REQUIRED, Setting, check_settings, declarations, parts
 
 
@@ -115,6 +117,28 @@ def test_composing_imports_no_torch():
         "assert not {'torch', 'transformers', 'lightning'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent)
+
+
+@pytest.mark.parametrize("name, expected", [
+    ("stages.second_learning_rate", ["stages.second_learning_rate=0.0002: … [cptlab train]"]),  # as conf/train.yaml has it
+    ("grpo.steps", ["grpo.steps=60: … [cptlab grpo]"]),
+    ("epochs", ["stages.first_epochs=3: … [cptlab train]", "stages.second_epochs=1: … [cptlab train]"]),
+    ("benchmark.path", ["benchmark.path=null: … [benchmark=jsonl]", "benchmark.path=null: … [benchmark=livecodebench]"]),
+    ("radon", ["scorer.measure=maintainability: … [scorer=radon]", "scorer.complex_from=11: … [scorer=radon]"]),
+    ("split_fallback", []),
+])  # fmt: skip
+def test_settings_that_are_asked_for_say_where_they_are(name, expected):
+    assert [re.sub(r": .* \[", ": … [", line) for line in lines(name)] == expected
+
+
+def test_every_setting_of_a_composed_command_is_listed():
+    listed = {line.partition("=")[0] for line in lines()}
+    for command in COMMANDS:
+        config = compose_config(command)
+        for name, target in leaves(OmegaConf.to_container(config)):
+            found = declared(target) if name.endswith("._target_") and isinstance(target, str) else None
+            for setting in () if found is None else found.settings:
+                assert name.removesuffix("_target_") + setting in listed, f"cptlab {command}"
 
 
 def test_the_page_of_settings_is_up_to_date():

@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from cptlab.commands import pairs, pretrain, settings
 from cptlab.errors import UserError
 from cptlab.settings.config_source import compose_config
-from cptlab.settings.explanations import explain, refused_group
+from cptlab.settings.explanations import explain, refused_group, refused_option
 from cptlab.settings.validation import validate
 
 
@@ -67,10 +67,38 @@ def said(command, *overrides):
         ("evaluate", ["paths.cache="], "paths.cache= cannot be: it must be a text."),
         ("evaluate", ["~task_name"], "task_name=null cannot be: the command gives its own name."),
         ("train", ["~backbone"], "backbone is not set."),
+        (
+            "train",
+            ["trainer.max_epochs=2"],
+            "There is no setting 'trainer.max_epochs' here. Set stages.first_epochs and",
+        ),
+        (
+            "train",
+            ["trainer.max_time=1"],
+            "There is no setting 'trainer.max_time' here. Lightning's Trainer may have it",
+        ),
+        (
+            "tasks",
+            ["benchmark.path=a"],
+            "benchmark.path belongs to benchmark=jsonl, benchmark=livecodebench, and no such",
+        ),
+        ("tasks", ["benchmark=jsonl", "path=a"], "There is no setting 'path' here. Did you mean benchmark.path?"),
+        ("train", ["learning_rate=1"], "There is no setting 'learning_rate' here. Did you mean stages.learning_rate?"),
     ],
 )
 def test_the_sentence(command, overrides, expected):
     assert said(command, *overrides).startswith(expected)
+
+
+@pytest.mark.parametrize("arguments, expected", [
+    (["--limit", "2"], "cptlab evaluate has no option --limit: settings are given as name=value. Write limit=2."),
+    (["-n", "seed=1"], "cptlab evaluate has no option -n: settings are given as name=value. Write n=…."),
+    (["seed=1", "--max-epochs=2"], "has no option --max-epochs=2: settings are given as name=value. Write max_epochs=2."),
+    (["--cfg", "job", "-m", "seed=1,2", "--help"], None),
+])  # fmt: skip
+def test_an_option_that_is_a_setting(arguments, expected):
+    text = refused_option(arguments, "evaluate")
+    assert text is None if expected is None else expected in str(text)
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,21 @@ def test_names_that_tests_need(tmp_path):
     assert tasks_of(tmp_path, shadow)[0].names == ("sum",)
 
 
+def test_the_model_is_told_the_name_of_its_function(tmp_path):
+    tests = ["for x in (0, 1):\n    assert candidate(x, 'candidate') == f(x)"]
+    row = {"id": 1, "prompt": "Add, as “f” does.", "entry_point": "add", "tests": tests, "setup": "def f(x): return x"}
+    (task,) = tasks_of(tmp_path, row)
+    assert dict(spans(task))["tests"] == "for x in (0, 1):\n    assert add(x, 'candidate') == f(x)"
+    assert task.public_tests[0].code == tests[0]
+    own = "assert [candidate for candidate in map(add, [1])] == [1]"
+    assert dict(spans(tasks_of(tmp_path, row | {"tests": [own]})[0]))["tests"] == own
+    hidden = row | {"tests": [], "hidden_tests": tests}
+    with pytest.raises(UserError, match="line 1, field entry_point: nothing tells the model the name add"):
+        tasks_of(tmp_path, hidden | {"prompt": "Write a function that adds and addends."})
+    for told in ({"prompt": "Write a function add."}, {"code": "def add(a, b):\n"}):
+        assert tasks_of(tmp_path, hidden | told)
+
+
 def kata_rows(count):
     """Tasks of kata as rows with nearly kata's prompts, so that kata-lm understands them; no test is public."""
     found = [task for split in ("train", "validation") for task in kata().split(split) if task.kind == "call"][:count]
@@ -179,6 +194,20 @@ def test_other_files(tmp_path):
         json.dumps([{"task_id": "add", **ADD, "entry_point": "add", "_source": 1}, SUM])
     )
     assert jsonl(str(tmp_path / "mine.jsonl.gz")).tasks == jsonl(str(tmp_path / "mine.json")).tasks == expected
+    with_mark = "\ufeff" + (tmp_path / "mine.jsonl").read_text().replace(
+        "\n", "\r\n\r\n"
+    )  # as editors of Windows save it
+    (tmp_path / "marked.jsonl").write_bytes(with_mark.encode())
+    assert [task.prompt for task in jsonl(str(tmp_path / "marked.jsonl")).tasks] == [task.prompt for task in expected]
+    for name, content, said in (
+        ("one.json", json.dumps(ADD).encode(), "one.json is not a list of objects"), ("n.json", b"3", "n.json is not a list"),
+        ("cut.json", b"[{", "cut.json is not JSON"), ("latin.jsonl", '{"id": "größe"}'.encode("latin-1"), "is not UTF-8. Save it"),
+        ("wide.jsonl", json.dumps(ADD).encode("utf-16"), "is not UTF-8. Save it"),
+        ("deep.jsonl", b"[" * 99999, "line 1 is not JSON"), ("digits.jsonl", b"9" * 5000, "line 1 is not JSON"),
+    ):  # fmt: skip
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=said):
+            jsonl(str(tmp_path / name))
     for path, said in ((None, "Add benchmark.path"), (str(tmp_path / "no.jsonl"), "There is no file"), (str(tmp_path), "no file"),
                        (write(tmp_path / "mine.txt", ADD), "Name it so"), (write(tmp_path / "empty.jsonl"), "holds no task")):  # fmt: skip
         with pytest.raises(UserError, match=said):
@@ -209,6 +238,7 @@ WHOLE = "def add(a, b):\n    return a + b\n"
     ({"tests": [{"args": 1, "expected": 3}]}, "field tests[0].args: it must be the list of all arguments. Write [1]"),
     ({"tests": [{"stdin": "1", "expected": "3"}]}, "field tests[0]: it is a script's, but the task has the entry point add"),
     ({"tests": [{"stdin": 1, "expected": "3"}], "entry_point": None}, 'field tests[0].stdin: it must be a text. Write "1"'),
+    ({"tests": [{"stdin": ["1", "2"], "expected": "3"}], "entry_point": None}, r'must be a text. Write "1\n2".'),
     ({"tests": [3]}, "field tests[0]: it is int, which is no test"),
     ({"entry_point": None}, 'field entry_point: it is missing, and tests[0] calls a function. Name the function, such as "entry_point": "add"'),
     ({"entry_point": "Calc.add"}, "field entry_point: 'Calc.add' is no name"),
@@ -235,6 +265,7 @@ def test_wrong_rows_are_named_with_file_line_and_field(tmp_path, change, said):
     with pytest.raises(UserError) as error:
         jsonl(path)
     assert str(error.value).startswith(f"{path}, line 2, field ") and said in str(error.value)
+    assert "?." not in str(error.value) and str(error.value)[-1] in ".?"
 
 
 def test_setup_is_for_assertions(tmp_path):

@@ -46,6 +46,10 @@ from cptlab.records import Task
 
 _INDENTED = re.compile(r"(?:^[ \t]+\S.*\n?(?:[ \t]*\n)*)+", re.MULTILINE)
 _IS_BODY = re.compile(r"\A(?:[ \t]*\n)*[ \t]+\S|^return\b", re.MULTILINE)
+_INSIDE = re.compile(  # statements that stand within others, and begin no stretch
+    r"(?:return|elif|except|raise|assert|yield|del|global|nonlocal)\b|(?:else|finally)[ \t]*:|(?:pass|break|continue)[ \t]*(?:#|$)",
+    re.MULTILINE,
+)
 _READS_INPUT = re.compile(r"\binput\s*\(|\bstdin\b|\bopen\s*\(\s*0")
 
 
@@ -111,7 +115,7 @@ class _Script:
         """Whether code stands next to a stretch of Python: a script that was cut off, or has a line that is no Python."""
         before, _, behind = text.partition(stretch.strip())
         next_to = (before.rstrip().rpartition("\n")[2].lstrip(), behind.lstrip())
-        return any(map(STATEMENT.match, next_to))
+        return any(STATEMENT.match(text) or _INSIDE.match(text) for text in next_to)
 
     def _is_python(self, text: str) -> bool:
         tree = self.parser.tree(text)

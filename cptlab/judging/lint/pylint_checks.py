@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cptlab.errors import UserError
+
 CHECKS_VERSION = "1"  # raise it when DISABLED_CHECKS changes
 PYLINT_VERSION = "4.1.4"  # the list was checked against this version; 3.3.9 gives the same scores on 400 real files
 
@@ -28,3 +30,21 @@ def pylint_flags(extra_disabled: Sequence[str] = ()) -> list[str]:
     """Return the arguments with which the `pylint` command scores as cptlab does."""
     disabled = ",".join((*DISABLED_CHECKS, *extra_disabled))
     return ["--rcfile=/dev/null", "--persistent=n", "-j1", f"--disable={disabled}"]
+
+
+def check_names(extra_disabled: Sequence[str]) -> None:
+    """Raise UserError for what is no message of pylint's. pylint itself would charge it to every program, as W0012."""
+    if not extra_disabled:
+        return
+    from pylint.exceptions import UnknownMessageError  # takes half a second
+    from pylint.lint import PyLinter
+
+    linter = PyLinter()
+    linter.load_default_plugins()
+    for name in extra_disabled:
+        try:
+            linter.msgs_store.get_message_definitions(name)
+        except UnknownMessageError:
+            raise UserError(
+                f"extra_disabled has {name}, and pylint has no such message. Give ids such as W0621,E0602."
+            ) from None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+from cptlab.judging.lint.pylint_checks import check_names
 from cptlab.judging.lint.pylint_score import score_stream
 from cptlab.judging.scorers.scorer import Items
 from cptlab.records import Quality
@@ -28,7 +29,7 @@ class Pylint:
         return {"name": self.name, "extra_disabled": sorted(self.extra_disabled)}
 
     def check(self) -> None:
-        """It is always there."""
+        check_names(self.extra_disabled)
 
     def stream(self, items: Items, *, workers: int | None, cache: Path | None) -> Iterator[tuple[Any, Quality]]:
         cache_dir = None if cache is None else cache / "pylint"

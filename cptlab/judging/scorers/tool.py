@@ -72,6 +72,8 @@ class ToolScorer(ABC):
         finished, found = self._run(["x = 1\n"])
         if found is None:
             said = " ".join((finished.errors or finished.output).split())[:500] or f"exit code {finished.code}"
+            if finished.output and not finished.errors:
+                said = f"what its linter prints cannot be read ({said})"
             raise UserError(f"The scorer {self.name} does not run: {said}. Correct its settings, or install its tool.")
 
     def stream(self, items: Items, *, workers: int | None, cache: Path | None) -> Iterator[tuple[Any, Quality]]:

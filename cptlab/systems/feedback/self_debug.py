@@ -24,6 +24,4 @@ class SelfDebug:
         if place is None:  # it passed when it was run again for the reason: chance decides about it
             return None
         test = shown_tests([task.public_tests[int(place[1]) - 1]], task.entry_point)
-        if task.entry_point is not None:
-            test = re.sub(r"\bcandidate\b", task.entry_point, test)
         return f"It fails this test:\n{test.strip()}\nOutcome: {place[2]}"
