@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import gc
 import sys
 import weakref
@@ -236,11 +237,11 @@ class Stream:
 class Recorded(StepGraphs):
     """Goes the way of a GPU: a step runs once, is taken back, is recorded, which runs nothing, and is run as recorded."""
 
-    def run(self, width):
-        self.step.cache.width = width
-        if width not in self.graphs:
-            self.graphs[width] = self._captured()
-        self.graphs[width].replay()
+    def run(self, width, whole):
+        self.step.cache.width, self.whole = width, whole
+        if (width, whole) not in self.graphs:
+            self.graphs[width, whole] = self._captured(whole)
+        self.graphs[width, whole].replay()
 
     @contextlib.contextmanager
     def recording(self, graph, pool, stream):
@@ -250,7 +251,7 @@ class Recorded(StepGraphs):
         yield
         for tensor, before in kept:
             tensor.copy_(before)
-        graph.replay, graph.pool = self.step.__call__, lambda: (0, 1)
+        graph.replay, graph.pool = functools.partial(self.step, self.whole), lambda: (0, 1)
 
 
 def as_on_a_gpu(monkeypatch):

@@ -19,7 +19,8 @@ def _side_stream(device: torch.device) -> torch.cuda.Stream:
 class StepGraphs:
     """Runs `step` with as many visible columns as asked for: as a graph on a GPU, as it is elsewhere.
 
-    There is one graph for each width, and another where the `whole` vocabulary is looked at. Graphs of rows that are no more must be dropped (`forget`).
+    There is one graph for each width, and another where the `whole` vocabulary is looked at. Graphs of rows that are no more
+    must be dropped (`forget`).
     """
 
     def __init__(self, step: SlotStep) -> None:
