@@ -102,14 +102,15 @@ def train(config: DictConfig, fresh: Path) -> float | None:
     parts = backbone, adapters, data, objective
     estimate = say_estimate(config, *parts, method=method, compute=compute) if main_process else None
     if method.name == "fast" and compute.reference == "disk":
-        data.keep_reference(
-            Path(config.paths.cache),
-            backbone,
-            objective,
-            precision=compute.reference_precision,
-            first_stage=stages.first_epochs > 0,
-            say=say if main_process else _say_what_is_computed,
-        )
+        with method.compiling():
+            data.keep_reference(
+                Path(config.paths.cache),
+                backbone,
+                objective,
+                precision=compute.reference_precision,
+                first_stage=stages.first_epochs > 0,
+                say=say if main_process else _say_what_is_computed,
+            )
     kept = run.directory / "training"
     if not sharded:  # where all processes must go the same way
         method = fastest_step(method, backbone, adapters, objective, lambda: data.longest_batch(objective), kept)

@@ -9,7 +9,8 @@ from tiny_models import double
 
 from cptlab.backbone.gradient_checkpointing import decoder_layers
 from cptlab.backbone.sequence_attention import by_sequences
-from cptlab.training import CPT, AdapterTraining, StepMethod
+from cptlab.training import CPT, AdapterTraining, Compute, StepMethod, choose_step
+from cptlab.training.steps import step_method
 from cptlab.training.steps.batches import collate
 from cptlab.training.steps.fast import FastOutputs
 
@@ -55,6 +56,25 @@ def test_the_step_is_one_graph_for_batches_of_a_planned_size(fresh_compiler):
                 torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-12)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
     assert not torch._dynamo.utils.counters["graph_break"]
+
+
+@pytest.mark.slow
+def test_layers_are_compiled_for_attention_by_sequences_too(fresh_compiler, monkeypatch):
+    """The trial of it would be the first beyond torch's limit of versions, after which torch makes none any more."""
+    compile_layer, graphs, trial = torch.nn.Module.compile, [], step_method._why_with_mask
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **k: compile_layer(self, backend="eager", **k))
+    monkeypatch.setattr(step_method, "_mask_costs_little", lambda backbone: False)
+    monkeypatch.setattr(step_method, "why_no_kernel", lambda backbone: None)
+
+    def counted(backbone):
+        graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+        return trial(backbone)
+
+    monkeypatch.setattr(step_method, "_why_with_mask", counted)
+    with torch._dynamo.config.patch(recompile_limit=3):
+        method = choose_step(double("llama_gqa"), Compute(compile=True))
+    assert method == StepMethod("fast", by_sequences=True, compiled=2)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > graphs[0] > 0
 
 
 @pytest.mark.slow

@@ -71,14 +71,17 @@ class StepMethod:
             return PlainOutputs(backbone, batch, policies)
         return FastOutputs(backbone, batch, policies, self.by_sequences, self.shared)
 
+    def compiling(self) -> contextlib.AbstractContextManager:
+        """Within it, run what is no step, such as the reference, through layers that may be compiled."""
+        return _compile_limits(self.compiled) if self.compiled else contextlib.nullcontext()
+
     @contextlib.contextmanager
     def running(self, backbone: Backbone, policies: Sequence[Policy]) -> Iterator[None]:
         """Within it, run a step, forward and backward: with checkpointing and compiled layers where they were asked for, and
         attention by sequences where it is used."""
         models = _models(backbone, policies)
         with contextlib.ExitStack() as stack:
-            if self.compiled:
-                stack.enter_context(_compile_limits(self.compiled))
+            stack.enter_context(self.compiling())
             if self.checkpointing:
                 for model in models:
                     stack.enter_context(checkpointed(model))
@@ -104,14 +107,15 @@ def choose_step(backbone: Backbone, compute: Compute | None = None, adapters: Se
     """
     compute = compute or Compute()
     compiled = _compile_layers(backbone, adapters) if compute.compile else 0
-    reason = step_reason(backbone, adapters) if compute.step == "fast" else None
-    if compute.step == "fast" and not reason:
-        with _compile_limits(compiled) if compiled else contextlib.nullcontext():
-            reason = _why_not_fast(backbone)
-    method = StepMethod("plain" if reason else compute.step, reason, compute.checkpointing, compiled)
-    if method.name == "plain" or backbone.device.type == "cpu":  # where a mask costs little
+    method = StepMethod(compute.step, None, compute.checkpointing, compiled)
+    if method.name == "plain":
         return method
-    mask_reason = why_not_by_sequences(backbone) or why_no_kernel(backbone) or _why_with_mask(backbone)
+    with method.compiling():
+        if reason := step_reason(backbone, adapters) or _why_not_fast(backbone):
+            return replace(method, name="plain", reason=reason)
+        if _mask_costs_little(backbone):
+            return method
+        mask_reason = why_not_by_sequences(backbone) or why_no_kernel(backbone) or _why_with_mask(backbone)
     return replace(method, by_sequences=mask_reason is None, mask_reason=mask_reason)
 
 
@@ -133,7 +137,7 @@ def _models(backbone: Backbone, policies: Sequence[Policy]) -> list[PreTrainedMo
 
 def _compile_limits(layers: int) -> contextlib.AbstractContextManager:
     """Within it, torch may compile as many layers in as many versions as it takes; beyond its limits it would silently
-    run them as they are."""
+    run them as they are, and once it has done so, it makes no version of them any more."""
     import torch._dynamo
 
     config = torch._dynamo.config
@@ -180,6 +184,10 @@ def _why_not_fast(backbone: Backbone) -> str | None:
     if not _head_makes_the_logits(backbone, head, batch):
         return f"the logits of {kind} are not its head's alone"
     return _difference(backbone, batch, prefix, StepMethod("fast"))
+
+
+def _mask_costs_little(backbone: Backbone) -> bool:
+    return backbone.device.type == "cpu"
 
 
 def _why_with_mask(backbone: Backbone) -> str | None:
