@@ -108,7 +108,7 @@ def _task(row: dict[str, Any], benchmark: str) -> Task:
     kind = kind or hidden_kind
     if setup and kind != "check":
         raise ValueError("field setup: it runs before assertions, and the tests here are none. Leave it out")
-    shown = shown_tests(public, entry_point)
+    shown = _whole("tests", shown_tests(public, entry_point))
     prompt = _prompt(description, code, entry_point, shown)
     program = _canonical(_text(row, "canonical_solution", optional=True), prompt.code, entry_point)
     imports, names = [], ()
@@ -121,7 +121,7 @@ def _task(row: dict[str, Any], benchmark: str) -> Task:
             "show a test in tests"
         )
     return Task(
-        id=str(row["id"]),
+        id=_whole("id", str(row["id"])),
         benchmark=benchmark,
         split=_choice(row, "split", SPLITS),
         difficulty=_choice(row, "difficulty", DIFFICULTIES),
@@ -156,7 +156,16 @@ def _text(row: dict[str, Any], name: str, optional: bool = False) -> str:
         raise ValueError(f"field {name}: it must be a text, and is {type(value).__name__}. Write it between quotes")
     if not value.strip() and not optional:
         raise ValueError(f"field {name}: it is empty. Write it")
-    return value.replace("\r\n", "\n")
+    return _whole(name, value.replace("\r\n", "\n"))
+
+
+def _whole(name: str, text: str) -> str:
+    """Return the text. ValueError for half of a character (a lone surrogate), which no tokenizer and no file takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"field {name}: it has half of a character, {ascii(text[error.start])}. Correct it") from None
+    return text
 
 
 def _choice(row: dict[str, Any], name: str, choices: tuple[str, ...]) -> str:
