@@ -22,7 +22,7 @@ from cptlab.training.objectives.base import Objective
 from cptlab.training.steps.batches import Batch, ReferenceRows
 
 PAIRS = 3  # that are timed for each stage
-PATIENCE = 120.0  # seconds after which no further pair is timed
+PATIENCE = 30.0  # seconds after which no further pair is timed
 STATUS = Path("/proc/self/status")
 
 

@@ -131,8 +131,8 @@ def _dilution(table: PlannedTable, record: Path, series: str) -> Drawing:
         rows.append((label, str(one["tasks"]), f"{cells[0]} [{cells[1]}, {cells[2]}]", f"{change['falls_in']} of {one['change']['tasks']}", _factor(per_token)))  # fmt: skip
         records.append({"row": label, "tasks": one["tasks"], **told, **factor, "falls_in": change["falls_in"]})
     columns = ("Model", "Tasks", "Second half minus first (points)", "Falls in", "Per token")
-    note = f"{tables.INTERVALS} Per token: the factor of a prompt token's score against a generated one's; 1: the share falls "
-    note += "only because the text grows."
+    note = f"{tables.INTERVALS} Per token: the factor by which a prompt token's score, relative to a generated one's, changes from "
+    note += "the first half to the second; 1: the share falls only because the text grows."
     about = next(iter(found.values()))["about"]
     picture = dilution_figure({label: one["by_token"] for label, one in found.items()}, series, about)
     shown = Table(table.name, table.title, columns, tuple(rows), tuple(records), note=note)
