@@ -552,7 +552,7 @@ def test_a_missing_file_is_named_with_a_remedy(stored, tmp_path, capsys, name):
         (directory / "tuned/completions.jsonl").unlink()
         name = "completions.jsonl"
     before = sorted(directory.rglob("*"))
-    with pytest.raises(UserError, match=f"{re.escape(name)}.*evaluate.py"):
+    with pytest.raises(UserError, match=f"{re.escape(name)}.*cptlab evaluate"):
         read_evaluation(directory)
     assert main([str(directory)]) == 2
     out, err = capsys.readouterr()
