@@ -51,11 +51,12 @@ class Snapshot:
     @staticmethod
     def of(step: SlotStep, occupants: Sequence[Occupant | None]) -> Snapshot:
         on_gpu = step.active.device.type == "cuda"
-        copies = [_sent(tensor, on_gpu) for tensor in (step.active, step.unsure, step.written, step.output)]
+        held = step.active, step.unsure, step.written, step.output
+        active, unsure, written, output = (_sent(tensor, on_gpu) for tensor in held)
         arrived = torch.cuda.Event() if on_gpu else None
         if arrived is not None:
             arrived.record()
-        return Snapshot(list(occupants), *copies, arrived)
+        return Snapshot(list(occupants), active, unsure, written, output, arrived)
 
 
 def _sent(tensor: Tensor, on_gpu: bool) -> Tensor:
