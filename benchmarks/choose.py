@@ -10,8 +10,8 @@ model's have:
     likeliest   the nucleus is searched among the likeliest tokens, and rows where it is larger are told (`choose_among_likeliest`)
     looks       the same among fewer, with a look whether they suffice (`choose`): the plain loop
 
-`ms` is the median of `--rounds`, which take turns; `to whole` the ratio to the first; `sure` the share of rows whose nucleus is among the likeliest. That tokens are
-the same is checked.
+`ms` is the median of `--rounds`, which take turns; `to whole` the ratio to the first; `sure` the share of rows whose nucleus is
+among the likeliest. That tokens are the same is checked.
 """
 
 from __future__ import annotations

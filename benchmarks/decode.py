@@ -43,7 +43,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from cptlab.backbone import Backbone, load_backbone  # noqa: E402
 from cptlab.decoding import Sampling, generate  # noqa: E402
-from cptlab.decoding.slots.batch import WIDTH  # noqa: E402
+from cptlab.decoding.slots.batch import whole_widths  # noqa: E402
 from cptlab.decoding.streams import left_padded  # noqa: E402
 from cptlab.records import Prompt  # noqa: E402
 
@@ -288,8 +288,8 @@ def by_engine(
         options.temperature, options.top_p, max_new_tokens=options.longest, function_end=False, heal=False
     )
     longest = max(len(backbone.encode_prompt(prompt.text)) for _, prompt in prompts)
-    width = WIDTH if slots else 1
-    budget = options.rows * -(-(longest + options.longest) // width) * width
+    tokens = longest + options.longest
+    budget = options.rows * (whole_widths(tokens) if slots else tokens)
     rows = generate(backbone, prompts, options.n, sampling, token_budget=budget, slots=slots)
     return [completion.tokens for row in rows for completion in row]
 

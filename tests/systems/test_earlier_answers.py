@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from cptlab.adapters import Policy
-from cptlab.backbone import load_backbone
 from cptlab.decoding import Sampling, generate
 from cptlab.decoding.strategies.beams import Beams
 from cptlab.systems import samples
@@ -14,19 +13,8 @@ from cptlab.systems.decoding import Decoding
 from cptlab.systems.judge import Judge
 from cptlab.systems.loading import LoadedSystem
 from cptlab.systems.samples import sample_and_judge
-from cptlab.tasks.kata import kata
 
 PLAIN = Decoding(Sampling(max_new_tokens=40))
-
-
-@pytest.fixture(scope="module")
-def backbone():
-    return load_backbone("kata-lm")
-
-
-@pytest.fixture(scope="module")
-def tasks():
-    return kata().split("validation", 4)
 
 
 @pytest.fixture

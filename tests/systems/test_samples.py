@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from cptlab.adapters import Policy
-from cptlab.backbone import load_backbone
 from cptlab.decoding import Sampling, generate
 from cptlab.decoding.strategies.beams import Beams
 from cptlab.judging.verdicts.judge import judge_programs
@@ -19,7 +18,6 @@ from cptlab.systems.decoding import Decoding
 from cptlab.systems.judge import Judge
 from cptlab.systems.loading import LoadedSystem
 from cptlab.systems.samples import sample_and_judge
-from cptlab.tasks.kata import kata
 
 ROOT = Path(__file__).parents[2]
 N = 3
@@ -33,16 +31,6 @@ DECODINGS = {
 
 class Killed(BaseException):
     pass
-
-
-@pytest.fixture(scope="module")
-def backbone():
-    return load_backbone("kata-lm")
-
-
-@pytest.fixture(scope="module")
-def tasks():
-    return kata().split("validation", 4)
 
 
 def stored(cache: Path, kind: str = "completions") -> dict[str, bytes]:

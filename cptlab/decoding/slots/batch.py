@@ -71,10 +71,15 @@ def _on_its_way(numbers: list[int], device: torch.device) -> Tensor:
     return torch.tensor(numbers, pin_memory=True).to(device, non_blocking=True)
 
 
+def whole_widths(columns: int) -> int:
+    """Round up to a multiple of `WIDTH`."""
+    return -(-columns // WIDTH) * WIDTH
+
+
 def columns(requests: Sequence[Request], behind: int) -> int:
     """How many columns a slot has, in which each of these fits behind a prefix of `behind` positions."""
     tokens = max(behind + max(len(one.ids), len(one.second.ids) if one.second else 0) + one.limit for one in requests)
-    return -(-tokens // WIDTH) * WIDTH
+    return whole_widths(tokens)
 
 
 def cached_tokens(requests: Sequence[Request], behind: int) -> int:
@@ -145,7 +150,7 @@ class SlotBatch:
         with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
             for number in range(STOP_INTERVAL):
                 self.reach += 1
-                width = min(cache.capacity, -(-int(self.reach.max()) // WIDTH) * WIDTH)
+                width = min(cache.capacity, whole_widths(int(self.reach.max())))
                 self.graphs.run(width, self.whole and number == 0)
             return Snapshot.of(self.step, self.occupants)
 
