@@ -9,6 +9,7 @@ n programs are sampled for each prompt, by sides that take turns, so that all me
     one prompt       generate(num_return_sequences=n) for one prompt after the other
     padded batch     generate for `--rows` rows at a time, prompts padded on the left, until the last row has ended
     generate_batch   transformers' continuous batching with a paged cache; on a GPU only, as it takes all free memory
+    vllm             vLLM where it is installed (decode_vllm.py), `--rows` rows at a time; not with --without-vllm
     engine           cptlab.decoding.generate, plain, with a token budget in which `--rows` rows fit
     slots            the same in slots of fixed size; on a GPU each step is one CUDA graph
 
@@ -41,16 +42,19 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import decode_vllm  # noqa: E402
+
 from cptlab.backbone import Backbone, load_backbone  # noqa: E402
 from cptlab.decoding import Sampling, generate  # noqa: E402
 from cptlab.decoding.slots.batch import whole_widths  # noqa: E402
 from cptlab.decoding.streams import left_padded  # noqa: E402
 from cptlab.records import Prompt  # noqa: E402
+from cptlab.serving.installed import vllm_version  # noqa: E402
 
 EOS = 0
 SHORTEST, EVERY = 20, 40
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_TOP_PAD_": str(1 << 26)}
-SIDES = ("one prompt", "padded batch", "generate_batch", "engine", "slots")
+SIDES = ("one prompt", "padded batch", "generate_batch", "vllm", "engine", "slots")
 COUNTED = ("programs", "tokens", "seconds", "cpu_seconds", "page_faults")
 TASKS = (
     "find the shared elements of two lists", "check whether a number is a perfect square",
@@ -101,18 +105,22 @@ def main(arguments: list[str]) -> None:
     half = -(-len(batched) // (2 * size)) * size  # whole batches
     paged = [] if options.device == "cpu" else prompts  # there its cache takes all memory that is free
     turns = [("one prompt", single[::2]), ("padded batch", batched[:half]), ("slots", prompts), ("engine", prompts),
-             ("generate_batch", paged), ("padded batch", batched[half:]), ("one prompt", single[1::2])]  # fmt: skip
+             ("generate_batch", paged), ("padded batch", batched[half:]), ("one prompt", single[1::2]),
+             ("vllm", prompts if options.vllm else [])]  # fmt: skip
     for side, part in turns:
         if part:
-            measure(measured[side], SIDE[side], backbone, part, options)
+            run = started_vllm(backbone, options, max(tokens)) if side == "vllm" else SIDE[side]
+            measure(measured[side], run, backbone, part, options)
             print(
                 f"  {side}: {measured[side]['programs']:.0f} programs so far, {measured[side]['seconds']:.0f} s",
                 flush=True,
             )
 
+    versions = {name: version(name) for name in ("torch", "transformers")}
+    versions |= {"vllm": vllm_version()} if options.vllm else {}
     results: dict[str, Any] = {
         "model": backbone.name, "parameters": parameters, "prompt_tokens": [min(tokens), max(tokens)], "threads": torch.get_num_threads(),
-        "load": os.getloadavg()[0], "versions": {name: version(name) for name in ("torch", "transformers")},
+        "load": os.getloadavg()[0], "versions": versions,
         "environment": {name: value for name, value in os.environ.items() if name.startswith(("OMP_", "MALLOC_"))},
         **{name: value for name, value in vars(options).items() if name != "json"}, "sides": measured,
     }  # fmt: skip
@@ -139,10 +147,12 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
         "--kv-heads", type=int, help="key heads of the random model (default: a quarter of the query heads)"
     )
     parser.add_argument("--vocabulary", type=int, default=32000)
+    parser.add_argument("--without-vllm", dest="vllm", action="store_false", help="leave vLLM out, which starts slowly")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there, too")
     options = parser.parse_args(arguments)
+    options.vllm = options.vllm and decode_vllm.installed()
     options.padded = options.prompts if options.padded is None else options.padded
     if options.rows % options.n:
         parser.error(f"--rows must be a multiple of --n, got {options.rows} and {options.n}")
@@ -175,7 +185,7 @@ def report(results: dict[str, Any]) -> None:
                 f"{side:14}{one['programs']:9.0f}{one['tokens']:8.0f}{one['seconds']:9.1f}{one['tokens_per_second']:10.1f}"
                 f"{one['tokens_per_cpu_second']:14.1f}{one['page_faults'] / one['tokens']:14.1f}"
             )
-    for ours, side in product(SIDES[3:], SIDES):
+    for ours, side in product(SIDES[-2:], SIDES):
         engine, one = results["sides"][ours], results["sides"][side]
         if one["programs"] and ours != side:
             ratios = [engine[rate] / one[rate] for rate in ("tokens_per_second", "tokens_per_cpu_second")]
@@ -190,7 +200,7 @@ def random_llama(options: argparse.Namespace) -> Backbone:
     heads = options.hidden // 64
     config = LlamaConfig(
         vocab_size=options.vocabulary, hidden_size=options.hidden, intermediate_size=8 * options.hidden // 3,
-        num_hidden_layers=options.layers, num_attention_heads=heads, num_key_value_heads=options.kv_heads or heads // 4,
+        num_hidden_layers=options.layers, num_attention_heads=heads, num_key_value_heads=options.kv_heads or max(1, heads // 4),
         max_position_embeddings=2048, eos_token_id=EOS, bos_token_id=None, pad_token_id=1,
     )  # fmt: skip
     model: Any = LlamaForCausalLM(config)
@@ -298,8 +308,17 @@ def by_slots(backbone: Backbone, prompts: list[tuple[str, Prompt]], options: arg
     return by_engine(backbone, prompts, options, slots=True)
 
 
-SIDES_BY = (one_prompt, padded_batch, by_continuous_batching, by_engine, by_slots)
-SIDE: dict[str, Callable] = dict(zip(SIDES, SIDES_BY, strict=True))
+def started_vllm(backbone: Backbone, options: argparse.Namespace, prompt_tokens: int) -> Callable:
+    """Start vLLM; programs end there as at the top of this file."""
+    if options.model:
+        return decode_vllm.started(backbone, options, prompt_tokens, backbone.eos_ids, 0)
+    return decode_vllm.started(backbone, options, prompt_tokens, range(0, options.vocabulary, EVERY), SHORTEST)
+
+
+SIDE: dict[str, Callable] = {
+    "one prompt": one_prompt, "padded batch": padded_batch, "generate_batch": by_continuous_batching,
+    "engine": by_engine, "slots": by_slots,
+}  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -121,9 +121,9 @@ def _check_given(config: DictConfig) -> None:
             "benchmark=humaneval."
         )
     asked = {"run": ("latest", None), "backbone": (None,), "prompting": (None,), "limit": (None,), "device": (None,)}
-    asked |= {"shards": (None,), "shard": (None,), "ray": (None,), "estimate": (False,)}
+    asked |= {"shards": (None,), "shard": (None,), "ray": (None,), "estimate": (False,), "n": (None,)}
     if config.completions == CANONICAL:
-        del asked["limit"]
+        del asked["limit"], asked["n"]  # a record asks for the same tasks and n of all that it compares
     for name, usual in asked.items():
         if config.get(name) not in usual:
             raise UserError(

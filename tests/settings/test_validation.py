@@ -38,6 +38,7 @@ def prepared(command, *overrides):
         ("evaluate", [*BASE, "optimized_metric=pylint_mean"], "a name like tuned/all/pylint_mean"),
         ("evaluate", ["against=x"], "needs completions"),
         ("evaluate", ["completions=x", "benchmark=kata", "limit=3"], "Leave limit out"),
+        ("evaluate", ["completions=x", "benchmark=kata", "n=3"], "Leave n out"),
         ("evaluate", ["completions=x", "benchmark=kata", "prompting=chat"], "Leave prompting out"),
         ("omega", [*BASE, "method=guess"], "it must be unimodal or grid"),
         ("dilution", [*BASE, "compare=x"], "compare=x cannot be: it must be a list of texts"),
