@@ -62,7 +62,7 @@ def family_table(evaluation: Evaluation, results: Results, family: Family) -> Ta
             records += [record(system, level, len(tasks), metric.name, found) for metric in metrics]
         rows.append(tuple(cells))
     columns = ("System", *(metric.heading for _ in evaluation.levels for metric in metrics))
-    note = f"n: tasks. {INTERVALS}{_notes(evaluation, family, metrics)}"
+    note = f"n: tasks. {intervals(evaluation)}{_notes(evaluation, family, metrics)}"
     return Table(family.name, family_title(evaluation, family), columns, tuple(rows), tuple(records), 1, groups, note)
 
 
@@ -100,7 +100,7 @@ def differences_table(evaluation: Evaluation, differences: Results) -> Table:
         tuple(rows),
         tuple(records),
         labels=2,
-        note=f"n: tasks. {INTERVALS}",
+        note=f"n: tasks. {intervals(evaluation)}",
     )
 
 
@@ -124,8 +124,8 @@ def overview_table(evaluation: Evaluation, results: Results, differences: Result
     labels = ("Difficulty", "Tasks", "System") if every else ("System",)
     columns = (*labels, *(metric.heading for metric in metrics))
     title = family_title(evaluation, family) + ("" if every else f", {len(evaluation.tasks)} tasks")
-    note = f"{INTERVALS} Changes are against {evaluation.baseline}." if evaluation.others else INTERVALS
-    note += _notes(evaluation, family, metrics)
+    against = f" Changes are against {evaluation.baseline}." if evaluation.others else ""
+    note = intervals(evaluation) + against + _notes(evaluation, family, metrics)
     return Table("overview", title, columns, tuple(rows), (), labels=len(labels), note=note)
 
 
@@ -204,6 +204,12 @@ def pairs_table(evaluation: Evaluation) -> Table:
     )
     title = "Training pairs by split, and their masks"
     return Table("pairs", title, columns, tuple(rows), tuple(records), note=note + "".join(filters))
+
+
+def intervals(evaluation: Evaluation) -> str:
+    """Say what stands in brackets."""
+    alone = any(len(tasks) == 1 for tasks in evaluation.levels.values())
+    return INTERVALS + " One task alone has none: both ends are its value." * alone
 
 
 def _notes(evaluation: Evaluation, family: Family, metrics: Sequence[Metric]) -> str:

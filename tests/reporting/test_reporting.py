@@ -374,6 +374,15 @@ def test_tests_that_do_not_count_stand_in_a_column_of_their_own(tmp_path):
     make_report(directory)
 
 
+def test_an_interval_over_one_task_is_said_to_be_none(tmp_path):
+    said = "One task alone has none"
+    for count, alone in ((1, True), (9, False)):
+        run = read_evaluation(store_run(tmp_path / str(count), tasks=count))
+        found = compute_metrics(run)
+        assert (said in tables.family_table(run, found.results, QUALITY).note) == alone
+        assert (said in tables.differences_table(run, found.differences).note) == alone
+
+
 def test_tasks_without_difficulty_and_with_a_second_rule(tmp_path):
     directory = store_run(tmp_path, tasks=4, samples=3)
     tasks = [replace(task, difficulty="", rules=("strict", "official")) for task in read_evaluation(directory).tasks]
