@@ -119,10 +119,10 @@ def why_not_by_sequences(backbone: Backbone) -> str | None:
     return None
 
 
-def why_no_kernel(backbone: Backbone) -> str | None:
-    """Return why the variable-length kernel does not run on this device, in this precision; None where it does."""
-    if backbone.device.type != "cuda":
-        return f"there is no kernel for it on a {backbone.device.type} device"
+def why_no_kernel(backbone: Backbone, device: torch.device) -> str | None:
+    """Return why the variable-length kernel does not run on this device, in the backbone's precision; None where it does."""
+    if device.type != "cuda":
+        return f"there is no kernel for it on a {device.type} device"
     if varlen_attn is None:
         return f"torch {torch.__version__} has no variable-length attention"
     if backbone.dtype not in HALF:

@@ -67,7 +67,8 @@ def train(config: DictConfig, fresh: Path) -> float | None:
     callbacks = [instantiate(node, f"callbacks.{name}") for name, node in (config.callbacks or {}).items()]
     trainer = instantiate(config.trainer, "trainer")
     # a machine without the devices is found now, not after the pairs
-    sharded = isinstance(make_trainer(trainer, logger=False).strategy, ShardedLayers)
+    strategy = make_trainer(trainer, logger=False).strategy
+    sharded = isinstance(strategy, ShardedLayers)
     if sharded:
         compute = _for_sharded_layers(config, backbone, adapters, compute)
     content: dict[str, Any] = {"backbone": backbone.fingerprint, "prompts": backbone.prompt_form}
@@ -96,7 +97,7 @@ def train(config: DictConfig, fresh: Path) -> float | None:
         _partial_=False,
     )
     say_left_out(data.left_out, len(data.left_out) + sum(map(len, data.splits.values())), "pairs")
-    method = choose_step(backbone, compute, adapters)
+    method = choose_step(backbone, compute, adapters, strategy.root_device)
     if method.reason:
         say(f"The plain step is used: {method.reason}.")
     parts = backbone, adapters, data, objective

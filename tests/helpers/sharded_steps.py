@@ -22,6 +22,7 @@ from training_runs import make_pairs  # noqa: E402
 from cptlab.adapters import Prefix  # noqa: E402
 from cptlab.backbone import Backbone  # noqa: E402
 from cptlab.backbone.gradient_checkpointing import decoder_layers  # noqa: E402
+from cptlab.backbone.sequence_attention import why_not_by_sequences  # noqa: E402
 from cptlab.backbone.sharding import shard_layers  # noqa: E402
 from cptlab.training import CPT, AdapterTraining, StepMethod  # noqa: E402
 from cptlab.training.steps.batches import collate  # noqa: E402
@@ -31,9 +32,16 @@ from cptlab.training.steps.token_pairs import encode_pair  # noqa: E402
 def gradients(backbone: Backbone, prefix: Prefix, rank: int) -> dict[str, torch.Tensor]:
     """Of the prefix, by a step on other pairs in each process; by way of computing it."""
     pairs = [encode_pair(pair, backbone, True) for pair in make_pairs()[3 * rank : 3 * rank + 2]]
-    methods = StepMethod("fast"), StepMethod("plain"), StepMethod("plain", checkpointing=True)
+    methods = {
+        "fast": StepMethod("fast"),
+        "by sequences": StepMethod("fast", by_sequences=True),
+        "plain": StepMethod("plain"),
+        "checkpointed": StepMethod("plain", checkpointing=True),
+    }
+    if why_not_by_sequences(backbone):
+        del methods["by sequences"]
     found = {}
-    for name, method in zip(("fast", "plain", "checkpointed"), methods, strict=True):
+    for name, method in methods.items():
         module = AdapterTraining(backbone, prefix, "comparative", CPT(), method=method)
         loss = module.training_step([collate([pair], backbone.pad_id) for pair in pairs], 0)
         (found[name],) = torch.autograd.grad(loss, [prefix.table])

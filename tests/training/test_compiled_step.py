@@ -63,8 +63,8 @@ def test_layers_are_compiled_for_attention_by_sequences_too(fresh_compiler, monk
     """The trial of it would be the first beyond torch's limit of versions, after which torch makes none any more."""
     compile_layer, graphs, trial = torch.nn.Module.compile, [], step_method._why_with_mask
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **k: compile_layer(self, backend="eager", **k))
-    monkeypatch.setattr(step_method, "_mask_costs_little", lambda backbone: False)
-    monkeypatch.setattr(step_method, "why_no_kernel", lambda backbone: None)
+    monkeypatch.setattr(step_method, "_mask_costs_little", lambda device: False)
+    monkeypatch.setattr(step_method, "why_no_kernel", lambda backbone, device: None)
 
     def counted(backbone):
         graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])

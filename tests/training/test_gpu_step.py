@@ -48,7 +48,7 @@ def test_the_kernel_gives_the_sequences_one_by_one(dtype, planned, prefix):
 @pytest.mark.parametrize("dtype", HALF)
 def test_the_step_goes_by_sequences_and_agrees_with_the_plain_one(dtype):
     backbone = half_backbone(dtype)
-    assert why_no_kernel(backbone) is None
+    assert why_no_kernel(backbone, backbone.device) is None
     chosen = choose_step(backbone)
     assert chosen.by_sequences, chosen.facts()
     found = []

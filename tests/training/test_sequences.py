@@ -9,7 +9,7 @@ from tiny_models import ARCHITECTURES, double, tiny_backbone
 
 from cptlab.backbone import sequence_attention
 from cptlab.backbone.sequence_attention import Sequences, attend, by_sequences, why_no_kernel, why_not_by_sequences
-from cptlab.training import CPT, StepMethod
+from cptlab.training import CPT, StepMethod, choose_step
 from cptlab.training.loop.module import AdapterTraining
 from cptlab.training.objectives import NLL, SVEN
 from cptlab.training.steps.batches import collate
@@ -156,10 +156,20 @@ def test_what_has_no_attention_by_sequences():
     assert "sliding window" in why_not_by_sequences(tiny_backbone("mistral"))
     assert "no choice of attention" in why_not_by_sequences(tiny_backbone("codegen"))
     backbone = tiny_backbone("llama")
-    assert why_no_kernel(backbone) == "there is no kernel for it on a cpu device"
+    assert why_no_kernel(backbone, backbone.device) == "there is no kernel for it on a cpu device"
     method = StepMethod("fast", mask_reason="no kernel")
     assert method.facts() == {"step": "fast", "step_attention": "mask", "step_attention_reason": "no kernel"}
     assert SEQUENCES.facts() == {"step": "fast", "step_attention": "by sequences"}
+
+
+def test_the_step_is_chosen_for_the_device_that_trains():
+    """A backbone whose layers go to GPUs one by one, shared out over them, is still on the CPU when the step is chosen."""
+    backbone = tiny_backbone("llama_gqa")
+    gpu = torch.device("cuda", 0)
+    assert "not float32" in choose_step(backbone, device=gpu).mask_reason
+    backbone.model.to(torch.bfloat16)
+    assert choose_step(backbone, device=gpu) == SEQUENCES
+    assert choose_step(backbone) == StepMethod("fast")
 
 
 def test_an_attention_that_asks_for_more_is_refused():

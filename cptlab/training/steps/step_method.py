@@ -99,12 +99,19 @@ class StepMethod:
         return {name: value for name, value in found.items() if value}
 
 
-def choose_step(backbone: Backbone, compute: Compute | None = None, adapters: Sequence[Adapter] = ()) -> StepMethod:
+def choose_step(
+    backbone: Backbone,
+    compute: Compute | None = None,
+    adapters: Sequence[Adapter] = (),
+    device: torch.device | None = None,
+) -> StepMethod:
     """Choose the step that `compute.step` asks for, or the plain one where `adapters` or this architecture need it.
 
+    `device` is the one that training runs on, which the backbone may not have been moved to yet (default: the backbone's).
     Runs both steps on two pairs of a few tokens to find out, and compiles the layers where `compute` says so. Raises
     UserError where the layers cannot be compiled.
     """
+    device = device or backbone.device
     compute = compute or Compute()
     compiled = _compile_layers(backbone, adapters) if compute.compile else 0
     method = StepMethod(compute.step, None, compute.checkpointing, compiled)
@@ -113,9 +120,9 @@ def choose_step(backbone: Backbone, compute: Compute | None = None, adapters: Se
     with method.compiling():
         if reason := step_reason(backbone, adapters) or _why_not_fast(backbone):
             return replace(method, name="plain", reason=reason)
-        if _mask_costs_little(backbone):
+        if _mask_costs_little(device):
             return method
-        mask_reason = why_not_by_sequences(backbone) or why_no_kernel(backbone) or _why_with_mask(backbone)
+        mask_reason = why_not_by_sequences(backbone) or why_no_kernel(backbone, device) or _why_with_mask(backbone)
     return replace(method, by_sequences=mask_reason is None, mask_reason=mask_reason)
 
 
@@ -186,8 +193,8 @@ def _why_not_fast(backbone: Backbone) -> str | None:
     return _difference(backbone, batch, prefix, StepMethod("fast"))
 
 
-def _mask_costs_little(backbone: Backbone) -> bool:
-    return backbone.device.type == "cpu"
+def _mask_costs_little(device: torch.device) -> bool:
+    return device.type == "cpu"
 
 
 def _why_with_mask(backbone: Backbone) -> str | None:
