@@ -18,6 +18,8 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from cptlab.analysis.record.draw import draw
@@ -48,6 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
     logs = next((text.partition("=")[2] for text in settings if text.startswith("paths.logs=")), None)
     record = Path(logs or os.environ.get("CPTLAB_LOGS") or "logs") / "record" / scale
     tables = plan([text for text in options.given if "=" not in text], scale, settings)
+    if find_spec("trl") is None and not options.dry_run:
+        tables = [_without_trl(table) for table in tables]
     for table in tables:
         if table.unasked:
             print(f"{table.name}: not at scale={scale}: {table.unasked}.", file=sys.stderr)
@@ -67,6 +71,14 @@ def main(arguments: list[str] | None = None) -> int:
     missing = _draw_tables(tables, record, failed, words)
     lock.release()
     return FAILURE if failed or missing else 0
+
+
+def _without_trl(table: PlannedTable) -> PlannedTable:
+    """Leave a table out that trains by GRPO: the others need no TRL."""
+    if not any(step.command == "grpo" for step in table.steps()):
+        return table
+    lacking = "GRPO needs TRL, which is not installed; pip install 'cptlab[grpo]' does it"
+    return replace(table, rows=(), unasked=lacking)
 
 
 def _print_steps(steps: Sequence[Step], record: Path) -> None:

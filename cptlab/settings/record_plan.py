@@ -9,7 +9,7 @@
       no_kl: {train: ablation=no_kl}
       base: {evaluate: "system=[base]"}
 
-A row is one command that the table reads, with `train` before it where it needs a training run. ${name} in a label or in overrides stands
+A row is one command that the table reads, with `train` or `grpo` before it where it needs a training run. ${name} in a label or in overrides stands
 for each value that the scale gives that name, or for nothing that can be asked at that scale (null). A scale leaves out the rows that it
 names under `without`. Equal steps of several tables are one step.
 """
@@ -30,7 +30,8 @@ from cptlab.errors import UserError
 from cptlab.settings.config_source import config_directory
 from cptlab.storage.digests import fingerprint
 
-COMMANDS = ("train", "evaluate", "omega", "dilution")
+TRAININGS = ("train", "grpo")
+COMMANDS = (*TRAININGS, "evaluate", "omega", "dilution")
 TABLE_KEYS = {"defaults", "title", "draw", "against", "rows", "options"}
 SCALE_KEYS = {"seeds", "values", "without", *COMMANDS}
 TOLD = ("benchmark", "backbone", "ablation", "objective", "adapter", "system", "completions", "decoding.negative.spans")
@@ -199,11 +200,11 @@ def _with_values(
 def _last_step(chain: Mapping[str, list[str]], scale: Mapping[str, Any], seed: int) -> Step:
     """Return the step that a table reads, with the one that it needs."""
     chain = dict(chain)
-    if set(chain) == {"train"}:
+    if len(chain) == 1 and set(chain) <= set(TRAININGS):
         chain["evaluate"] = ["system=[tuned]"]
     needs = None
     for command, overrides in chain.items():
-        none = ["run=null"] if needs is None and command != "train" else []
+        none = ["run=null"] if needs is None and command not in TRAININGS else []
         needs = Step(command, _later_wins([*scale[command], *none, *overrides, f"seed={seed}"]), needs)
     assert needs is not None
     return needs

@@ -121,6 +121,19 @@ def test_a_dry_run_prints_commands_and_runs_none(ran, capsys, tmp_path):
     assert all("'backbone.path=/models/my model'" in line for line in lines)
 
 
+def test_a_table_that_trains_by_grpo_is_left_out_where_trl_is_missing(ran, capsys, monkeypatch):
+    assert record.main(["reinforcement", *SMALL[:2]]) == 0
+    commands = [arguments[0] for arguments, _ in ran]
+    assert sorted(commands) == ["evaluate", "evaluate", "evaluate", "grpo", "train"]
+    (after,) = [one for one, _ in ran if any("run=" in word and "/grpo/" in word for word in one)]
+    assert after[0] == "evaluate" and "system=[tuned]" in after
+    ran.clear()
+    monkeypatch.setattr(record, "find_spec", lambda name: None)
+    assert record.main(["reinforcement", "second_answers", *SMALL[:2]]) == 0
+    assert "reinforcement: not at scale=debug: GRPO needs TRL" in capsys.readouterr().err
+    assert {arguments[0] for arguments, _ in ran} == {"evaluate"}
+
+
 def test_an_estimate_runs_trainings_alone(ran, capsys):
     assert record.main(["cpt_table_4", "scale=paper", "train.estimate=true", "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()

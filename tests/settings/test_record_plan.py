@@ -8,7 +8,7 @@ from cptlab.analysis.record.draw import KINDS
 from cptlab.errors import UserError
 from cptlab.settings.config_source import compose_config, config_directory
 from cptlab.settings.entry import prepare
-from cptlab.settings.record_plan import plan, table_names
+from cptlab.settings.record_plan import COMMANDS, plan, table_names
 
 SCALES = sorted(path.stem for path in (config_directory() / "scale").glob("*.yaml"))
 CPT_TABLES = [f"cpt_table_{number}" for number in range(1, 14)] + [f"cpt_fig_{number}" for number in range(6, 14)]
@@ -34,7 +34,7 @@ def test_there_is_a_file_for_every_table_and_figure():
 
 
 def check_steps(steps):
-    assert {step.command for step in steps} == {"train", "evaluate", "omega", "dilution"}
+    assert {step.command for step in steps} == set(COMMANDS)
     for step in steps:
         config = compose_config(step.command, *step.overrides, "print_config=false")
         prepare(config)

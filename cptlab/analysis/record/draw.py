@@ -16,7 +16,7 @@ from cptlab.analysis.record.drawing import Drawing
 from cptlab.errors import UserError
 from cptlab.reporting import layout
 from cptlab.reporting.figures import render
-from cptlab.settings.record_plan import PlannedTable
+from cptlab.settings.record_plan import TRAININGS, PlannedTable
 from cptlab.storage.atomic import write_bytes, write_json, write_text
 from cptlab.storage.run_directory import FIGURES_FILE
 
@@ -73,7 +73,7 @@ def _about(table: PlannedTable, record: Path) -> dict[str, Any]:
     for step in table.steps():
         for name in ("metrics.json", "omega.json"):
             file = record / step.name / name
-            if file.is_file() and step.command != "train":
+            if file.is_file() and step.command not in TRAININGS:
                 found = json.loads(file.read_text(encoding="utf-8"))
                 return {key: found[key] for key in ABOUT if key in found}
     return {}
