@@ -293,7 +293,7 @@ def test_a_mistake_is_one_sentence(linter, monkeypatch):
         ),
         (
             lambda: Command("ruff check --isolated --output-format=json FILES", fields={"line": "row"}).check(),
-            "what its linter prints cannot be read",
+            r"what its linter prints cannot be read .*scorer\.fields",
         ),
         (lambda: Command("mylint FILES", label="pylint"), "the name of a scorer of cptlab"),
         (lambda: AllOf({"pylint": Pylint()}), "one of the two"),

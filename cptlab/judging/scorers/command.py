@@ -48,6 +48,7 @@ class Command(ToolScorer):
         Setting("Weights of severities, or of messages by what their ids begin with; 1 where none fits."),
     ] = None
     formula: Annotated[str, Setting("How messages become a score.", choices=("density", "decay"))] = "density"
+    remedy = "Correct scorer.command_line, scorer.format or scorer.fields."
 
     def __post_init__(self) -> None:
         check_settings(self)

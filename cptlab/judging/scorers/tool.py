@@ -50,6 +50,7 @@ class ToolScorer(ABC):
     """The base of scorers that run a linter. `name` is how it is called."""
 
     name: str
+    remedy = "Correct its settings, or install its tool."
 
     @abstractmethod
     def command(self, names: Sequence[str]) -> list[str]:
@@ -76,7 +77,7 @@ class ToolScorer(ABC):
             said = " ".join((finished.errors or finished.output).split())[:500] or f"exit code {finished.code}"
             if finished.output and not finished.errors:
                 said = f"what its linter prints cannot be read ({said})"
-            raise UserError(f"The scorer {self.name} does not run: {said}. Correct its settings, or install its tool.")
+            raise UserError(f"The scorer {self.name} does not run: {said}. {self.remedy}")
 
     def stream(self, items: Items, *, workers: int | None, cache: Path | None) -> Iterator[tuple[Any, Quality]]:
         items, workers = iter(items), workers or available_cpus()
