@@ -95,6 +95,12 @@ def test_edits_stay_behind_the_prompt_and_programs_that_do_not_parse_have_none()
     assert not injections(program, "C0200", len(program))
 
 
+@pytest.mark.parametrize("text", ["\r".join(CLEAN["numbers"].split("\n")), f"# one\rtwo = 2\n{CLEAN['numbers']}"])
+def test_a_program_with_carriage_returns_alone_is_not_edited(text):
+    compile(text, "own", "exec")
+    assert not any(injections(text, message) for message in MESSAGES)
+
+
 def reference_masks(before, after, edits, decode):
     """Mark the characters that the edits leave, by number; a token is kept if its characters are a token of the other text."""
     marks, old, new = 0, [], []
