@@ -53,7 +53,7 @@ def aligned_names(better: str, worse: str) -> str:
 def _tokens(program: str) -> list[tuple[str, int]]:
     """Return the tokens of a program that are more than white space, each with its place."""
     starts = [0]
-    for line in program.splitlines(keepends=True):
+    for line in io.StringIO(program):  # the lines that the tokenizer reads; splitlines() breaks at form feeds, too
         starts.append(starts[-1] + len(line))
     found = tokenize.generate_tokens(io.StringIO(program).readline)
     return [(token.string, starts[token.start[0] - 1] + token.start[1]) for token in found if token.string.strip()]

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import ast
 import keyword
 import random
 import re
@@ -69,8 +70,8 @@ def edited(prompt: Prompt, edits: Sequence[Edit]) -> Prompt:
 def _docstring_edits(task: Task, prompt: Prompt, rng: random.Random) -> list[Edit]:
     """Change some words of the description, one way for all of them. Names of the code stay."""
     code = " ".join(prompt.text[span.start : span.end] for span in prompt.spans if span.name == "code") + prompt.code
-    outside = code if len(prompt.code) < len(prompt.text) else str(task.entry_point)  # a docstring is code itself
-    names = {task.entry_point, *re.findall(r"\w+", outside)}
+    docstring = len(prompt.code) >= len(prompt.text)  # is code itself
+    names = {task.entry_point, *(_identifiers(prompt.code) if docstring else re.findall(r"\w+", code))}
     words = [
         (span.start + found.start(), span.start + found.end(), found.group())
         for span in prompt.spans
@@ -84,6 +85,16 @@ def _docstring_edits(task: Task, prompt: Prompt, rng: random.Random) -> list[Edi
     if not changed:  # no word has a synonym
         changed = [(start, end, _swapped(word, rng)) for start, end, word in words]
     return _some(changed, rng)
+
+
+def _identifiers(code: str) -> set[str]:
+    """Return the names of a program, without the words of its texts; none where it does not parse."""
+    try:
+        nodes = list(ast.walk(ast.parse(code)))
+    except (SyntaxError, ValueError):
+        return set()
+    names = (getattr(node, field, None) for node in nodes for field in ("id", "arg", "attr", "name"))
+    return {name for name in names if isinstance(name, str)}
 
 
 def _format_edits(task: Task, prompt: Prompt, rng: random.Random) -> list[Edit]:

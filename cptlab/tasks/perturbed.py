@@ -1,6 +1,6 @@
 """Any benchmark with perturbed prompts (ReCode, arXiv 2212.10264): several perturbations of each task, judged alike.
 
-Tables then have robust pass@k and robust quality, the worst case over the perturbations of a task (metrics/robust.py).
+Tables then have robust pass@k and robust quality, the worst case over the perturbations of a task (metrics/definitions.py).
 """
 
 from __future__ import annotations

@@ -286,6 +286,15 @@ def test_a_mistake_is_one_sentence(linter, monkeypatch):
             lambda: Command(f"{sys.executable} -c 'print(1, 2)' FILES").check(),
             r"what its linter prints cannot be read \(1 2\)",
         ),
+        # these say nothing of a clean program
+        (
+            lambda: Command("ruff check -q --isolated --select F82 FILES").check(),
+            r"what its linter prints cannot be read \(.*F821",
+        ),
+        (
+            lambda: Command("ruff check --isolated --output-format=json FILES", fields={"line": "row"}).check(),
+            r"what its linter prints cannot be read .*scorer\.fields",
+        ),
         (lambda: Command("mylint FILES", label="pylint"), "the name of a scorer of cptlab"),
         (lambda: AllOf({"pylint": Pylint()}), "one of the two"),
         (lambda: AllOf({"pylint": Pylint()}, base="no/such").check(), "no/such"),
@@ -312,6 +321,20 @@ def test_a_file_that_the_command_line_names_is_found_and_is_part_of_the_identity
     before = scorer.identity()
     own.write_text('lint.select = ["E"]')
     assert scorer.identity() != before
+
+
+def test_a_command_may_be_a_file_named_from_here_and_a_link(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mylint").write_text("#!/bin/sh\nexec ruff check --isolated --select F --output-format=json $*\n")
+    (tmp_path / "mylint").chmod(0o755)
+    (tmp_path / "link").symlink_to(tmp_path / "mylint")
+    fields = {"file": "filename", "id": "code", "line": "location.row"}
+    for name in ("mylint", "link"):
+        scorer = Command(f"./{name} FILES", fields=fields)
+        assert scorer.command(["a.py"]) == [str(tmp_path / name), "a.py"]
+        scorer.check()
+        (found,) = score_all(scorer, ["import os\nx = 1\n"], workers=1)
+        assert found.score == 5 and found.messages[0].id == "F401"
 
 
 def test_given_weights_of_rules_take_the_place_of_the_usual_ones():

@@ -73,6 +73,18 @@ def test_each_injector_brings_about_its_message_and_nothing_else():
     assert {message for message in MESSAGES if exact[message]} == set(MESSAGES)
 
 
+def test_an_edited_program_returns_a_value_of_the_same_type():
+    tried = set()
+    for expression in ("value > 2", "value * 1.0", "value", "[value]"):
+        program = f"def solve(value):\n    if value == 9:\n        return None\n    return {expression}\n"
+        for message in MESSAGES:
+            for edits in injections(program, message):
+                for value in (0, 2, 5.0, True):
+                    assert repr(run(apply_edits(program, edits), value)) == repr(run(program, value)), (message, value)
+                tried.add(message)
+    assert tried >= {"R0911", "R0912", "R1705", "R1710"}
+
+
 def test_edits_stay_behind_the_prompt_and_programs_that_do_not_parse_have_none():
     program = CLEAN["numbers"]
     start = len("def solve(numbers):")
@@ -81,6 +93,12 @@ def test_edits_stay_behind_the_prompt_and_programs_that_do_not_parse_have_none()
             assert apply_edits(program, edits).startswith(program[:start])
         assert injections("def solve(:", message) == injections("\0", message) == []
     assert not injections(program, "C0200", len(program))
+
+
+@pytest.mark.parametrize("text", ["\r".join(CLEAN["numbers"].split("\n")), f"# one\rtwo = 2\n{CLEAN['numbers']}"])
+def test_a_program_with_carriage_returns_alone_is_not_edited(text):
+    compile(text, "own", "exec")
+    assert not any(injections(text, message) for message in MESSAGES)
 
 
 def reference_masks(before, after, edits, decode):

@@ -67,6 +67,13 @@ def test_names_that_must_stay_do(better, worse):
     assert aligned_names(better, worse) == worse
 
 
+def test_names_are_found_behind_what_ends_a_line_elsewhere():
+    better, worse = (
+        f"\x0cdef solve(a):\n    # \u2028\n    {name} = '\x85'\n    return {name} + a\n" for name in ("x", "yes")
+    )
+    assert aligned_names(better, worse) == better
+
+
 def test_a_name_that_another_variable_keeps_is_not_given_twice():
     better = "def solve(a):\n    x = a + 1\n    return x\n"
     worse = "def solve(a):\n    y = a + 1\n    x = y * 2\n    x = x - y\n    return y + x * 0\n"

@@ -76,6 +76,18 @@ def test_perturbations_change_what_they_say_and_the_solution_still_passes(kind, 
         assert all(verdict.passed for verdict in verdicts)
 
 
+def test_names_of_the_signature_stay_in_the_description():
+    head, words = 'def pick(numbers: list, threshold: int) -> list:\n    """', "Return numbers above threshold, sorted."
+    text = f'{head}{words}\n    """\n'
+    spans = (Span("code", 0, len(head)), Span("nl", len(head), len(head) + len(words)))
+    task = replace(FIRST_OF_KATA.tasks[0], prompt=Prompt(text, text, spans), question=None, entry_point="pick")
+    found = perturbed(Benchmark("own", (task,)), "docstring", count=40).tasks
+    for one in found:
+        assert one.prompt.text != text and one.prompt.code == one.prompt.text
+        (said,) = parts(one.prompt, "nl")
+        assert re.search(r" numbers .* threshold", said.replace("a pair of", "")) and said != words
+
+
 def test_the_robust_metrics_are_the_worst_case_over_perturbations():
     tasks = perturbed(cut(FIRST_OF_KATA, 2), count=2).tasks
     right = {0: (1, 1, 0, 1), 1: (0, 1, 1, 1), 2: (1, 1, 1, 1), 3: (1, 0, 0, 0)}  # by task, then by program

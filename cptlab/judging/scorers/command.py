@@ -48,6 +48,7 @@ class Command(ToolScorer):
         Setting("Weights of severities, or of messages by what their ids begin with; 1 where none fits."),
     ] = None
     formula: Annotated[str, Setting("How messages become a score.", choices=("density", "decay"))] = "density"
+    remedy = "Correct scorer.command_line, scorer.format or scorer.fields."
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -100,7 +101,7 @@ class Command(ToolScorer):
         super().check()
 
     def command(self, names: Sequence[str]) -> list[str]:
-        words = [self.words[0], *map(_resolved, self.words[1:])]
+        words = [_resolved(word) if place or "/" in word else word for place, word in enumerate(self.words)]
         place = words.index(FILES)
         return [*words[:place], *names, *words[place + 1 :]]
 
@@ -169,9 +170,12 @@ def _split(word: str) -> tuple[str, str]:
 
 
 def _resolved(word: str) -> str:
-    """Return a word that names a file from here with its absolute path: the command runs in another folder."""
+    """Return a word that names a file from here with its absolute path: the command runs in another folder.
+
+    Links stay, as the python of a virtual environment is one.
+    """
     before, value = _split(word)
-    return before + str(Path(value).resolve()) if value and Path(value).is_file() else word
+    return before + str(Path(value).absolute()) if value and Path(value).is_file() else word
 
 
 def _digest(word: str) -> str | None:

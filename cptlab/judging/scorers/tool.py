@@ -30,6 +30,8 @@ from cptlab.records import Message, Quality
 BATCH = 64  # programs that one process gets
 FORMULA_VERSION = "1"  # raise it when a score changes for the same messages
 NOT_PARSED = "syntax-error"
+# What most linters say something of: a command that prints text, or messages of another form, may print nothing of a clean one
+TRIAL = "import os, sys\n\ndef f(a, b=[]):\n    x = 1\n    if a == None: return eval(undefined)\n"
 
 
 @dataclass
@@ -48,6 +50,7 @@ class ToolScorer(ABC):
     """The base of scorers that run a linter. `name` is how it is called."""
 
     name: str
+    remedy = "Correct its settings, or install its tool."
 
     @abstractmethod
     def command(self, names: Sequence[str]) -> list[str]:
@@ -68,13 +71,13 @@ class ToolScorer(ABC):
     def identity(self) -> dict[str, Any]: ...
 
     def check(self) -> None:
-        """Run the linter on a program of one line. Raises UserError with what it says where that does not work."""
-        finished, found = self._run(["x = 1\n"])
+        """Run the linter on a program with mistakes. Raises UserError with what it says where that does not work."""
+        finished, found = self._run([TRIAL])
         if found is None:
             said = " ".join((finished.errors or finished.output).split())[:500] or f"exit code {finished.code}"
             if finished.output and not finished.errors:
                 said = f"what its linter prints cannot be read ({said})"
-            raise UserError(f"The scorer {self.name} does not run: {said}. Correct its settings, or install its tool.")
+            raise UserError(f"The scorer {self.name} does not run: {said}. {self.remedy}")
 
     def stream(self, items: Items, *, workers: int | None, cache: Path | None) -> Iterator[tuple[Any, Quality]]:
         items, workers = iter(items), workers or available_cpus()

@@ -76,7 +76,7 @@ def too_many_returns(source: Source) -> Iterator[list[Edit]]:
 
 
 def too_many_branches(source: Source) -> Iterator[list[Edit]]:
-    """R0912: branches before the last `return`, each of which changes nothing."""
+    """R0912: branches before the last `return` that do nothing."""
     for function in source.functions():
         last = function.body[-1]
         if (found := _returned(source, last)) is not None:
@@ -84,7 +84,7 @@ def too_many_branches(source: Source) -> Iterator[list[Edit]]:
             there = sum(1 for _ in source.walk(ast.If, ast.For, ast.While, within=function))
             lines = []
             for case in range(max(BRANCHES - there, 1)):
-                lines += [f"{'elif' if case else 'if'} {name} == {case}:", f"    {name} = {case}"]
+                lines += [f"{'elif' if case else 'if'} {name} == {case}:", "    pass"]
             yield from _lines(source, last, [*before, *lines, f"return {name}"])
 
 

@@ -11,9 +11,11 @@ Block = Sequence[ast.stmt]
 
 
 class Source:
-    """A program that parses; raises SyntaxError or ValueError for one that does not."""
+    """A program that parses; raises SyntaxError or ValueError for one that does not, or that counts its lines otherwise."""
 
     def __init__(self, text: str) -> None:
+        if "\r" in text.replace("\r\n", "\n"):  # Python ends a line there
+            raise ValueError("a carriage return by itself")
         self.text = text
         self.tree = ast.parse(text)
         self._lines = text.split("\n")
