@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cptlab.adapters.lora import LoRA
-from cptlab.decoding import generate
+from cptlab.backbone import Backbone
+from cptlab.decoding import Sampling, generate
 from cptlab.errors import UserError
 from cptlab.progress import progress_bar
-from cptlab.records import Completion, Task
+from cptlab.records import Completion, Prompt, Task
 from cptlab.settings.setting import Setting, check_settings
 from cptlab.systems.cleaning import cleaned
 from cptlab.systems.judge import Judge
@@ -79,9 +80,7 @@ class Rollouts:
         found = [cleaned(one, self.tasks[one.task_id], prompts[one.task_id]) for one in drawn]
         scores = self.judge.qualities([one.program for one in found])
         verdicts = self.judge.verdicts([(one.program, self.tasks[one.task_id]) for one in found])
-        encode = policy.backbone.encode_completion
-        # an empty answer is the end token alone: TRL needs a token
-        written = [encode(one.raw) or [policy.backbone.tokenizer.eos_token_id] for one in drawn]
+        written = [token_ids(policy.backbone, one, prompts[one.task_id], sampling) for one in drawn]
         return {
             "prompt_ids": [policy.backbone.encode_prompt(prompts[one.task_id].text) for one in drawn],
             "completion_ids": written,
@@ -89,6 +88,16 @@ class Rollouts:
             "passed": [float(verdict.passed) for verdict in verdicts],
             "quality": [quality.score / 10 for quality in scores],
         }
+
+
+def token_ids(backbone: Backbone, one: Completion, prompt: Prompt, sampling: Sampling) -> list[int]:
+    """Return the tokens of a program, with the end-of-text token where that ended it: when to end is learnt, too.
+
+    An empty answer is that token alone, as TRL needs one.
+    """
+    ids = backbone.encode_completion(one.raw)
+    by_token = one.finished and sampling.stopping(prompt).end(prompt.code, one.raw) < 0
+    return [*ids, backbone.tokenizer.eos_token_id] if by_token or not ids else ids
 
 
 def passed(passed: Sequence[float], **_: Any) -> list[float | None]:

@@ -11,12 +11,13 @@ from cptlab.backbone import load_backbone
 from cptlab.decoding import Sampling, generate
 from cptlab.judging.lint.pylint_score import score_programs
 from cptlab.judging.verdicts.judge import judge_programs
+from cptlab.records import Completion, Prompt
 from cptlab.systems.cleaning import cleaned
 from cptlab.systems.decoding import Decoding
 from cptlab.systems.judge import Judge
 from cptlab.systems.loading import LoadedSystem
 from cptlab.tasks.kata import kata
-from cptlab.training.grpo import GRPO, Rollouts, train_grpo
+from cptlab.training.grpo import GRPO, Rollouts, token_ids, train_grpo
 
 pytest.importorskip("trl")
 DECODING = Decoding(Sampling(temperature=1.0, top_p=1.0))
@@ -44,7 +45,12 @@ def test_a_group_is_drawn_cleaned_and_judged_as_everywhere_else(backbone, tasks,
         for task in two
         for one in next(iter(generate(backbone, [(task.id, system.shown_prompt(task))], 3, DECODING.sampling, seed=3)))
     ]
-    assert [backbone.decode(ids) for ids in found["completion_ids"]] == [one.raw for one in expected]
+    written, end = found["completion_ids"], backbone.tokenizer.eos_token_id
+    assert [backbone.decode([id for id in ids if id != end]) for ids in written] == [one.raw for one in expected]
+    # kata-lm ends its programs by itself: the end counts among the tokens of the program, and is learnt
+    assert [ids[-1] == end for ids in written] == [one.finished for one in expected]
+    assert [len(ids) for ids in written] == [one.tokens for one in expected]
+    assert any(one.finished for one in expected)
     programs = [one.program for one in expected]
     assert found["quality"] == [one.score / 10 for one in score_programs(programs)]
     verdicts = judge_programs([(program, two[i // 3]) for i, program in enumerate(programs)])
@@ -54,6 +60,22 @@ def test_a_group_is_drawn_cleaned_and_judged_as_everywhere_else(backbone, tasks,
     }
     later = rollouts([two[0].id] * 3, SimpleNamespace(state=SimpleNamespace(global_step=1)))
     assert later["completion_ids"] != found["completion_ids"][:3]
+
+
+def test_a_program_that_its_text_ends_is_learnt_without_an_end_token(backbone):
+    end, sampling = backbone.tokenizer.eos_token_id, Sampling(function_end=True)
+    prompt = Prompt("def f(x):\n", "def f(x):\n", stops=("\nprint",))
+    whole = "    return x\n"
+    for raw, finished, by_token in (
+        (whole, True, True),
+        (whole, False, False),
+        (whole + "\nprint(", True, False),
+        (whole + "\nf(1)", True, False),
+    ):
+        ids = token_ids(backbone, Completion("t", 0, raw, prompt.code + whole, 9, finished), prompt, sampling)
+        assert backbone.decode([id for id in ids if id != end]) == raw
+        assert (ids[-1] == end) == by_token
+    assert token_ids(backbone, Completion("t", 0, "", prompt.code, 1, True), prompt, sampling) == [end]
 
 
 @torch.no_grad()
