@@ -16,6 +16,7 @@ from cptlab.judging.scorers import limited_process, needed, tool
 from cptlab.judging.scorers.all_of import AllOf, log_sigmoid
 from cptlab.judging.scorers.bandit import Bandit
 from cptlab.judging.scorers.command import Command
+from cptlab.judging.scorers.limited_process import Finished
 from cptlab.judging.scorers.pylint import Pylint
 from cptlab.judging.scorers.radon import Radon
 from cptlab.judging.scorers.ruff import Ruff
@@ -215,6 +216,19 @@ def test_any_linter_that_prints_json_or_sarif(linter, form):
     assert found[0].messages == (Message("T1", name, 1, severity), Message("T1", name, 3, severity))
     decayed = Command(f"{sys.executable} {linter} {form} FILES", weights=weights, formula="decay", **how)
     assert score_all(decayed, ["x = 1  # TODO\n"])[0].score == 10 / 4
+
+
+def test_messages_without_a_line_or_a_file(linter):
+    """Some are about the whole file, and some about none."""
+    nowhere = {"ruleId": "T2", "message": {"text": "about the run"}}
+    whole = {"ruleId": "T1", "locations": [{"physicalLocation": {"artifactLocation": {"uri": "a.py"}}}]}
+    runs = {"runs": [{"tool": {"driver": {}}, "results": [nowhere, {**nowhere, "locations": []}, whole]}]}
+    scorer = Command(f"{sys.executable} {linter} sarif FILES", format="sarif")
+    found = scorer.read(Finished(0, json.dumps(runs), "", False))
+    assert {file: reading.messages for file, reading in found.items()} == {"a.py": [Message("T1", "T1", 1, "warning")]}
+    row = {"path": "a.py", "message-id": "T1", "symbol": "todo", "line": None, "type": "x"}
+    found = Command(f"{sys.executable} {linter} json FILES").read(Finished(0, json.dumps([row]), "", False))
+    assert found["a.py"].messages == [Message("T1", "todo", 1, "x")]
 
 
 def test_one_program_costs_no_other_its_score(linter, tmp_path, monkeypatch):

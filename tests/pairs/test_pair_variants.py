@@ -127,6 +127,8 @@ def test_a_mixture_has_the_shares_and_as_many_pairs_as_they_allow():
         keys = [(pair.name, pair.number) for pair in found]
         assert keys == sorted(set(keys)) and found == mixture(parts, shares, seed=1)
     assert mixture({"a": pairs_of("a", 9, 2)}, {"a": 1.0}) == pairs_of("a", 9, 2)
+    halves = {"a": 0.5, "b": 0.5}
+    assert mixture({"a": pairs_of("a", 9, 2), "b": pairs_of("b", 9)}, halves) == pairs_of("a", 9, 2) + pairs_of("b", 9)
     with pytest.raises(UserError, match="part b of the mixture has no training pair"):
         mixture({"a": pairs_of("a", 3), "b": pairs_of("b", 0, 3)}, {"a": 0.5, "b": 0.5})
 

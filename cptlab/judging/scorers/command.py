@@ -131,7 +131,7 @@ class Command(ToolScorer):
             symbol, severity = (_perhaps(row, fields[part]) for part in ("name", "severity"))
             yield (
                 str(at(row, fields["file"])),
-                Message(name, symbol or name, int(at(row, fields["line"])), severity.lower()),
+                Message(name, symbol or name, int(at(row, fields["line"]) or 1), severity.lower()),
             )
 
 
@@ -150,7 +150,10 @@ def _perhaps(row: Any, path: str) -> str:
 
 
 def _sarif(document: Any) -> Iterator[tuple[str, Message]]:
-    """SARIF 2.1.0: the results of all runs; a result without a level is a warning, one without a region is at line 1."""
+    """SARIF 2.1.0: the results of all runs; a result without a level is a warning, one without a region is at line 1.
+
+    A result without a file is about none of the programs.
+    """
     for run in document["runs"]:
         rules = run["tool"]["driver"].get("rules") or []
         by_id = {rule["id"]: rule for rule in rules}
@@ -158,7 +161,9 @@ def _sarif(document: Any) -> Iterator[tuple[str, Message]]:
             code = result.get("ruleId") or rules[result["ruleIndex"]]["id"]
             rule = by_id.get(code, {})
             level = result.get("level") or rule.get("defaultConfiguration", {}).get("level", "warning")
-            location = result["locations"][0]["physicalLocation"]
+            location = next(iter(result.get("locations") or ()), {}).get("physicalLocation")
+            if location is None:
+                continue
             line = location.get("region", {}).get("startLine", 1)
             yield location["artifactLocation"]["uri"], Message(code, rule.get("name") or code, line, level)
 
