@@ -43,7 +43,8 @@ def verdicts(found: Record) -> dict[str, str]:
         ("lower", -0.1, 0.1, UNDECIDED),
         ("not_lower", -0.009, 0.5, HOLDS),
         ("not_lower", -0.02, 0.5, UNDECIDED),
-        ("not_lower", -0.009, -0.001, FAILS),
+        ("not_lower", -0.009, -0.001, HOLDS),  # a fall, by less than the point that counts as one
+        ("not_lower", -0.02, -0.001, FAILS),
         ("not_lower", 0.0, 0.0, HOLDS),
         ("higher", float("nan"), 1.0, UNDECIDED),
         ("higher", None, None, UNDECIDED),
@@ -84,6 +85,20 @@ def test_extremes_orders_and_shares(tmp_path):
     rows[0] = figure("no_lm", "pylint_min", 2.9, -1.1)  # another falls as much
     found = record(tmp_path / "b", cpt_table_7=rows)
     assert verdicts(found)["C10"] == FAILS
+
+
+def test_the_extreme_row_is_beyond_every_other_and_none_of_them_is_missing(tmp_path):
+    rows = [figure(name, "pylint_min", 5.0) for name in ("ours", "no_lm", "no_kl", "no_bs")]
+    rows += [
+        figure("no_rank", "pylint_min", 4.0, -1.0),
+        figure("no_pt", "pylint_min", 5.1, half=2.0),
+    ]  # which may be lower
+    found = next(one for one in judge_claims(record(tmp_path / "wide", cpt_table_7=rows)) if one.claim.id == "C10")
+    assert found.verdict == UNDECIDED and "no_pt 5.10 [3.10, 7.10]" in found.evidence[-1].figures
+    rows[1] = figure("no_lm", "pylint_min", 3.5)  # lower, though the lowest of the others by its mean is another
+    rows[-1] = figure("no_pt", "pylint_min", 3.4, half=2.0)
+    assert verdicts(record(tmp_path / "lower", cpt_table_7=rows))["C10"] == FAILS
+    assert verdicts(record(tmp_path / "without", cpt_table_7=rows[:1] + rows[4:5]))["C10"] == NOT_ASKED
 
 
 def test_omega_by_model_and_benchmark(tmp_path):
