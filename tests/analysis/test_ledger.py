@@ -112,6 +112,14 @@ def test_omega_by_model_and_benchmark(tmp_path):
         figure("kata_starcoder2 kata", "pass@1", 0.5, 0.1, before=0.4),
         figure("kata_lm kata", "pass@1", 0.6, 0.2, before=0.45),
     ]
+    for number, (ends, verdict) in enumerate([((0.40, 0.48), HOLDS), ((0.40, 0.495), UNDECIDED), ((0.52, 0.6), FAILS)]):
+        larger = rows[1] | {"before_lo": ends[0], "before_hi": ends[1]}
+        found = next(
+            one
+            for one in judge_claims(record(tmp_path / f"c{number}", spa_table_1=[rows[0], larger]))
+            if one.claim.id == "S7"
+        )
+        assert found.verdict == verdict and f"against 45.0 [{100 * ends[0]:.1f}, " in found.evidence[0].figures
     curve = [
         figure("m kata ω = 1.1", "pass@1", 0.5, 0.1, omega=1.1),
         figure("m kata ω = 2", "pass@1", 0.2, -0.2, omega=2.0),

@@ -219,9 +219,13 @@ def _beats(check: Beats, figures: Sequence[Figure]) -> Iterator[Evidence]:
             if model != small or other is None:
                 continue
             one = found[model, benchmark]
-            low, high, plain = one["lo"], one["hi"], other["before"]
-            verdict = HOLDS if low > plain else FAILS if high < plain else UNDECIDED
-            text = f"{_shown(one, check.metric, 'value')} against {tables.value(check.metric, {check.metric: plain})}"
+            plain = {"value": other["before"], "lo": other.get("before_lo"), "hi": other.get("before_hi")}
+            if plain["lo"] is None:  # an older record
+                bounds, text = (plain["value"],) * 2, tables.value(check.metric, {check.metric: plain["value"]})
+            else:
+                bounds, text = (plain["lo"], plain["hi"]), _shown(plain, check.metric, "value")
+            verdict = HOLDS if one["lo"] > bounds[1] else FAILS if one["hi"] < bounds[0] else UNDECIDED
+            text = f"{_shown(one, check.metric, 'value')} against {text}"
             yield Evidence(f"{small} with SPA, {large} without, {benchmark}", text, one["tasks"], one["seeds"], verdict)
 
 
