@@ -7,11 +7,14 @@ Bars follow Comparative Prefix-Tuning's Fig. 7 (scores) and Fig. 8 (issues); for
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import MaxNLocator, MultipleLocator
 
 from cptlab.metrics.definitions import Family, family_of, label_of
@@ -23,6 +26,7 @@ from cptlab.reporting.tables import Results, family_title, metrics_of
 
 WIDTH = 14.0  # inches, of all panels side by side
 BAR, NARROW_BAR = 0.42, 0.3  # inches; the narrow one still has room for its number
+LEGEND_KEY = 0.6  # inches of an entry of the legend, beside its text
 BESIDE = 3  # systems whose legend fits beside the title
 
 
@@ -176,12 +180,29 @@ def _curve(axes: Axes, points: Sequence[tuple[float, float]], colour: str, label
 
 
 def add_captions(figure: Figure, title: str, note: str, legend: Axes | None = None) -> None:
-    """Set title and legend on top, and below a note on what is drawn."""
+    """Set title and legend on top, and below a note on what is drawn. A narrow figure breaks their lines, and grows for the legend."""
+    handles, labels = legend.get_legend_handles_labels() if legend is not None else ([], [])
+    entries = [LEGEND_KEY + _inches(label, 10) for label in labels]
+    width, height = figure.get_size_inches()
+    beside = len(labels) <= BESIDE and _inches(title, 12, "bold") + sum(entries) < 0.96 * width
+    column = 0.0 if beside else max(entries, default=0.0)
+    if len(labels) <= BESIDE:
+        width += column
+    title, note = _broken(title, width - column, 12, "bold"), _broken(note, width, 8.5)
+    figure.set_size_inches(width, height + 0.2 * (title.count("\n") + note.count("\n")))
     figure.suptitle(title, fontsize=12, fontweight="bold", x=0.01, ha="left")
     figure.supxlabel(note, fontsize=8.5, color=MUTED)
-    if legend is not None:
-        handles, labels = legend.get_legend_handles_labels()
-        if len(labels) > BESIDE:
-            figure.legend(handles, labels, loc="outside right upper")
-        else:
-            figure.legend(handles, labels, loc="outside upper right", ncols=len(labels))
+    if beside and labels:
+        figure.legend(handles, labels, loc="outside upper right", ncols=len(labels))
+    elif labels:
+        figure.legend(handles, labels, loc="outside right upper")
+
+
+def _inches(text: str, size: float, weight: str = "normal") -> float:
+    return TextPath((0, 0), text, prop=FontProperties(size=size, weight=weight)).get_extents().width / 72
+
+
+def _broken(text: str, width: float, size: float, weight: str = "normal") -> str:
+    """Return the text in lines that a figure of this width has room for."""
+    fits = len(text) * 0.9 * width / _inches(text, size, weight)
+    return "\n".join(textwrap.wrap(text, max(10, int(fits)))) if fits < len(text) else text

@@ -21,6 +21,7 @@ SWEEP = "Make them with `cptlab evaluate -m decoding=spa decoding.omega=1,1.1,1.
 GUIDANCE = "decoding.guidance"
 FACTS = ("benchmark", "benchmark_fingerprint", "backbone", "backbone_fingerprint", "training_run", "split", "n", "seed")
 TASKS = "tasks.jsonl"
+FILES_OF_A_RUN = (RUN_FILE, CONFIG_FILE, "metrics.json", ".hydra")  # a report of the sweep has folders there, too
 IGNORED = (*INCIDENTAL, "run")  # metrics.json names the training run that `run` stands for
 Figures = Mapping[str, Any]  # metric -> value, <metric>_ci -> [low, high], tasks
 
@@ -62,14 +63,17 @@ def read_curve(directories: Sequence[Path]) -> OmegaCurve:
     if len(directories) == 1 and (directories[0] / "omega.json").is_file():
         return _of_tuning(directories[0])
     notes: list[str] = []
-    models: dict[str, dict[float, _Point]] = {}
+    found: dict[str, list[_Point]] = {}
     for directory in directories:
         for run in _runs(directory):
             point = _read_point(run)
             if point is None:
                 notes.append(f"Left out: {run} is unfinished. Run its command again, then this one.")
             else:
-                models.setdefault(str(point.metrics.get("backbone")), {})[point.omega] = point
+                found.setdefault(str(point.metrics.get("backbone")), []).append(point)
+    for of_model in found.values():
+        _refuse_other_differences(of_model)
+    models = {name: {point.omega: point for point in of_model} for name, of_model in found.items()}
     for name, points in (models or {"": {}}).items():
         if len(points) < 2:
             of = f" of {name}" if len(models) > 1 else ""
@@ -98,7 +102,6 @@ def _of_model(system: str, model: str, curve: OmegaCurve) -> str:
 
 def _curve(ordered: Sequence[_Point]) -> OmegaCurve:
     """Return the curve of one backbone, whose points are in the order of ω."""
-    _refuse_other_differences(ordered)
     values, notes = _values(ordered), []
     if not any(point.omega == 1 for point in ordered):
         notes.append(
@@ -133,7 +136,7 @@ def _runs(directory: Path) -> list[Path]:
         raise UserError(f"There is no directory {directory}. Give the folder of a sweep. {SWEEP}")
     if (directory / CONFIG_FILE).is_file() or (directory / RUN_FILE).is_file():
         return [directory]
-    found = [child for child in directory.iterdir() if child.is_dir() and not child.name.startswith(".")]
+    found = [child for child in directory.iterdir() if any((child / name).exists() for name in FILES_OF_A_RUN)]
     return sorted(found, key=lambda path: (len(path.name), path.name))
 
 

@@ -71,14 +71,18 @@ def find_training_runs(directories: Sequence[Path]) -> TrainingRuns:
         if not directory.is_dir():
             raise UserError(f"There is no directory {directory}. Give the directory of a sweep, or of a training run.")
         runs = [file.parent for file in directory.rglob(RUN_FILE)]
+        failures = read_failures(directory)
+        failed = {directory / str(failure.number) for failure in failures}  # each named once, with its reason
         for run in sorted(runs, key=_in_order):
             if not read_record(run / RUN_FILE).get("finished"):
+                if run in failed:
+                    continue
                 found.left_out.append(f"{run} is not finished. Its command goes on with it; then run this one again.")
             elif adapter_kind(run) is None:
                 found.left_out.append(f"{run} is no training run.")
             elif run not in found.finished:
                 found.finished.append(run)
-        for failure in read_failures(directory):
+        for failure in failures:
             found.left_out.append(f"{directory}, {failure}")
     return found
 

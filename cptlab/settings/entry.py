@@ -24,7 +24,7 @@ from cptlab.progress import is_main_process
 from cptlab.settings.config_source import config_directory, use_declared_defaults
 from cptlab.settings.debug import shrink
 from cptlab.settings.explanations import explain, refused_group, refused_option
-from cptlab.settings.launchers import is_death_of_a_job, share_cores
+from cptlab.settings.launchers import end_with, is_death_of_a_job, share_cores
 from cptlab.settings.output_directory import check_paths
 from cptlab.settings.sweep import Sweep
 from cptlab.settings.tree import print_tree
@@ -118,6 +118,7 @@ def job(run: Callable[[DictConfig], Any], config: DictConfig, sweep: Sweep) -> A
     mode = HydraConfig.get().mode
     try:
         if mode == RunMode.MULTIRUN:
+            end_with(sweep.process)
             sweep.begin_job()
         strategy = OmegaConf.select(config, "trainer.strategy")
         if mode == RunMode.MULTIRUN and strategy not in (None, "auto") and "TORCHELASTIC_RUN_ID" not in os.environ:

@@ -7,12 +7,18 @@ hydra/launcher=submitit_slurm                        # the same on a cluster
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
 import sys
+import threading
+import time
 from concurrent.futures.process import BrokenProcessPool
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+
+WATCH, WATCH_SECONDS = "cptlab: is the sweep there?", 0.5
 
 
 def cores_of_a_job() -> int | None:
@@ -40,6 +46,20 @@ def share_cores(config: DictConfig) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(cores))
     if "workers" in config and OmegaConf.select(config, "workers") is None:
         config.workers = cores
+
+
+def end_with(sweep: int) -> None:
+    """End this process of joblib's when that of the sweep is gone: it would do jobs beside those of the same command."""
+    watched = any(thread.name == WATCH for thread in threading.enumerate())
+    if watched or not multiprocessing.current_process().name.startswith("Loky"):
+        return
+
+    def watch() -> None:
+        while os.getppid() == sweep:
+            time.sleep(WATCH_SECONDS)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name=WATCH, daemon=True).start()
 
 
 def is_death_of_a_job(error: RuntimeError) -> bool:

@@ -129,12 +129,16 @@ def _with_given(scale: dict[str, Any], given: Sequence[str]) -> dict[str, Any]:
     for override in given:
         name, _, text = override.partition("=")
         command, _, rest = override.partition(".")
+        if name == "seed" or name in {f"{one}.seed" for one in COMMANDS}:
+            raise UserError(f"{override} cannot be: every step is run with the record's seeds. Set seeds=[{text}].")
         if name == "seeds":
-            seeds = yaml.safe_load(text)
+            seeds = _yaml(override, text)
             scale["seeds"] = [seeds] if isinstance(seeds, int) else seeds
         elif name in scale["values"]:
-            value = yaml.safe_load(text)
-            scale["values"][name] = [value] if isinstance(value, str) else value
+            value = _yaml(override, text)
+            scale["values"][name] = value = [value] if isinstance(value, str) else value
+            if value is not None and not (isinstance(value, list) and all(isinstance(one, str) for one in value)):
+                raise UserError(f"{override} cannot be: it must be a list of names, or null.")
         elif command in COMMANDS and rest:
             scale[command] = [*scale[command], rest]
         else:
@@ -144,6 +148,13 @@ def _with_given(scale: dict[str, Any], given: Sequence[str]) -> dict[str, Any]:
     if not isinstance(seeds, list) or not seeds or not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
         raise UserError(f"seeds={seeds} cannot be: it must be a list of whole numbers of at least 0, such as [0,1,2].")
     return scale
+
+
+def _yaml(override: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"{override} is no YAML. Correct it, such as seeds=[0,1].") from None
 
 
 def _table(name: str) -> dict[str, Any]:

@@ -42,6 +42,7 @@ class Sweep:
 
     def __init__(self, arguments: Sequence[str]) -> None:
         self.arguments = list(arguments)
+        self.process = os.getpid()  # that started it
         self.place: str | None = None  # the directory, once Hydra has asked for it
         self.directory: SweepDirectory | None = None  # of the process that started the sweep
         self.more_later = False  # the same command will have more jobs: it goes on here then
@@ -52,7 +53,7 @@ class Sweep:
         OmegaConf.register_new_resolver(RESOLVER, self._place, replace=True, use_cache=True)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"arguments": self.arguments, "place": self.place}
+        return {"arguments": self.arguments, "process": self.process, "place": self.place}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Become a copy in the process of a job, to which Hydra hands the resolver, too."""

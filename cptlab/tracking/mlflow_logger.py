@@ -33,7 +33,7 @@ class MlflowLogger(MLFlowLogger):
         super().__init__(run_id=known_id(directory, "mlflow"), **options)
         if self._run_id is not None and not self._is_there(self._run_id):
             self._run_id = None
-        self._goes_on, self._known = self._run_id is not None, {}
+        self._goes_on, self._known, self._end = self._run_id is not None, {}, 0
         write_json(Path(directory) / RUN_IDS["mlflow"], {"id": self.run_id})
         if self._goes_on:
             self.experiment.update_run(self.run_id, status="RUNNING")
@@ -45,6 +45,7 @@ class MlflowLogger(MLFlowLogger):
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         named = {_name(name): value for name, value in metrics.items()}
+        self._end = max(self._end, step or 0)
         super().log_metrics({name: value for name, value in named.items() if (step or 0) > self._last_step(name)}, step)
 
     def _last_step(self, name: str) -> int:
@@ -58,8 +59,13 @@ class MlflowLogger(MLFlowLogger):
 
     def log_outcome(self, outcome: Outcome) -> None:
         """Log results as metrics, and everything else as artifacts, each file once."""
-        self.log_metrics(outcome.metrics)
         client, run = self.experiment, self.run_id
+        shown = client.get_run(
+            run
+        ).data.metrics  # the last values, which the results become: a curve may have a result's name
+        results = {_name(name): value for name, value in outcome.metrics.items()}
+        end = max(self._end, self._last_step("epoch"), 0)
+        super().log_metrics({name: value for name, value in results.items() if shown.get(name) != value}, end)
         tables = {"results.json": results_table(outcome.metrics), "programs.json": outcome.programs}
         tables = {name: table for name, table in tables.items() if table is not None}
         for name, table in tables.items():  # as MLflow's log_table writes them, which warns of pandas at every call

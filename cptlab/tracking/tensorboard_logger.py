@@ -6,6 +6,7 @@ A run that goes on writes to the same directory, and repeats no step that is the
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isclose
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +23,30 @@ class TensorboardLogger(LightningsLogger):
 
     def __init__(self, directory: str, name: str) -> None:
         super().__init__(directory, name=FOLDER, version=name, default_hp_metric=False)
-        self._known = _last_steps(Path(self.log_dir))
+        self._known = _last_points(Path(self.log_dir))
+        self._end = max((step for step, _ in self._known.values()), default=0)
 
     def log_hyperparams(self, params: Any) -> None:  # type: ignore[override]
         """Keep the settings, under their names on the command line, until there are results to show them with."""
         self.hparams = dict(leaves(params))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:  # type: ignore[override]
-        new = {name: value for name, value in metrics.items() if (step or 0) > self._known.get(name, -1)}
+        self._end = max(self._end, step or 0)
+        new = {name: value for name, value in metrics.items() if (step or 0) > self._known.get(name, (-1, 0.0))[0]}
         super().log_metrics(new, step)
 
     def log_outcome(self, outcome: Outcome) -> None:
         """Log results with the settings that they belong to, and the figures as images."""
         from matplotlib.image import imread
 
-        metrics = {name: value for name, value in outcome.metrics.items() if name not in self._known}
-        super().log_hyperparams(self.hparams, metrics, step=0)
+        metrics = outcome.metrics
+        self._known = {
+            name: (step, value) for name, (step, value) in self._known.items()
+            if name in metrics and isclose(value, metrics[name], rel_tol=1e-6)
+        }  # fmt: skip
+        super().log_hyperparams(
+            self.hparams, dict(metrics), step=self._end
+        )  # the last point, where a curve has its name
         record = {name: value for name, value in self.hparams.items() if name.startswith("record.")}
         self.experiment.add_text("run", "\n".join(f"- {name}: {value}" for name, value in record.items()))
         for name, path in outcome.figures.items():
@@ -50,11 +59,12 @@ def tensorboard_logger(save_dir: str, record: Mapping[str, Any]) -> TensorboardL
     return TensorboardLogger(save_dir, str(record.get("name") or Path(save_dir).name))
 
 
-def _last_steps(directory: Path) -> dict[str, int]:
-    """Return the last step of each scalar that an earlier process wrote."""
+def _last_points(directory: Path) -> dict[str, tuple[int, float]]:
+    """Return step and value of the last point of each scalar that an earlier process wrote."""
     if not directory.is_dir():
         return {}
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # pyright: ignore[reportMissingImports]
 
-    events = EventAccumulator(str(directory), size_guidance={"scalars": 1}).Reload()
-    return {tag: max(event.step for event in events.Scalars(tag)) for tag in events.Tags()["scalars"]}
+    events = EventAccumulator(str(directory), size_guidance={"scalars": 0}).Reload()
+    last = {tag: max(events.Scalars(tag), key=lambda event: event.step) for tag in events.Tags()["scalars"]}
+    return {tag: (event.step, event.value) for tag, event in last.items()}

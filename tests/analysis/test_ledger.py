@@ -43,7 +43,8 @@ def verdicts(found: Record) -> dict[str, str]:
         ("lower", -0.1, 0.1, UNDECIDED),
         ("not_lower", -0.009, 0.5, HOLDS),
         ("not_lower", -0.02, 0.5, UNDECIDED),
-        ("not_lower", -0.009, -0.001, FAILS),
+        ("not_lower", -0.009, -0.001, HOLDS),  # a fall, by less than the point that counts as one
+        ("not_lower", -0.02, -0.001, FAILS),
         ("not_lower", 0.0, 0.0, HOLDS),
         ("higher", float("nan"), 1.0, UNDECIDED),
         ("higher", None, None, UNDECIDED),
@@ -86,6 +87,20 @@ def test_extremes_orders_and_shares(tmp_path):
     assert verdicts(found)["C10"] == FAILS
 
 
+def test_the_extreme_row_is_beyond_every_other_and_none_of_them_is_missing(tmp_path):
+    rows = [figure(name, "pylint_min", 5.0) for name in ("ours", "no_lm", "no_kl", "no_bs")]
+    rows += [
+        figure("no_rank", "pylint_min", 4.0, -1.0),
+        figure("no_pt", "pylint_min", 5.1, half=2.0),
+    ]  # which may be lower
+    found = next(one for one in judge_claims(record(tmp_path / "wide", cpt_table_7=rows)) if one.claim.id == "C10")
+    assert found.verdict == UNDECIDED and "no_pt 5.10 [3.10, 7.10]" in found.evidence[-1].figures
+    rows[1] = figure("no_lm", "pylint_min", 3.5)  # lower, though the lowest of the others by its mean is another
+    rows[-1] = figure("no_pt", "pylint_min", 3.4, half=2.0)
+    assert verdicts(record(tmp_path / "lower", cpt_table_7=rows))["C10"] == FAILS
+    assert verdicts(record(tmp_path / "without", cpt_table_7=rows[:1] + rows[4:5]))["C10"] == NOT_ASKED
+
+
 def test_omega_by_model_and_benchmark(tmp_path):
     omegas = {"small kata": 1.5, "small other": 1.45, "large kata": 1.1, "large other": 1.1}
     tuned = [figure(row, "omega", value) for row, value in omegas.items()]
@@ -97,6 +112,14 @@ def test_omega_by_model_and_benchmark(tmp_path):
         figure("kata_starcoder2 kata", "pass@1", 0.5, 0.1, before=0.4),
         figure("kata_lm kata", "pass@1", 0.6, 0.2, before=0.45),
     ]
+    for number, (ends, verdict) in enumerate([((0.40, 0.48), HOLDS), ((0.40, 0.495), UNDECIDED), ((0.52, 0.6), FAILS)]):
+        larger = rows[1] | {"before_lo": ends[0], "before_hi": ends[1]}
+        found = next(
+            one
+            for one in judge_claims(record(tmp_path / f"c{number}", spa_table_1=[rows[0], larger]))
+            if one.claim.id == "S7"
+        )
+        assert found.verdict == verdict and f"against 45.0 [{100 * ends[0]:.1f}, " in found.evidence[0].figures
     curve = [
         figure("m kata ω = 1.1", "pass@1", 0.5, 0.1, omega=1.1),
         figure("m kata ω = 2", "pass@1", 0.2, -0.2, omega=2.0),

@@ -501,6 +501,10 @@ def test_runs_that_differ_in_more_than_omega_are_refused(tmp_path, capsys):
     assert main([str(sweep)]) == 2
     said = capsys.readouterr().err
     assert "differ in more than ω: seed is 0 in" in said and "1 in" in said and not (sweep / "omega_curve.md").exists()
+    seeds = a_sweep(tmp_path / "seeds", OMEGAS[:2])
+    a_sweep(seeds, OMEGAS[:2], first=2, seed=1)  # the same two ω again
+    with pytest.raises(UserError, match="differ in more than ω: seed is 0 in"):
+        read_curve([seeds])
     other = a_sweep(tmp_path / "other", OMEGAS[:2])
     facts = json.loads((other / "1" / "metrics.json").read_text())
     (other / "1" / "metrics.json").write_text(json.dumps(facts | {"backbone_fingerprint": "another"}))
@@ -521,10 +525,12 @@ def test_unfinished_runs_are_named_and_left_out(tmp_path, capsys):
     sweep = a_sweep(tmp_path / "sweep")
     (sweep / "1" / "run.json").write_text(json.dumps({"finished": False}))
     (sweep / "2" / "metrics.json").unlink()
-    (sweep / ".submitit").mkdir()
+    for name in (".submitit", "tables", "figures", "wandb"):  # what a report of the sweep leaves there
+        (sweep / name).mkdir()
     curve = read_curve([sweep])
     assert list(curve.values["base"]) == [1.0, 1.3, 1.4]
-    assert [f"{sweep}/{number} is unfinished" in note for number, note in zip((1, 2), curve.notes)] == [True, True]
+    named = [f"{sweep}/{number} is unfinished" in note for number, note in zip((1, 2), curve.notes, strict=True)]
+    assert named == [True, True]
     assert main([str(sweep)]) == 0 and "unfinished" in capsys.readouterr().out
     for number in (0, 3):
         (sweep / str(number) / "metrics.json").unlink()

@@ -1,11 +1,13 @@
 """Sweeps under launchers that start jobs in processes of their own, and searches: failures, kills, cores."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from hydra.core.plugins import Plugins
@@ -62,6 +64,31 @@ def test_a_failing_job_is_named_and_only_what_is_missing_is_done_again(sweep, tm
     assert code == 0 and "Going on with the unfinished sweep" in said and finished(tmp_path) == 3
     assert first.items() <= {file: file.stat().st_mtime_ns for file in tmp_path.rglob("metrics.json")}.items()
     assert len(list(tmp_path.glob("logs/evaluate/multiruns/*"))) == 1
+
+
+def processes():
+    """The command line and the parent of every process."""
+    found = {}
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parent = int((place / "stat").read_text().rpartition(")")[2].split()[1])
+            found[int(place.name)] = ((place / "cmdline").read_text(), parent)
+    return found
+
+
+def test_a_sweep_that_is_killed_takes_the_processes_of_its_jobs_along(sweep, tmp_path):
+    started = sweep("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "completions=one.jsonl,two.jsonl", wait=False)
+    while not list(tmp_path.glob(CONFIGS)) and started.poll() is None:
+        time.sleep(0.1)
+    jobs = {pid for pid, (line, parent) in processes().items() if parent == started.pid and "popen_loky" in line}
+    assert len(jobs) == 2
+    started.kill()
+    started.communicate()
+    deadline = time.monotonic() + 60
+    while jobs & processes().keys() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    left = [processes()[pid] for pid in jobs & processes().keys()]
+    assert not left
 
 
 def test_the_cores_are_divided(sweep, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import csv
 import functools
+import itertools
 import json
 import random
 import re
@@ -25,6 +26,7 @@ from cptlab.records import Completion, Message, Prompt, Quality, Task, Test, Ver
 from cptlab.reporting import issues, layout, make_report, read_evaluation, side_by_side, tables
 from cptlab.reporting.curves import read_curves
 from cptlab.reporting.evaluation import compute_metrics
+from cptlab.reporting.figures import add_captions
 from cptlab.reporting.layout import Table
 from cptlab.reporting.page.table import to_html
 from cptlab.storage.jsonl import write_jsonl
@@ -329,6 +331,25 @@ def test_the_k_of_the_metrics_are_shown(stored, tmp_path):
     }
     with pytest.raises(UserError, match="pass@7"):
         compute_metrics(replace(run, ks=(7,)))
+
+
+@pytest.mark.parametrize("systems", [1, 2, 3])
+def test_texts_of_a_narrow_figure_stay_inside_and_apart(systems):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.1, 4.0), layout="constrained")
+    axes = figure.subplots()
+    for number in range(systems):
+        axes.bar([number], [1.0], label=f"system {number}")
+    title = "Functional correctness: pass@k in percent, 20 samples per task"
+    add_captions(figure, title, "bars: mean over tasks; whiskers: 95% bootstrap interval over tasks", axes)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    shown = [one.get_window_extent() for one in (*figure.texts, *figure.legends)]
+    assert len(shown) == 3 and all(axes.bbox.width > 100 for axes in figure.axes)
+    assert all(0 <= one.x0 and one.x1 <= figure.bbox.x1 and one.y1 <= figure.bbox.y1 for one in shown)
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(shown, 2))
 
 
 def test_figures_are_over_the_tasks_that_every_system_has_samples_of(stored, tmp_path):

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -115,6 +116,12 @@ def test_the_report_is_complete_names_what_is_left_out_and_is_the_same_each_time
     said = capsys.readouterr().out
     assert "Change against full, paired by seed and task" in said
     assert re.search(r"Left out: .*/4 is not finished", said) and "job 5 (run=x): The disk is full." in said
+    failed = sweep / "5" / "run.json"  # as a job that fails on the way leaves it
+    failed.parent.mkdir()
+    failed.write_text('{"finished": false}')
+    assert main([str(sweep), "--output", str(tmp_path / "again")]) == 0
+    assert "/5 is not finished" not in capsys.readouterr().out
+    shutil.rmtree(failed.parent)
     make_sweep_report([sweep], tmp_path / "two", defaults=DEFAULTS)
     files = [sorted(path for path in (tmp_path / side).rglob("*") if path.is_file()) for side in ("one", "two")]
     assert [path.name for path in files[0]] == [path.name for path in files[1]]

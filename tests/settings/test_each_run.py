@@ -112,9 +112,11 @@ def test_names_of_directories_may_hold_anything(where):
 def test_what_is_no_finished_training_run_is_named(where):
     train(where / "mixed" / "0", adapter=False)
     train(where / "mixed" / "1")
+    train(where / "mixed" / "2", finished=False)  # what the job that failed left
     note_failure(where / "mixed", Failure(2, "seed=3", "The disk is full.", 1))
     found = find_training_runs([where / "mixed"])
     assert found.finished == [where / "mixed" / "1"]
+    assert len(found.left_out) == 2
     assert "0 is no training run" in found.left_out[0] and "job 2 (seed=3): The disk is full." in found.left_out[1]
 
 

@@ -116,6 +116,10 @@ def test_a_value_may_bring_its_own_settings():
         ([], "moon", [], "scale=moon cannot be"),
         ([], "kata", ["seeds=[-1]"], "seeds="),
         ([], "kata", ["seeds=[]"], "seeds="),
+        ([], "kata", ["seed=3"], "Set seeds=[3]."),  # which every step's own seed would have replaced
+        ([], "kata", ["train.seed=3"], "Set seeds=[3]."),
+        ([], "kata", ["seeds=[0"], "seeds=[0 is no YAML."),
+        ([], "kata", ["other_backbones=5"], "other_backbones=5 cannot be"),
     ],
 )
 def test_mistakes_are_said(names, scale, given, said):

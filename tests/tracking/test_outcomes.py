@@ -162,6 +162,42 @@ def test_tensorboard_has_scalars_and_figures(outcome, tmp_path, capsys):
     assert "run/text_summary" in found.Tags()["tensors"]
 
 
+@pytest.mark.parametrize("goes_on", [False, True])  # True: killed between the last step and the results
+def test_the_last_point_of_a_curve_is_the_result_of_that_name(goes_on, tmp_path, monkeypatch):
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    for package in ("mlflow", "sqlalchemy", "alembic"):
+        pytest.importorskip(package)
+    from mlflow.tracking import MlflowClient
+
+    from cptlab.tracking.mlflow_logger import mlflow_logger
+    from cptlab.tracking.tensorboard_logger import tensorboard_logger
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    outcome = Outcome({"nll/loss": 8.5, "nll/epochs": 2.0})
+    for opened in (
+        lambda: mlflow_logger(str(tmp_path), RECORD, tracking_uri=uri), lambda: tensorboard_logger(str(tmp_path), RECORD)
+    ):  # fmt: skip
+        logger = opened()
+        logger.log_hyperparams(SETTINGS)
+        for step, loss in ((9, 5.25), (19, 5.5)):
+            logger.log_metrics({"nll/loss": loss, "epoch": 0.0}, step=step)
+        if goes_on:
+            logger.finalize("success")
+            logger = opened()
+            logger.log_hyperparams(SETTINGS)
+        logger.log_outcome(outcome)
+        logger.finalize("success")
+    client = MlflowClient(uri)
+    (run,) = client.search_runs([client.get_experiment_by_name("cptlab").experiment_id])
+    assert run.data.metrics["nll/loss"] == 8.5 and run.data.metrics["nll/epochs"] == 2.0
+    history = client.get_metric_history(run.info.run_id, "nll/loss")
+    assert sorted((point.step, point.value) for point in history) == [(9, 5.25), (19, 5.5), (19, 8.5)]
+    (place,) = (tmp_path / "tensorboard").iterdir()
+    points = events.EventAccumulator(str(place)).Reload().Scalars("nll/loss")
+    assert [(point.step, point.value) for point in points] == [(9, 5.25), (19, 5.5), (19, 8.5)]
+
+
 def test_a_logger_of_lightnings_gets_the_figures():
     class Numbers:
         def log_metrics(self, metrics, step=None):

@@ -493,6 +493,12 @@ def test_pairs_longer_than_the_context(tmp_path):
         train(tmp_path)
 
 
+def test_an_adapter_longer_than_the_context(tmp_path):
+    write_file(tmp_path)
+    with pytest.raises(UserError, match="The adapter takes 256 positions, and the context of tiny-llama_gqa has 256"):
+        PairDataModule(tmp_path / "pairs.jsonl", tiny_backbone("llama_gqa"), adapter_positions=256)
+
+
 def test_config_files_fit_the_code():
     objective = OmegaConf.to_container(compose_config("train").objective)
     assert objective.pop("_target_") == "cptlab.training.objectives.CPT" and objective == asdict(CPT())

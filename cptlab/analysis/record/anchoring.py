@@ -39,7 +39,9 @@ def omega(table: PlannedTable, record: Path) -> Drawing:
         rows.append((row.label, str(after["tasks"]), " ".join(f"{value:g}" for value in omegas),
                      tables.with_interval(metric, before), tables.with_interval(metric, after), tables.change(metric, change)))  # fmt: skip
         one = figure(row.label, metric, after, len(found), change=change)
-        figures += [one | {"before": before[metric], "omegas": omegas}, _omega_figure(row, omegas)]
+        low, high = before[f"{metric}_ci"]
+        plain = {"before": before[metric], "before_lo": low, "before_hi": high}
+        figures += [one | plain | {"omegas": omegas}, _omega_figure(row, omegas)]
         records.append({"row": row.label, "omegas": omegas, "before": before[metric], **one})
     label = tables.shown_label(find_metric(metric))
     columns = ("Anchored", "Tasks", "Tuned ω", f"{label}, ω = 1", "tuned ω", "Change")

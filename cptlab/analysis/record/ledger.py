@@ -139,11 +139,11 @@ def side(low: float | None, high: float | None, check: Check) -> str:
         return HOLDS if low > 0 else FAILS if high < 0 else UNDECIDED
     if check.expect == "lower":
         return HOLDS if high < 0 else FAILS if low > 0 else UNDECIDED
-    return FAILS if high < 0 else HOLDS if low >= -check.margin else UNDECIDED
+    return HOLDS if low >= -check.margin else FAILS if high < 0 else UNDECIDED
 
 
 def _extremes(check: Extreme, figures: Sequence[Figure]) -> Iterator[Evidence]:
-    """The intervals of the rows themselves decide, which is more careful than paired ones."""
+    """The intervals of the rows themselves decide, which is more careful than paired ones; every other row counts."""
     metric = _metric(check.metric, figures)
     mine = [one for one in figures if one["metric"] == metric and is_row(check.row, one)]
     for one in _at_levels(mine, check.difficulties):
@@ -153,19 +153,22 @@ def _extremes(check: Extreme, figures: Sequence[Figure]) -> Iterator[Evidence]:
             if other["metric"] == metric and other["difficulty"] == one["difficulty"] and other["row"] != one["row"]
             and any(other["row"] in (row, row + group) for row in check.rows)
         ]  # fmt: skip
-        if not others:
-            continue
+        if len(others) < len(set(check.rows) - {check.row}):
+            continue  # the row that is missing may be the one
         sign = 1 if check.expect == "highest" else -1
         measure = (
             "change" if one.get("change") is not None and all(o.get("change") is not None for o in others) else "value"
         )
         low, high = ("change_lo", "change_hi") if measure == "change" else ("lo", "hi")
-        best = max(others, key=lambda other: sign * other[measure])
         near, far = (low, high) if sign > 0 else (high, low)
-        if sign * one[near] > sign * best[far]:
-            verdict = HOLDS
-        else:
-            verdict = FAILS if sign * one[far] < sign * best[near] else UNDECIDED
+        against = {
+            other["row"]: HOLDS if sign * one[near] > sign * other[far]
+            else FAILS if sign * one[far] < sign * other[near] else UNDECIDED
+            for other in others
+        }  # fmt: skip
+        verdict = next((worst for worst in (FAILS, UNDECIDED) if worst in against.values()), HOLDS)
+        deciding = [other for other in others if against[other["row"]] == verdict]
+        best = max(deciding, key=lambda other: sign * other[measure])
         text = f"{_shown(one, metric, measure)}; {best['row']} {_shown(best, metric, measure)}"
         yield Evidence(f"{_what(one, metric)}: {check.expect}", text, one["tasks"], one["seeds"], verdict)
 
@@ -216,9 +219,13 @@ def _beats(check: Beats, figures: Sequence[Figure]) -> Iterator[Evidence]:
             if model != small or other is None:
                 continue
             one = found[model, benchmark]
-            low, high, plain = one["lo"], one["hi"], other["before"]
-            verdict = HOLDS if low > plain else FAILS if high < plain else UNDECIDED
-            text = f"{_shown(one, check.metric, 'value')} against {tables.value(check.metric, {check.metric: plain})}"
+            plain = {"value": other["before"], "lo": other.get("before_lo"), "hi": other.get("before_hi")}
+            if plain["lo"] is None:  # an older record
+                bounds, text = (plain["value"],) * 2, tables.value(check.metric, {check.metric: plain["value"]})
+            else:
+                bounds, text = (plain["lo"], plain["hi"]), _shown(plain, check.metric, "value")
+            verdict = HOLDS if one["lo"] > bounds[1] else FAILS if one["hi"] < bounds[0] else UNDECIDED
+            text = f"{_shown(one, check.metric, 'value')} against {text}"
             yield Evidence(f"{small} with SPA, {large} without, {benchmark}", text, one["tasks"], one["seeds"], verdict)
 
 

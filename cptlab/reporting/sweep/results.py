@@ -78,17 +78,19 @@ def read_sweeps(directories: Sequence[Path]) -> tuple[list[SweepResults], list[s
     for directory in directories:
         if not directory.is_dir():
             raise UserError(f"There is no directory {directory}. Give the directory of a sweep of cptlab evaluate.")
+        failures = read_failures(directory)
+        failed = {directory / str(failure.number) for failure in failures}  # each named once, with its reason
         for run in sorted((file.parent for file in directory.rglob(RUN_FILE)), key=_in_order):
             if run.resolve() in seen:
                 continue
             seen.add(run.resolve())
             if not read_record(run / RUN_FILE).get("finished"):
-                left_out.append(f"{run} is not finished.")
+                left_out += [] if run in failed else [f"{run} is not finished."]
             elif (run / "tasks.jsonl").is_file() or (run / "tasks.jsonl.gz").is_file():
                 found.append(_read(run))
             elif adapter_kind(run) is None:
                 left_out.append(f"{run} is no evaluation.")
-        left_out += [f"{directory}, {failure}" for failure in read_failures(directory)]
+        left_out += [f"{directory}, {failure}" for failure in failures]
     if not found:
         trained = any(adapter_kind(run) for run in seen)
         remedy = f"Evaluate its runs first: cptlab evaluate runs={directories[0]}" if trained else "Give another one."

@@ -187,6 +187,11 @@ class PairDataModule(lightning.LightningDataModule):
             )
         pairs = read_pairs(pairs_file, backbone.encode_completion)
         room = backbone.context_length - adapter_positions
+        if room < 1:
+            raise UserError(
+                f"The adapter takes {adapter_positions} positions, and the context of {backbone.name} has "
+                f"{backbone.context_length}. Set a smaller adapter.length."
+            )
         encoded = [(pair, encode_pair(pair, backbone, append_eos)) for pair in pairs]
         self.left_out = [pair.task_id for pair, tokens in encoded if tokens.length > room]
         self.splits = {
