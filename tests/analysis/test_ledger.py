@@ -108,6 +108,14 @@ def test_omega_by_model_and_benchmark(tmp_path):
         [(tuned, HOLDS), (tuned[:3], HOLDS), (tuned[:2], NOT_ASKED), (tuned[::2], NOT_ASKED)]
     ):
         assert verdicts(record(tmp_path / str(number), spa_table_3=rows))["S6"] == verdict
+    seeds = {"small kata": [1.5, 1.3], "small other": [1.4, 1.6], "large kata": [1.1, 0.8]}
+    for name, large, verdict in (
+        ("agree", [1.1, 0.8], HOLDS),
+        ("differ", [1.1, 1.4], UNDECIDED),
+        ("other", [1.45, 1.35], FAILS),
+    ):
+        rows = [figure(row, "omega", 0, omegas=values) for row, values in (seeds | {"large kata": large}).items()]
+        assert verdicts(record(tmp_path / name, spa_table_3=rows))["S6"] == verdict
     rows = [
         figure("kata_starcoder2 kata", "pass@1", 0.5, 0.1, before=0.4),
         figure("kata_lm kata", "pass@1", 0.6, 0.2, before=0.45),

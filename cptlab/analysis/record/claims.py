@@ -51,7 +51,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Spread:
-    """The tuned ω differs more between models (mean range over a benchmark's rows) than between benchmarks."""
+    """The tuned ω differs more between models (mean range over a benchmark's rows) than between benchmarks, with every seed."""
 
     metric: str = "omega"
 

@@ -188,27 +188,34 @@ def _order(check: Order, figures: Sequence[Figure]) -> Iterator[Evidence]:
 
 
 def _spread(check: Spread, figures: Sequence[Figure]) -> Iterator[Evidence]:
-    """The mean range of ω over the models of a benchmark, against that over the benchmarks of a model. No interval."""
-    omega = {
-        tuple(one["row"].split()): one["value"]
+    """The mean range of ω over the models of a benchmark, against that over the benchmarks of a model. Every seed has to agree."""
+    omegas = {
+        tuple(one["row"].split()): one.get("omegas") or [one["value"]]
         for one in figures
         if one["metric"] == check.metric and len(one["row"].split()) == 2
     }
-
-    def mean_range(shared: int) -> float | None:
-        """Return the mean range of ω among rows with one model (0) or benchmark (1) in common; None without two such."""
-        groups = [
-            [value for label, value in omega.items() if label[shared] == name] for name in {la[shared] for la in omega}
-        ]
-        ranges = [max(group) - min(group) for group in groups if len(group) > 1]
-        return sum(ranges) / len(ranges) if ranges else None
-
-    by_model, by_benchmark = mean_range(1), mean_range(0)
-    if by_model is None or by_benchmark is None:
+    ranges = [
+        (_mean_range(of_seed, 1), _mean_range(of_seed, 0))
+        for of_seed in (dict(zip(omegas, values)) for values in zip(*omegas.values()))
+    ]
+    known = [(models, benchmarks) for models, benchmarks in ranges if models is not None and benchmarks is not None]
+    if not known:
         return
-    text = f"range {by_model:.2f} between models, {by_benchmark:.2f} between benchmarks"
-    seeds = max(one["seeds"] for one in figures if one["metric"] == check.metric)
-    yield Evidence("tuned ω (no interval)", text, None, seeds, HOLDS if by_model > by_benchmark else FAILS)
+    verdicts = {
+        HOLDS if models > benchmarks else FAILS if models < benchmarks else UNDECIDED for models, benchmarks in known
+    }
+    between = (", ".join(f"{value:.2f}" for value in values) for values in zip(*known))
+    text = "range {} between models, {} between benchmarks".format(*between)
+    yield Evidence("tuned ω, by seed", text, None, len(known), verdicts.pop() if len(verdicts) == 1 else UNDECIDED)
+
+
+def _mean_range(omega: Mapping[tuple[str, ...], float], shared: int) -> float | None:
+    """Return the mean range of ω among rows with one model (0) or benchmark (1) in common; None without two such."""
+    groups = [
+        [value for label, value in omega.items() if label[shared] == name] for name in {la[shared] for la in omega}
+    ]
+    ranges = [max(group) - min(group) for group in groups if len(group) > 1]
+    return sum(ranges) / len(ranges) if ranges else None
 
 
 def _beats(check: Beats, figures: Sequence[Figure]) -> Iterator[Evidence]:

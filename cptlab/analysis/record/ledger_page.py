@@ -16,8 +16,8 @@ row, paired by task.
 - **{UNDECIDED}**: neither. There are too few tasks or seeds for an effect of this size.
 - **{NOT_ASKED}**: the record has no such table or rows.
 
-Parameters, minutes an epoch (C9), tuned ω (S6) and times of a token (S8) are compared as they are, as means over the seeds: they have no
-interval over tasks.
+Parameters, minutes an epoch (C9) and times of a token (S8) are compared as they are, as means over the seeds: they have no interval over
+tasks. Of the tuned ω (S6) every seed has to say the same.
 
 What holds on kata is no figure for a real LLM."""
 
