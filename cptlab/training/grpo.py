@@ -97,7 +97,8 @@ def token_ids(backbone: Backbone, one: Completion, prompt: Prompt, sampling: Sam
     """
     ids = backbone.encode_completion(one.raw)
     by_token = one.finished and sampling.stopping(prompt).end(prompt.code, one.raw) < 0
-    return [*ids, backbone.tokenizer.eos_token_id] if by_token or not ids else ids
+    end: Any = backbone.tokenizer.eos_token_id
+    return [*ids, end] if by_token or not ids else ids
 
 
 def passed(passed: Sequence[float], **_: Any) -> list[float | None]:
