@@ -83,6 +83,14 @@ def test_a_row_that_repeats_the_scales_own_model_shares_its_training(scale):
     assert len({step for table in tables for step in table.steps() if step.command == "train"}) == 1
 
 
+def test_times_are_of_programs_that_no_other_table_has_left_in_the_cache():
+    (overhead,) = plan(["spa_overhead"], "kata")
+    others = [table for table in plan([], "kata") if table.name != "spa_overhead"]
+    own = {step: {text for text in step.overrides if text.startswith("paths.cache=")} for step in overhead.steps()}
+    assert not set(own) & {step for table in others for step in table.steps()}
+    assert all(own.values()) and not any("paths.cache" in text for step in steps_of(others) for text in step.overrides)
+
+
 def test_a_scale_leaves_rows_out():
     for name in ("spa_table_1", "spa_table_2"):
         (table,) = plan([name], "kata")
