@@ -27,6 +27,7 @@ from cptlab.records import Completion, Message
 from cptlab.storage.jsonl import from_json, to_json, write_jsonl
 from cptlab.tasks.kata import kata
 
+RUFF = f"{sys.executable} -m ruff"  # of this environment, whose programs need not be on the path
 BAD = '''import os, subprocess
 
 
@@ -302,11 +303,11 @@ def test_a_mistake_is_one_sentence(linter, monkeypatch):
         ),
         # these say nothing of a clean program
         (
-            lambda: Command("ruff check -q --isolated --select F82 FILES").check(),
+            lambda: Command(f"{RUFF} check -q --isolated --select F82 FILES").check(),
             r"what its linter prints cannot be read \(.*F821",
         ),
         (
-            lambda: Command("ruff check --isolated --output-format=json FILES", fields={"line": "row"}).check(),
+            lambda: Command(f"{RUFF} check --isolated --output-format=json FILES", fields={"line": "row"}).check(),
             r"what its linter prints cannot be read .*scorer\.fields",
         ),
         (lambda: Command("mylint FILES", label="pylint"), "the name of a scorer of cptlab"),
@@ -339,7 +340,7 @@ def test_a_file_that_the_command_line_names_is_found_and_is_part_of_the_identity
 
 def test_a_command_may_be_a_file_named_from_here_and_a_link(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "mylint").write_text("#!/bin/sh\nexec ruff check --isolated --select F --output-format=json $*\n")
+    (tmp_path / "mylint").write_text(f"#!/bin/sh\nexec {RUFF} check --isolated --select F --output-format=json $*\n")
     (tmp_path / "mylint").chmod(0o755)
     (tmp_path / "link").symlink_to(tmp_path / "mylint")
     fields = {"file": "filename", "id": "code", "line": "location.row"}
