@@ -60,9 +60,8 @@ class MlflowLogger(MLFlowLogger):
     def log_outcome(self, outcome: Outcome) -> None:
         """Log results as metrics, and everything else as artifacts, each file once."""
         client, run = self.experiment, self.run_id
-        shown = client.get_run(
-            run
-        ).data.metrics  # the last values, which the results become: a curve may have a result's name
+        # the last values, which the results become: a curve may have a result's name
+        shown = client.get_run(run).data.metrics
         results = {_name(name): value for name, value in outcome.metrics.items()}
         end = max(self._end, self._last_step("epoch"), 0)
         super().log_metrics({name: value for name, value in results.items() if shown.get(name) != value}, end)

@@ -44,9 +44,8 @@ class TensorboardLogger(LightningsLogger):
             name: (step, value) for name, (step, value) in self._known.items()
             if name in metrics and isclose(value, metrics[name], rel_tol=1e-6)
         }  # fmt: skip
-        super().log_hyperparams(
-            self.hparams, dict(metrics), step=self._end
-        )  # the last point, where a curve has its name
+        # at the last step: where a curve has a result's name, the result is its last point
+        super().log_hyperparams(self.hparams, dict(metrics), step=self._end)
         record = {name: value for name, value in self.hparams.items() if name.startswith("record.")}
         self.experiment.add_text("run", "\n".join(f"- {name}: {value}" for name, value in record.items()))
         for name, path in outcome.figures.items():
